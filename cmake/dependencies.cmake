@@ -1,0 +1,15 @@
+# Libraries from Debian, and two files that PyPI wheels carry (onnx.proto, nanobind).
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(Protobuf REQUIRED)
+find_program(FLATC flatc REQUIRED)
+set(OCTAVO_PYTHON_EXECUTABLE "${OCTAVO_VENV}/bin/python")
+if(NOT EXISTS "${OCTAVO_PYTHON_EXECUTABLE}")
+  message(FATAL_ERROR "no virtual environment at ${OCTAVO_VENV}: run 'make setup' first")
+endif()
+execute_process(
+  COMMAND "${OCTAVO_PYTHON_EXECUTABLE}" -c
+    "import importlib.util as u, os; print(os.path.dirname(u.find_spec('onnx').origin))"
+  OUTPUT_VARIABLE OCTAVO_ONNX_DIR OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
