@@ -1,0 +1,111 @@
+#include <cstring>
+
+#include "ops/op.h"
+#include "ops/window.h"
+
+namespace octavo::ops {
+namespace {
+
+Ints kernel_of(const Shape& weights) {
+  Ints kernel;
+  for (size_t i = 2; i < weights.size(); ++i) kernel.push_back(weights[i].value());
+  return kernel;
+}
+
+std::vector<TensorType> infer(const Node& node) {
+  const TensorType& x = float_input(node, 0);
+  const TensorType& w = float_input(node, 1);
+  require(node, x.dtype == w.dtype, "input and weights differ in element type");
+  require(node, x.shape.rank() >= 3 && x.shape.rank() == w.shape.rank(),
+          "input and weights need the same rank, at least 3");
+  require(node, w.shape.is_static(), "the weights' shape must be known");
+  const int64_t group = node.integer("group"), out = w.shape[0].value();
+  require(node, group > 0 && out % group == 0, "group must divide the output channels");
+  if (x.shape[1].is_static() && x.shape[1].value() != w.shape[1].value() * group)
+    fail(node, fmt::format("input has {} channels, the weights want {}", x.shape[1].value(),
+                           w.shape[1].value() * group));
+  if (const Value* bias = node.input(2))
+    require(node, bias->shape() == Shape(Dims{out}) && bias->dtype() == x.dtype,
+            "the bias must be one value per output channel, of the input's type");
+  const Window window = window_of(node, kernel_of(w.shape));
+  Shape y{x.shape[0], w.shape[0]};
+  for (size_t i = 0; i < window.rank(); ++i) y.push_back(window_output(node, window, i, x.shape[i + 2]));
+  return {{x.dtype, y}};
+}
+
+// y[n, o, p] = bias[o] + sum over c, k of x[n, c, p * stride + k * dilation - pad] * w[o, c, k]
+void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const auto x = in[0]->values<float>(), w = in[1]->values<float>();
+  const Dims &xd = in[0]->dims(), &wd = in[1]->dims(), &yd = out[0].dims();
+  auto y = out[0].mutable_values<float>();
+  const size_t rank = xd.size() - 2;
+  const Window window = window_of(node, Ints(wd.begin() + 2, wd.end()));
+  const int64_t group = node.integer("group"), out_per_group = wd[0] / group;
+  int64_t taps = 1, x_plane = 1, y_plane = 1;
+  for (size_t i = 0; i < rank; ++i) taps *= wd[i + 2], x_plane *= xd[i + 2], y_plane *= yd[i + 2];
+  for (int64_t p = 0; p < y_plane; ++p) {
+    // The taps that fall inside the image, as offsets into one input plane.
+    std::vector<std::pair<int64_t, int64_t>> inside;
+    for (int64_t k = 0; k < taps; ++k) {
+      int64_t offset = 0, p_rest = p, k_rest = k, scale = 1;
+      bool ok = true;
+      for (size_t i = rank; i-- > 0;) {
+        const int64_t position = (p_rest % yd[i + 2]) * window.strides[i] +
+                                 (k_rest % wd[i + 2]) * window.dilations[i] - window.pads[i];
+        ok = ok && position >= 0 && position < xd[i + 2];
+        offset += position * scale;
+        scale *= xd[i + 2], p_rest /= yd[i + 2], k_rest /= wd[i + 2];
+      }
+      if (ok) inside.emplace_back(k, offset);
+    }
+    for (int64_t n = 0; n < xd[0]; ++n)
+      for (int64_t o = 0; o < wd[0]; ++o) {
+        double sum = in.size() > 2 && in[2] ? in[2]->values<float>()[static_cast<size_t>(o)] : 0;
+        for (int64_t c = 0; c < wd[1]; ++c) {
+          const float* plane = &x[static_cast<size_t>((n * xd[1] + o / out_per_group * wd[1] + c) * x_plane)];
+          const float* taps_of = &w[static_cast<size_t>((o * wd[1] + c) * taps)];
+          for (const auto& [k, offset] : inside) sum += static_cast<double>(plane[offset]) * taps_of[k];
+        }
+        y[static_cast<size_t>((n * wd[0] + o) * y_plane + p)] = static_cast<float>(sum);
+      }
+  }
+}
+
+std::vector<Value*> import(OnnxNodeReader& reader) {
+  Value *x = reader.input(0), *w = reader.input(1);
+  if (!x || !w) reader.invalid("needs an input and weights");
+  if (!w->shape().is_static() || w->shape().rank() < 3) reader.unsupported("weights whose shape is not known");
+  const Ints kernel = kernel_of(w->shape());
+  if (reader.integers("kernel_shape", kernel) != kernel) reader.invalid("kernel_shape is not the weights'");
+  Attributes attributes = import_window(reader, kernel, x->shape());
+  attributes["group"] = reader.integer("group", 1);
+  return {reader.apply("conv", {x, w, reader.input(2)}, std::move(attributes))};
+}
+
+constexpr OnnxImportRule import_rules[] = {{.op_type = "Conv", .import = import}};
+
+constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer) {
+  Attributes onnx{{"group", node.integer("group")}};
+  export_window(node, node.input(1)->shape().size() - 2, onnx);
+  std::vector<std::string> inputs{writer.value_name(node.input(0)), writer.value_name(node.input(1))};
+  if (node.input(2)) inputs.push_back(writer.value_name(node.input(2)));
+  writer.node("Conv", std::move(inputs), {writer.value_name(node.output())}, onnx);
+}};
+
+}  // namespace
+
+const OpImpl op_conv{
+    .doc = "Convolution: x [N, C, spatial…], w [O, C/group, kernel…], bias [O] or none; y [N, O, …].",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .attributes = [] {
+      auto specs = window_attributes();
+      specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
+      return specs;
+    }(),
+    .infer = infer,
+    .reference = reference,
+    .onnx_import = import_rules,
+    .onnx_export = &export_rule};
+
+}  // namespace octavo::ops

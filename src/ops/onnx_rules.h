@@ -1,0 +1,72 @@
+// How an op reads from and writes to ONNX, without protobuf: the importer and the exporter
+// implement these interfaces, each op's file holds the rules.
+#pragma once
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace octavo {
+
+// One ONNX node as an import rule sees it. Errors name the file's node, op, domain and version.
+class OnnxNodeReader {
+ public:
+  virtual ~OnnxNodeReader() = default;
+  virtual const std::string& name() const = 0;    // never empty: the node's, else its first output's
+  virtual std::string_view op_type() const = 0;
+  virtual int64_t opset() const = 0;  // of the node's domain
+  virtual size_t input_count() const = 0;
+  virtual size_t output_count() const = 0;
+  virtual Value* input(size_t i) const = 0;           // null if left out
+  virtual const Tensor* constant(size_t i) const = 0;  // null if left out or not constant
+  // Input i as a constant; fails if it is given but not constant; empty if it is left out.
+  virtual std::optional<Ints> constant_ints(size_t i, std::string_view what) const = 0;
+  // Attributes with ONNX's defaults supplied by the rule.
+  virtual bool has(std::string_view attribute) const = 0;
+  virtual int64_t integer(std::string_view attribute, int64_t fallback) const = 0;
+  virtual double real(std::string_view attribute, double fallback) const = 0;
+  virtual std::string text(std::string_view attribute, std::string fallback) const = 0;
+  virtual Ints integers(std::string_view attribute, Ints fallback) const = 0;
+  virtual Floats reals(std::string_view attribute, Floats fallback) const = 0;
+  virtual const Tensor* tensor(std::string_view attribute) const = 0;
+  virtual Graph& graph() const = 0;
+  // Adds a node to the graph; named after this ONNX node.
+  virtual Value* apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes = {}) = 0;
+  virtual Value* constant_value(Tensor tensor) = 0;
+  // Throws UserError (unsupported) naming this node.
+  [[noreturn]] virtual void unsupported(const std::string& message) const = 0;
+  [[noreturn]] virtual void invalid(const std::string& message) const = 0;
+};
+
+struct OnnxImportRule {
+  std::string_view op_type;
+  int64_t since = 1;  // first opset the rule covers
+  int64_t until = std::numeric_limits<int64_t>::max();
+  // Values of the ONNX node's outputs, in order; may be fewer if the rest are optional and unused.
+  std::vector<Value*> (*import)(OnnxNodeReader& reader) = nullptr;
+  std::string_view domain = "";  // "" is ai.onnx
+};
+
+// Writes nodes of one ONNX file.
+class OnnxNodeWriter {
+ public:
+  virtual ~OnnxNodeWriter() = default;
+  virtual int64_t opset() const = 0;
+  // The ONNX name of a value ("" for null). Constants become initializers when first named.
+  virtual std::string value_name(const Value* value) = 0;
+  // A new initializer; returns its name.
+  virtual std::string initializer(const std::string& hint, const Tensor& tensor) = 0;
+  virtual std::string temporary(const std::string& hint) = 0;  // a fresh value name
+  virtual void node(std::string_view op_type, std::vector<std::string> inputs,
+                    std::vector<std::string> outputs, const Attributes& attributes = {},
+                    std::string_view domain = "") = 0;
+};
+
+struct OnnxExportRule {
+  void (*write)(const Node& node, OnnxNodeWriter& writer) = nullptr;
+};
+
+}  // namespace octavo
