@@ -1,0 +1,162 @@
+// fused_conv and fused_gemm: convolution and matrix product of the lowered stage, channels last,
+// with bias, residual, clamp and requantization in the producer (ops/fused.h has the arithmetic).
+#include "ops/fused.h"
+#include "ops/op.h"
+#include "ops/window.h"
+
+namespace octavo::ops {
+namespace {
+
+bool is_byte(DType dtype) { return dtype == DType::u8 || dtype == DType::i8; }
+
+// Inputs: x, w, bias, multiplier, residual.
+void check_operands(const Node& node, int64_t c_out) {
+  const TensorType &x = node.input(0)->type(), &w = node.input(1)->type();
+  const Value *bias = node.input(2), *multiplier = node.input(3);
+  const bool integer = is_byte(x.dtype);
+  require(node, integer || x.dtype == DType::f32, "the input must be f32, u8 or i8");
+  require(node, w.dtype == (integer ? DType::i8 : DType::f32), "weights must be f32 for f32, i8 for integers");
+  if (bias)
+    require(node, bias->type() == TensorType{integer ? DType::i32 : DType::f32, Shape(Dims{c_out})},
+            "the bias must be one i32 (f32 for f32) per output channel");
+  require(node, integer == (multiplier != nullptr), "integers need a multiplier, floats have none");
+  if (multiplier)
+    require(node, multiplier->type() == TensorType{DType::f32, Shape(Dims{c_out})},
+            "the multiplier must be one f32 per output channel");
+  require(node, integer || epilogue_of(node).output == DType::f32, "f32 in gives f32 out");
+}
+
+void check_residual(const Node& node, const TensorType& y) {
+  if (const Value* r = node.input(4)) {
+    require(node, r->shape() == y.shape, "the residual must have the output's shape");
+    require(node, r->dtype() == DType::f32 || is_byte(r->dtype()), "the residual must be f32, u8 or i8");
+  }
+}
+
+std::vector<TensorType> infer_conv(const Node& node) {
+  const Shape &x = node.input(0)->shape(), &w = node.input(1)->shape();
+  require(node, x.rank() == 4 && w.rank() == 4 && w.is_static(), "x is [N, H, W, C], w is [O, C/group, KH, KW]");
+  check_operands(node, w[0].value());
+  const int64_t group = node.integer("group");
+  require(node, group > 0 && w[0].value() % group == 0 && x[3] == Dim(w[1].value() * group),
+          "channels and groups do not fit");
+  const Window window = window_of(node, {w[2].value(), w[3].value()});
+  const TensorType y{epilogue_of(node).output,
+                     {x[0], window_output(node, window, 0, x[1]), window_output(node, window, 1, x[2]), w[0]}};
+  check_residual(node, y);
+  return {y};
+}
+
+std::vector<TensorType> infer_gemm(const Node& node) {
+  const Shape &x = node.input(0)->shape(), &w = node.input(1)->shape();
+  require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1], "x is [M, K], w is [N, K]");
+  check_operands(node, w[0].value());
+  const TensorType y{epilogue_of(node).output, {x[0], w[0]}};
+  check_residual(node, y);
+  return {y};
+}
+
+// A gemm is the 1x1 convolution of an image [1, 1, M, K].
+struct Geometry {
+  Dims x, w, y;
+  Ints strides, pads, dilations;
+  int64_t group;
+};
+
+template <class X, class W, class Sum>
+void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* const> in, Tensor& out) {
+  const auto x = in[0]->values<X>();
+  const auto w = in[1]->values<W>();
+  const Epilogue e = epilogue_of(node);
+  const auto zero = static_cast<Sum>(node.integer("x_zero_point"));
+  const auto residual_zero = static_cast<int32_t>(node.integer("residual_zero_point"));
+  const auto residual_multiplier = static_cast<float>(node.real("residual_multiplier"));
+  const auto optional = [&](size_t i) { return i < in.size() ? in[i] : nullptr; };
+  const Tensor *bias = optional(2), *multiplier = optional(3), *residual = optional(4);
+  const int64_t out_per_group = g.w[0] / g.group;
+  size_t at = 0;
+  for (int64_t n = 0; n < g.y[0]; ++n)
+    for (int64_t oy = 0; oy < g.y[1]; ++oy)
+      for (int64_t ox = 0; ox < g.y[2]; ++ox)
+        for (int64_t o = 0; o < g.w[0]; ++o, ++at) {
+          Sum sum{};
+          const int64_t first = o / out_per_group * g.w[1];
+          for (int64_t ky = 0; ky < g.w[2]; ++ky)
+            for (int64_t kx = 0; kx < g.w[3]; ++kx) {
+              const int64_t iy = oy * g.strides[0] + ky * g.dilations[0] - g.pads[0];
+              const int64_t ix = ox * g.strides[1] + kx * g.dilations[1] - g.pads[1];
+              if (iy < 0 || iy >= g.x[1] || ix < 0 || ix >= g.x[2]) continue;
+              const auto base = static_cast<size_t>(((n * g.x[1] + iy) * g.x[2] + ix) * g.x[3] + first);
+              for (int64_t c = 0; c < g.w[1]; ++c)
+                sum += (static_cast<Sum>(x[base + static_cast<size_t>(c)]) - zero) *
+                       static_cast<Sum>(w[static_cast<size_t>(((o * g.w[1] + c) * g.w[2] + ky) * g.w[3] + kx)]);
+            }
+          const auto oc = static_cast<size_t>(o);
+          float f = 0;
+          if constexpr (std::is_floating_point_v<Sum>) {
+            if (bias) sum += bias->values<float>()[oc];
+            if (residual) sum += residual->values<float>()[at];
+            f = static_cast<float>(sum);
+          } else {
+            // Wrap-around int32, like the vector units; Sum is wider so that overflow is defined.
+            if (bias) sum += bias->values<int32_t>()[oc];
+            f = static_cast<float>(static_cast<int32_t>(sum)) * multiplier->values<float>()[oc];
+            if (residual) f = f + centred(*residual, at, residual_zero) * residual_multiplier;
+          }
+          store(e, f, out, at);
+        }
+}
+
+void run(const Node& node, const Geometry& g, std::span<const Tensor* const> in, Tensor& out) {
+  switch (in[0]->dtype()) {
+    case DType::u8: return accumulate<uint8_t, int8_t, int64_t>(node, g, in, out);
+    case DType::i8: return accumulate<int8_t, int8_t, int64_t>(node, g, in, out);
+    default: return accumulate<float, float, double>(node, g, in, out);
+  }
+}
+
+void reference_conv(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const Dims& w = in[1]->dims();
+  const Window window = window_of(node, {w[2], w[3]});
+  run(node, {in[0]->dims(), w, out[0].dims(), window.strides, window.pads, window.dilations, node.integer("group")},
+      in, out[0]);
+}
+
+void reference_gemm(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const Dims &x = in[0]->dims(), &w = in[1]->dims();
+  run(node, {{1, 1, x[0], x[1]}, {w[0], w[1], 1, 1}, {1, 1, x[0], w[0]}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1}, in, out[0]);
+}
+
+std::vector<AttributeSpec> operand_attributes() {
+  auto specs = epilogue_attributes();
+  specs.push_back({"x_zero_point", AttributeKind::integer, false, int64_t{0}});
+  specs.push_back({"residual_zero_point", AttributeKind::integer, false, int64_t{0}});
+  specs.push_back({"residual_multiplier", AttributeKind::real, false, 1.0});
+  return specs;
+}
+
+}  // namespace
+
+const OpImpl op_fused_conv{
+    .doc = "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, multiplier "
+           "[O], residual; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
+    .min_inputs = 2,
+    .max_inputs = 5,
+    .attributes = [] {
+      auto specs = operand_attributes();
+      for (auto& spec : window_attributes()) specs.push_back(spec);
+      specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
+      return specs;
+    }(),
+    .infer = infer_conv,
+    .reference = reference_conv};
+
+const OpImpl op_fused_gemm{
+    .doc = "x [M, K] times the transpose of w [N, K]; inputs and epilogue as fused_conv; y [M, N].",
+    .min_inputs = 2,
+    .max_inputs = 5,
+    .attributes = operand_attributes(),
+    .infer = infer_gemm,
+    .reference = reference_gemm};
+
+}  // namespace octavo::ops
