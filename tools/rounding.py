@@ -77,10 +77,8 @@ def _node(node: onnx.NodeProto, inputs: list[Pair], weights: list[torch.Tensor |
             )
         case "Gemm":
             weight = weights[1]
-            assert (
-                weight is not None
-                and attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
-            )
+            assert weight is not None
+            assert attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
             if not attributes.get("transB", 0):
                 weight = weight.T
             return _affine((value, variance), weight, weights[2], functional.linear)
@@ -116,7 +114,7 @@ def _node(node: onnx.NodeProto, inputs: list[Pair], weights: list[torch.Tensor |
 
 
 def bound(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """For each output value, how far two float32 runs of the one-input network at `path` may be apart."""
+    """For each output value of the network at `path`, how far apart two float32 runs may be."""
     graph = onnx.load(path).graph
     constants = {t.name: torch.tensor(numpy_helper.to_array(t)).double() for t in graph.initializer}
     for node in graph.node:
