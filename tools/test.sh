@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs tests; make built them already (asan builds itself).
+# Every part runs even if one before it failed.
+# Usage: tools/test.sh [all|asan]
+#   (nothing)  C++ tests, Python tests that need no peer, lint
+#   asan       C++ tests under ASan and UBSan
+#   all        everything
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mode=${1:-}
+jobs=$(nproc)
+
+cpp_tests() { ctest --test-dir "build/$1" --output-on-failure -j "$jobs" --no-tests=error | tools/quiet_ctest.sh; }
+
+asan() {
+  tools/build.sh asan || return
+  ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 cpp_tests asan
+}
+
+if [ "$mode" = asan ]; then
+  asan
+  exit
+fi
+failed=()
+part() {
+  local name=$1
+  shift
+  echo "== $name"
+  if ! "$@"; then failed+=("$name"); fi
+}
+part "C++ tests" cpp_tests release
+if [ "$mode" = all ]; then
+  part "Python tests" tools/run.sh python -m pytest tests/python
+  part "C++ tests with sanitizers" asan
+else
+  part "Python tests" tools/run.sh python -m pytest tests/python -m "not peers"
+fi
+part lint tools/lint.sh
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'test: failed: %s\n' "${failed[*]}" >&2
+  exit 1
+fi
