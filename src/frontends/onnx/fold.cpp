@@ -1,0 +1,49 @@
+#include "frontends/onnx/fold.h"
+
+#include "backends/reference/interpreter.h"
+#include "graph/op_def.h"
+#include "support/error.h"
+
+namespace octavo::onnx_import {
+namespace {
+
+constexpr int64_t most_elements = 4096;
+
+bool is_small(const TensorType& type) {
+  return type.shape.is_static() && element_count(type.shape.dims()) <= most_elements;
+}
+
+// Cheap whatever the attributes are. Pools are reductions too, of floats: their windows can be
+// huge, so only sums and products of integers count. Quantization stays visible in the graph.
+bool is_cheap(const Node& node) {
+  switch (node.op().kind) {
+    case OpKind::pointwise:
+    case OpKind::movement:
+    case OpKind::shape:
+      return true;
+    case OpKind::reduction:
+      return is_integer(node.output()->dtype());
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+std::optional<std::vector<Tensor>> fold(const Node& node) {
+  if (!is_cheap(node) || !node.op().impl->reference) return std::nullopt;
+  std::vector<const Tensor*> inputs;
+  for (const Value* input : node.inputs()) {
+    if (input && (!input->is_constant() || !is_small(input->type()))) return std::nullopt;
+    inputs.push_back(input ? &input->constant() : nullptr);
+  }
+  for (const Value* output : node.outputs())
+    if (!is_small(output->type())) return std::nullopt;
+  try {
+    return interpret_node(node, inputs);
+  } catch (const UserError&) {  // no kernel for this element type: it stays a node
+    return std::nullopt;
+  }
+}
+
+}  // namespace octavo::onnx_import

@@ -1,0 +1,13 @@
+// Constant folding during import, of small values: shape arithmetic, mostly.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace octavo::onnx_import {
+
+// The node's outputs, if they can be known now at little cost.
+std::optional<std::vector<Tensor>> fold(const Node& node);
+
+}  // namespace octavo::onnx_import

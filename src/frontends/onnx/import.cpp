@@ -1,0 +1,230 @@
+#include "frontends/onnx/import.h"
+
+#include <google/protobuf/io/coded_stream.h>
+
+#include <filesystem>
+#include <limits>
+
+#include "frontends/onnx/model.h"
+#include "frontends/onnx/reader.h"
+#include "graph/op_def.h"
+#include "support/error.h"
+#include "support/file.h"
+
+namespace octavo {
+namespace {
+
+using namespace onnx_import;  // NOLINT(google-build-using-namespace): this file's own parts
+
+class Importer {
+ public:
+  Importer(::onnx::ModelProto& proto, const std::string& folder) : model_(proto), files_(folder) {}
+
+  Graph run() {
+    graph_.name = model_.graph().name().empty() ? "graph" : model_.graph().name();
+    for (const auto* input : model_.inputs()) add_input(*input);
+    for (const Step& step : model_.steps()) add_node(step);
+    for (const auto& output : model_.graph().output()) add_output(output);
+    graph_.remove_dead();
+    name_the_rest();
+    set_stage();
+    return std::move(graph_);
+  }
+
+ private:
+  void add_input(const ::onnx::ValueInfoProto& input) {
+    const std::string where = fmt::format("graph input '{}'", input.name());
+    if (!input.type().has_tensor_type())
+      throw UserError(ErrorKind::unsupported, where, "only tensors are supported");
+    const auto& tensor = input.type().tensor_type();
+    if (!tensor.has_shape())
+      throw UserError(ErrorKind::unsupported, where, "a shape of unknown rank is not supported",
+                      "give the input a shape, with named dimensions where they vary");
+    TensorType type{read_dtype(tensor.elem_type(), where), {}};
+    for (const auto& dim : tensor.shape().dim()) {
+      if (dim.has_dim_value()) {
+        if (dim.dim_value() < 0)
+          throw UserError(ErrorKind::file, where,
+                          fmt::format("dimension {} is negative", dim.dim_value()));
+        type.shape.emplace_back(dim.dim_value());
+      } else {
+        type.shape.push_back(dim.dim_param().empty() ? Dim::unknown()
+                                                     : Dim::symbol(symbol(dim.dim_param())));
+      }
+    }
+    values_[input.name()] = graph_.add_input(input.name(), std::move(type));
+  }
+
+  // Symbols are identifiers in the text form; a file may name a dimension "batch size" or "2*N".
+  const std::string& symbol(const std::string& param) {
+    auto [it, fresh] = symbols_.emplace(param, param);
+    if (!fresh) return it->second;
+    std::string& name = it->second;
+    for (char& c : name)
+      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_') c = '_';
+    if (std::isdigit(static_cast<unsigned char>(name[0]))) name = "_" + name;
+    while (name != param && !symbol_names_.insert(name).second) name += '_';
+    symbol_names_.insert(name);
+    return name;
+  }
+
+  Value* value(const std::string& name) {
+    if (name.empty()) return nullptr;
+    if (const auto it = values_.find(name); it != values_.end()) return it->second;
+    if (const auto it = missing_outputs_.find(name); it != missing_outputs_.end())
+      throw UserError(ErrorKind::unsupported, it->second,
+                      fmt::format("its output '{}' is not supported", name));
+    auto* tensor = model_.initializer(name);
+    OCTAVO_CHECK(tensor);  // Model has seen that every name is defined
+    const std::string where = fmt::format("initializer '{}'", name);
+    return values_[name] = graph_.add_constant(name, take_tensor(*tensor, files_, where));
+  }
+
+  void add_node(const Step& step) {
+    const std::string where = node_where(*step.node, step.opset);
+    try {
+      std::vector<Value*> inputs;
+      for (const std::string& input : step.node->input()) inputs.push_back(value(input));
+      Reader reader(graph_, *step.node, step.opset, std::move(inputs), files_);
+      Node* before = graph_.last();
+      define_outputs(reader, step.rule ? step.rule->import(reader) : read_constant(reader),
+                     *step.node);
+      name_nodes(before ? before->next() : graph_.first(), *step.node);
+    } catch (const UserError& e) {  // of a shape function, say: name the file's node
+      if (e.kind() != ErrorKind::value) throw;
+      throw UserError(ErrorKind::file, where, e.message(), e.hint());
+    }
+  }
+
+  static std::vector<Value*> read_constant(Reader& reader) {
+    if (const Tensor* tensor = reader.tensor("value")) return {reader.constant_value(*tensor)};
+    if (reader.has("value_float"))
+      return {
+          reader.constant_value(Tensor::scalar(static_cast<float>(reader.real("value_float", 0))))};
+    if (reader.has("value_int"))
+      return {reader.constant_value(Tensor::scalar(reader.integer("value_int", 0)))};
+    if (reader.has("value_floats")) {
+      const Floats values = reader.reals("value_floats", {});
+      return {
+          reader.constant_value(Tensor::from(Dims{static_cast<int64_t>(values.size())},
+                                             std::vector<float>(values.begin(), values.end())))};
+    }
+    if (reader.has("value_ints")) {
+      const Ints values = reader.integers("value_ints", {});
+      return {
+          reader.constant_value(Tensor::from(Dims{static_cast<int64_t>(values.size())}, values))};
+    }
+    reader.unsupported("a constant that is not a dense tensor of numbers");
+  }
+
+  void define_outputs(const Reader& reader, const std::vector<Value*>& results,
+                      const ::onnx::NodeProto& node) {
+    for (int i = 0; i < node.output_size(); ++i) {
+      const std::string& name = node.output(i);
+      Value* result =
+          static_cast<size_t>(i) < results.size() ? results[static_cast<size_t>(i)] : nullptr;
+      if (name.empty()) continue;
+      if (!result) {
+        missing_outputs_.emplace(name, reader.where());
+        continue;
+      }
+      values_[name] = result;
+      if (result->name().empty()) graph_.rename(result, name);
+    }
+  }
+
+  // The node that makes the first output takes the name, the others a longer one.
+  static void name_nodes(Node* first, const ::onnx::NodeProto& proto) {
+    for (Node* node = first; node; node = node->next()) {
+      if (!node->name().empty()) continue;
+      const bool main = proto.output_size() > 0 && node->output()->name() == proto.output(0);
+      const std::string& label = node_label(proto);
+      node->set_name(main || (node == first && !node->next())
+                         ? label
+                         : fmt::format("{}/{}", label, node->op_name()));
+    }
+  }
+
+  void add_output(const ::onnx::ValueInfoProto& output) {
+    const std::string where = fmt::format("graph output '{}'", output.name());
+    Value* result = value(output.name());
+    // A node without effect was read away: the value takes the output's name where it is free to.
+    if (result->name() != output.name()) {
+      if (result->producer() && !graph_.is_output(result)) {
+        graph_.rename(result, output.name());
+      } else if (find_op("identity")) {
+        result = graph_.apply("identity", {result}, {}, output.name());
+      }
+    }
+    if (output.type().has_tensor_type() && output.type().tensor_type().elem_type() != 0) {
+      const DType declared = read_dtype(output.type().tensor_type().elem_type(), where);
+      if (declared != result->dtype())
+        throw UserError(ErrorKind::file, where,
+                        fmt::format("is declared as {} but computed as {}", dtype_name(declared),
+                                    dtype_name(result->dtype())));
+    }
+    graph_.add_output(result);
+  }
+
+  // Values that rules made on the way, after the file has taken its names.
+  void name_the_rest() {
+    for (Node* node = graph_.first(); node; node = node->next()) {
+      for (Value* output : node->outputs())
+        if (output->name().empty()) graph_.rename(output, node->name());
+      for (size_t i = 0; i < node->inputs().size(); ++i)
+        if (Value* input = node->input(i); input && input->name().empty())
+          graph_.rename(input, fmt::format("{}:in{}", node->name(), i));
+    }
+  }
+
+  void set_stage() {
+    graph_.stage = Stage::canonical;
+    for (Node* node = graph_.first(); node; node = node->next())
+      graph_.stage = std::max(graph_.stage, node->op().stage);
+  }
+
+  Model model_;
+  ExternalFiles files_;
+  Graph graph_;
+  std::unordered_map<std::string, Value*> values_;                // of the file's names
+  std::unordered_map<std::string, std::string> missing_outputs_;  // name to the node's `where`
+  std::unordered_map<std::string, std::string> symbols_;
+  std::set<std::string> symbol_names_;
+};
+
+Graph import_bytes(std::span<const std::byte> bytes, const std::string& folder) {
+  if (bytes.empty()) throw UserError(ErrorKind::file, "", "the file is empty, not an ONNX model");
+  if (bytes.size() > std::numeric_limits<int>::max())
+    throw UserError(ErrorKind::file, "", "larger than 2 GB, the most that an ONNX file can be",
+                    "save it with external data");
+  ::onnx::ModelProto proto;
+  google::protobuf::io::CodedInputStream stream(reinterpret_cast<const uint8_t*>(bytes.data()),
+                                                static_cast<int>(bytes.size()));
+  stream.SetRecursionLimit(64);  // subgraphs are not supported, so a sound file needs few
+  if (!proto.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage())
+    throw UserError(ErrorKind::file, "", "not an ONNX model, or truncated or corrupted");
+  return Importer(proto, folder).run();
+}
+
+}  // namespace
+
+Graph load_onnx_bytes(std::span<const std::byte> bytes, const std::string& folder) {
+  try {
+    return import_bytes(bytes, folder);
+  } catch (const std::bad_alloc&) {
+    throw UserError(ErrorKind::file, "", "the model does not fit into memory");
+  }
+}
+
+Graph load_onnx(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  try {
+    return load_onnx_bytes({file->data(), file->size()}, folder.empty() ? "." : folder);
+  } catch (const UserError& e) {
+    const std::string where = e.where().empty() ? path : fmt::format("{}: {}", path, e.where());
+    throw UserError(e.kind(), where, e.message(), e.hint());
+  }
+}
+
+}  // namespace octavo

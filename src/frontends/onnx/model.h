@@ -1,0 +1,48 @@
+// A parsed model with its names resolved: who defines what, in which order nodes run, which rule
+// reads each node.
+#pragma once
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "onnx.pb.h"
+#include "ops/onnx_rules.h"
+
+namespace octavo::onnx_import {
+
+struct Step {
+  ::onnx::NodeProto* node;
+  int64_t opset;               // of the node's domain
+  const OnnxImportRule* rule;  // null for Constant, which the importer reads itself
+};
+
+class Model {
+ public:
+  // UserError if the model is unsound or has ops without rules.
+  explicit Model(::onnx::ModelProto& proto);
+  ::onnx::GraphProto& graph() { return graph_; }
+  ::onnx::TensorProto* initializer(std::string_view name) const;
+  // Inputs of the graph that are not initializers.
+  const std::vector<const ::onnx::ValueInfoProto*>& inputs() const { return inputs_; }
+  // The nodes that the outputs need, definitions before uses, else in the file's order.
+  const std::vector<Step>& steps() const { return steps_; }
+
+ private:
+  void check_versions(const ::onnx::ModelProto& proto);
+  void define_names();
+  std::vector<int> needed_nodes() const;
+  std::vector<int> sorted(const std::vector<int>& needed) const;
+  void find_rules(const ::onnx::ModelProto& proto, const std::vector<int>& order);
+  void check_attributes(const ::onnx::NodeProto& node, int64_t opset) const;
+  int64_t opset_of(const ::onnx::NodeProto& node) const;
+
+  ::onnx::GraphProto& graph_;
+  std::unordered_map<std::string_view, int64_t> opsets_;
+  std::unordered_map<std::string_view, ::onnx::TensorProto*> initializers_;
+  std::unordered_map<std::string_view, int> producers_;  // value name to node
+  std::vector<const ::onnx::ValueInfoProto*> inputs_;
+  std::unordered_map<std::string_view, const ::onnx::ValueInfoProto*> input_names_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace octavo::onnx_import

@@ -1,0 +1,129 @@
+#include "frontends/onnx/reader.h"
+
+#include "frontends/onnx/fold.h"
+#include "support/error.h"
+
+namespace octavo::onnx_import {
+
+using ::onnx::AttributeProto;
+
+std::string_view canonical_domain(std::string_view domain) {
+  return domain == "ai.onnx" ? "" : domain;
+}
+
+const std::string& node_label(const ::onnx::NodeProto& node) {
+  if (!node.name().empty()) return node.name();
+  for (const std::string& output : node.output())
+    if (!output.empty()) return output;
+  return node.op_type();
+}
+
+std::string node_where(const ::onnx::NodeProto& node, int64_t opset) {
+  const std::string_view domain = canonical_domain(node.domain());
+  return fmt::format("{} '{}' (domain {}, opset {})", node.op_type(), node_label(node),
+                     domain.empty() ? "ai.onnx" : domain, opset);
+}
+
+Reader::Reader(Graph& graph, ::onnx::NodeProto& node, int64_t opset, std::vector<Value*> inputs,
+               ExternalFiles& files)
+    : graph_(graph),
+      node_(node),
+      opset_(opset),
+      inputs_(std::move(inputs)),
+      files_(files),
+      where_(node_where(node, opset)) {}
+
+const Tensor* Reader::constant(size_t i) const {
+  const Value* value = input(i);
+  return value && value->is_constant() ? &value->constant() : nullptr;
+}
+
+std::optional<Ints> Reader::constant_ints(size_t i, std::string_view what) const {
+  if (!input(i)) return std::nullopt;
+  const Tensor* tensor = constant(i);
+  if (!tensor)
+    unsupported(fmt::format("{} (input {}) is computed; it must be a constant", what, i));
+  if (!is_integer(tensor->dtype()) && tensor->dtype() != DType::boolean)
+    invalid(fmt::format("{} (input {}) must hold integers, not {}", what, i,
+                        dtype_name(tensor->dtype())));
+  return tensor->to_ints();
+}
+
+bool Reader::has(std::string_view attribute) const {
+  for (const AttributeProto& candidate : node_.attribute())
+    if (candidate.name() == attribute) return true;
+  return false;
+}
+
+const AttributeProto* Reader::find(std::string_view attribute,
+                                   ::onnx::AttributeProto_AttributeType type) const {
+  for (const AttributeProto& candidate : node_.attribute()) {
+    if (candidate.name() != attribute) continue;
+    if (candidate.type() != type)
+      invalid(fmt::format("attribute '{}' is of type {}, not {}", attribute,
+                          ::onnx::AttributeProto_AttributeType_Name(candidate.type()),
+                          ::onnx::AttributeProto_AttributeType_Name(type)));
+    return &candidate;
+  }
+  return nullptr;
+}
+
+int64_t Reader::integer(std::string_view attribute, int64_t fallback) const {
+  const auto* found = find(attribute, AttributeProto::INT);
+  return found ? found->i() : fallback;
+}
+
+double Reader::real(std::string_view attribute, double fallback) const {
+  const auto* found = find(attribute, AttributeProto::FLOAT);
+  return found ? found->f() : fallback;
+}
+
+std::string Reader::text(std::string_view attribute, std::string fallback) const {
+  const auto* found = find(attribute, AttributeProto::STRING);
+  return found ? found->s() : fallback;
+}
+
+Ints Reader::integers(std::string_view attribute, Ints fallback) const {
+  const auto* found = find(attribute, AttributeProto::INTS);
+  return found ? Ints(found->ints().begin(), found->ints().end()) : fallback;
+}
+
+Floats Reader::reals(std::string_view attribute, Floats fallback) const {
+  const auto* found = find(attribute, AttributeProto::FLOATS);
+  return found ? Floats(found->floats().begin(), found->floats().end()) : fallback;
+}
+
+const Tensor* Reader::tensor(std::string_view attribute) const {
+  if (const auto it = tensors_.find(attribute); it != tensors_.end()) return &it->second;
+  if (!find(attribute, AttributeProto::TENSOR)) return nullptr;
+  for (AttributeProto& candidate : *node_.mutable_attribute())
+    if (candidate.name() == attribute)
+      return &tensors_
+                  .emplace(attribute,
+                           take_tensor(*candidate.mutable_t(), files_,
+                                       fmt::format("{}: attribute '{}'", where_, attribute)))
+                  .first->second;
+  return nullptr;
+}
+
+// Unnamed for now: a name made here could take one that the file uses further on.
+Value* Reader::apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes) {
+  Node* node = graph_.add(op, std::move(inputs), std::move(attributes));
+  if (const auto known = fold(*node); known && known->size() == 1) {
+    graph_.erase(node);
+    return graph_.add_constant("", known->front());
+  }
+  return node->output();
+}
+
+Value* Reader::constant_value(Tensor tensor) { return graph_.add_constant("", std::move(tensor)); }
+
+void Reader::unsupported(const std::string& message) const {
+  throw UserError(ErrorKind::unsupported, where_, message);
+}
+
+void Reader::invalid(const std::string& message) const {
+  throw UserError(ErrorKind::file, where_, message);
+}
+
+}  // namespace octavo::onnx_import
