@@ -46,7 +46,7 @@ make_venv() {
   "$python" -m venv "$venv"
 }
 
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 # Installs requirements/NAME.txt unless its stamp already holds the same text.
 install() {
@@ -54,8 +54,8 @@ install() {
   if cmp -s "requirements/$name.txt" "$stamp"; then return; fi
   echo "setup: requirements/$name.txt"
   if [ "$name" = peers ]; then install_torch; fi
-  pip install --no-deps -r "requirements/$name.txt"
-  pip check
+  pip install -qq --no-deps -r "requirements/$name.txt"
+  pip check >/dev/null || { pip check || true; fail "requirements/$name.txt is not complete"; }
   cp "requirements/$name.txt" "$stamp"
 }
 
@@ -66,14 +66,14 @@ install_torch() {
   torch=$(grep '^torch==' requirements/peers.txt)
   if "$venv/bin/python" -c 'import torch' 2>/dev/null; then return; fi
   local plan
-  plan=$(pip install --dry-run --report - "$torch" | "$venv/bin/python" -c \
+  plan=$(pip install -qq --dry-run --report - "$torch" | "$venv/bin/python" -c \
     'import json, sys; print(*(i["metadata"]["name"] for i in json.load(sys.stdin)["install"]))')
   case " $plan" in
     *" nvidia"*)
       echo "setup: $torch comes with CUDA from this package index (several GB)." >&2
       echo "setup: point PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS at PyTorch's CPU wheels to avoid that." >&2
-      pip install "$torch" ;;
-    *) pip install --no-deps "$torch" ;;
+      pip install -q "$torch" ;;
+    *) pip install -qq --no-deps "$torch" ;;
   esac
 }
 
