@@ -183,7 +183,7 @@ Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& 
   try {
     count = element_count(dims);
   } catch (const UserError& e) {
-    fail(where, fmt::format("shape {}: {}", dims_str(dims), e.message()));
+    fail(where, fmt::format("shape [{}]: {}", fmt::join(dims, ", "), e.message()));
   }
   const auto bytes = static_cast<uint64_t>(count) * dtype_size(dtype);
   if (proto.has_segment())
