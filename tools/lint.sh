@@ -25,7 +25,7 @@ format() { # one line for each file; make format mends them
   return "${PIPESTATUS[0]}"
 }
 check clang-format format
-check ruff "$venv/ruff" check --quiet .
+check ruff "$venv/ruff" check --quiet --output-format concise .
 check ruff-format "$venv/ruff" format --quiet --check .
 if [ -e python/octavo/__init__.py ]; then check mypy "$venv/mypy" --no-error-summary; fi
 check includes "$venv/python" tools/check_includes.py

@@ -66,13 +66,14 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// The smallest CPU quota on the way from this process's cgroup to the root, 0 if none.
-double cgroup_quota() {
+}  // namespace
+
+double cgroup_quota(const std::string& membership, const std::string& root) {
   double least = 0;
   const auto take = [&](double quota) {
     if (quota > 0 && (least == 0 || quota < least)) least = quota;
   };
-  std::ifstream in("/proc/self/cgroup");
+  std::ifstream in(membership);
   for (std::string line; std::getline(in, line);) {
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
@@ -81,7 +82,7 @@ double cgroup_quota() {
     const bool v2 = controllers.empty();
     if (!v2 && controllers.find("cpu") == std::string::npos) continue;
     for (;;) {
-      const std::string folder = (v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controllers) + path;
+      const std::string folder = (v2 ? root : root + "/" + controllers) + path;
       if (v2) {
         std::istringstream text(first_line(folder + "/cpu.max"));
         std::string quota, period;
@@ -97,8 +98,6 @@ double cgroup_quota() {
   }
   return least;
 }
-
-}  // namespace
 
 const char* isa_name(Isa isa) { return isa_names[static_cast<size_t>(isa)]; }
 

@@ -21,6 +21,10 @@ void set_isa_limit(Isa isa);
 
 // CPUs this process may run on: affinity mask and cgroup quota (v1, v2), at least 1.
 int available_cpus();
+// In CPUs: the smallest quota on the way from the cgroup that `membership` names to the root, 0 if
+// none. The arguments are for tests.
+double cgroup_quota(const std::string& membership = "/proc/self/cgroup",
+                    const std::string& root = "/sys/fs/cgroup");
 std::string cpu_model_name();
 
 }  // namespace octavo
