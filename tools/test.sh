@@ -30,6 +30,10 @@ part() {
 }
 part "C++ tests" cpp_tests release
 if [ "$mode" = all ]; then
+  for isa in portable avx2 avx512 vnni; do # a name above what the processor has changes nothing
+    OCTAVO_ISA=$isa part "C++ tests, OCTAVO_ISA=$isa" cpp_tests release
+  done
+  OCTAVO_NUM_THREADS=1 part "C++ tests, one thread" cpp_tests release
   part "Python tests" tools/run.sh python -m pytest tests/python
   part "C++ tests with sanitizers" asan
 else

@@ -73,10 +73,11 @@ def test_include_table_has_no_cycle_and_a_clean_runtime(monkeypatch):
 def test_src_readme_names_every_folder(tmp_path):
     good = {"src/a/b/c.h": "", "src/README.md": "| `a/` | x |\n| `a/b/` | y |\n"}
     assert tool("check_src_readme.py", write(tmp_path, good)).returncode == 0
-    (tmp_path / "src/README.md").write_text("| `a/` | x |\n| `gone/` | y |\n")
+    (tmp_path / "src/README.md").write_text("| `a/` | x |\n| `gone/` | y |\n| `a/` | z |\n")
     done = tool("check_src_readme.py", tmp_path)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
+        "src/README.md names a/ twice",
         "src/README.md does not name a/b/",
         "src/README.md names gone/, which is not there",
     ]
