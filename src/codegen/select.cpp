@@ -1,0 +1,71 @@
+#include "codegen/select.h"
+
+#include <cstring>
+
+#include "codegen/selectors.h"
+#include "graph/op_def.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+constexpr Selector table[] = {
+    {"fused_conv", select_conv},
+    {"fused_gemm", select_conv},
+};
+
+// Any op by its plain definition, slow and allocating.
+class ReferenceKernel final : public StepKernel {
+ public:
+  explicit ReferenceKernel(const Node& node) : node_(node) {
+    if (!node.op().impl->reference)
+      throw UserError(ErrorKind::unsupported, node.where(), "has no kernel");
+    for (const Value* output : node.outputs())
+      if (!output->shape().is_static())
+        throw UserError(ErrorKind::unsupported, node.where(),
+                        fmt::format("the output's shape {} is not known at compile time", output->shape().str()));
+  }
+  const char* name() const override { return "reference"; }
+  Isa isa() const override { return Isa::portable; }
+  void run(std::span<const void* const> in, std::span<void* const> out, StepContext) const override {
+    std::vector<Tensor> inputs(in.size());
+    std::vector<const Tensor*> pointers(in.size(), nullptr);
+    for (size_t i = 0; i < in.size(); ++i) {
+      const Value* value = node_.input(i);
+      if (!value) continue;
+      if (value->is_constant()) {
+        pointers[i] = &value->constant();
+        continue;
+      }
+      inputs[i] = Tensor(value->dtype(), value->shape().dims());
+      std::memcpy(inputs[i].mutable_data(), in[i], inputs[i].bytes());
+      pointers[i] = &inputs[i];
+    }
+    std::vector<Tensor> outputs;
+    for (const Value* value : node_.outputs()) outputs.emplace_back(value->dtype(), value->shape().dims());
+    node_.op().impl->reference(node_, pointers, outputs);
+    for (size_t i = 0; i < out.size(); ++i)
+      if (out[i]) std::memcpy(out[i], outputs[i].data(), outputs[i].bytes());
+  }
+
+ private:
+  const Node& node_;  // the plan keeps the graph alive
+};
+
+}  // namespace
+
+std::span<const Selector> selectors() { return table; }
+
+Selected select_kernel(const Node& node) {
+  Selected selected;
+  for (const Selector& selector : table)
+    if (node.is(selector.op)) {
+      selector.select(node, selected);
+      if (selected.kernel) return selected;
+    }
+  selected.absorbed.clear();
+  selected.kernel = std::make_unique<ReferenceKernel>(node);
+  return selected;
+}
+
+}  // namespace octavo

@@ -1,0 +1,79 @@
+#include "backends/cpu/conv.h"
+#include "codegen/selectors.h"
+#include "graph/op_def.h"
+
+namespace octavo {
+namespace {
+
+cpu::Element element(DType dtype) {
+  return dtype == DType::u8 ? cpu::Element::u8 : dtype == DType::i8 ? cpu::Element::s8 : cpu::Element::f32;
+}
+
+class ConvStep final : public StepKernel {
+ public:
+  explicit ConvStep(std::unique_ptr<cpu::ConvKernel> kernel) : kernel_(std::move(kernel)) {}
+  const char* name() const override { return kernel_->name(); }
+  Isa isa() const override { return kernel_->isa(); }
+  size_t scratch_bytes(int threads) const override { return kernel_->scratch_bytes(threads); }
+  size_t packed_bytes() const override { return kernel_->packed_bytes(); }
+  void run(std::span<const void* const> in, std::span<void* const> out, StepContext context) const override {
+    kernel_->run({in[0], in.size() > 4 ? in[4] : nullptr, out[0], context.scratch}, context.pool);
+  }
+
+ private:
+  std::unique_ptr<cpu::ConvKernel> kernel_;
+};
+
+template <class T>
+const T* data(const Value* value) {
+  return value ? reinterpret_cast<const T*>(value->constant().data()) : nullptr;
+}
+
+}  // namespace
+
+void select_conv(const Node& node, Selected& selected) {
+  for (size_t i : {1u, 2u, 3u})
+    if (node.input(i) && !node.input(i)->is_constant()) {
+      selected.declined.push_back("conv: weights, bias or multiplier are not constant");
+      return;
+    }
+  cpu::ConvProblem problem;
+  const Dims x = node.input(0)->shape().dims(), w = node.input(1)->shape().dims(), y = node.output()->shape().dims();
+  if (node.is("fused_conv")) {
+    const auto pair = [&](const char* name, size_t i, int64_t fallback) {
+      const Ints& values = node.integers(name);
+      return values.empty() ? fallback : values[i];
+    };
+    problem.shape = {x[0], x[1], x[2], x[3], y[1], y[2], y[3], w[2], w[3],
+                     pair("strides", 0, 1), pair("strides", 1, 1), pair("pads", 0, 0), pair("pads", 1, 0),
+                     pair("dilations", 0, 1), pair("dilations", 1, 1), node.integer("group")};
+  } else {
+    problem.shape.w = problem.shape.ow = x[0];
+    problem.shape.c_in = x[1];
+    problem.shape.c_out = y[1];
+  }
+  problem.x = element(node.input(0)->dtype());
+  problem.y = element(node.output()->dtype());
+  problem.weights = data<void>(node.input(1));
+  if (node.input(4)) problem.residual = element(node.input(4)->dtype());
+  problem.clamp_lo = static_cast<float>(node.real("clamp_lo"));
+  problem.clamp_hi = static_cast<float>(node.real("clamp_hi"));
+  if (problem.x == cpu::Element::f32)
+    problem.bias = data<float>(node.input(2));
+  else
+    problem.bias_i32 = data<int32_t>(node.input(2));
+  problem.multiplier = data<float>(node.input(3));
+  problem.x_zero_point = static_cast<int32_t>(node.integer("x_zero_point"));
+  problem.y_zero_point = static_cast<int32_t>(node.integer("y_zero_point"));
+  problem.residual_zero_point = static_cast<int32_t>(node.integer("residual_zero_point"));
+  problem.residual_multiplier = static_cast<float>(node.real("residual_multiplier"));
+
+  std::vector<cpu::Declined> declined;
+  auto kernel = cpu::make_conv(problem, &declined);
+  for (const cpu::Declined& d : declined) selected.declined.push_back(fmt::format("{}: {}", d.kernel, d.reason));
+  if (!kernel) return;
+  selected.kernel = std::make_unique<ConvStep>(std::move(kernel));
+  selected.absorbed = {1, 2, 3};
+}
+
+}  // namespace octavo

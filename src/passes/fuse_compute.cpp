@@ -1,0 +1,277 @@
+// Products and what follows them, see passes.h. The integer parameters:
+//   multiplier[o] = float(x_scale * w_scale[o] / y_scale), bias[o] = round(b / (x_scale * w_scale[o]))
+// with one rounding each from float64; y_scale is 1 where the output stays float.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backends/reference/interpreter.h"
+#include "graph/op_def.h"
+#include "passes/layout.h"
+#include "passes/match.h"
+#include "passes/passes.h"
+#include "support/log.h"
+
+namespace octavo {
+namespace {
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+// conv, gemm and matmul under one description.
+struct Product {
+  Node* node;
+  bool conv;
+  size_t w_output_axis;  // of the constant weights
+  bool transpose_w;      // [K, N] to [N, K]
+};
+
+std::optional<Product> product_of(Node& node) {
+  if (node.is("conv")) {
+    if (node.output()->shape().rank() != 4) return std::nullopt;
+    return Product{&node, true, 0, false};
+  }
+  if (node.is("gemm")) {
+    if (node.real("alpha") != 1 || node.real("beta") != 1 || node.integer("trans_a") != 0) return std::nullopt;
+    const bool trans_b = node.integer("trans_b") != 0;
+    return Product{&node, false, trans_b ? 0u : 1u, !trans_b};
+  }
+  if (node.is("matmul")) {
+    if (node.input(1)->shape().rank() != 2 || node.input(0)->shape().rank() < 2) return std::nullopt;
+    return Product{&node, false, 1, true};
+  }
+  return std::nullopt;
+}
+
+Tensor transpose_2d(const Tensor& t) {
+  const int64_t rows = t.dims()[0], columns = t.dims()[1];
+  Tensor out(t.dtype(), {columns, rows});
+  const size_t size = dtype_size(t.dtype());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c)
+      std::memcpy(out.mutable_data() + static_cast<size_t>(c * rows + r) * size,
+                  t.data() + static_cast<size_t>(r * columns + c) * size, size);
+  return out;
+}
+
+struct IntegerWeights {
+  Tensor values;             // i8
+  std::vector<float> scales;  // one per output channel
+};
+
+// dequantize(constant 8-bit integers), symmetric (or u8 around 128), per tensor or output channel.
+std::optional<IntegerWeights> integer_weights(const Product& product) {
+  const Node* dequantize = product.node->input(1)->producer();
+  if (!dequantize || !dequantize->is("dequantize") || !dequantize->input(0)->is_constant()) return std::nullopt;
+  const auto info = quant_info(*dequantize);
+  if (!info || (info->dtype != DType::i8 && info->dtype != DType::u8)) return std::nullopt;
+  const int32_t centre = info->dtype == DType::u8 ? 128 : 0;
+  for (int32_t z : info->zero_points)
+    if (z != centre) return std::nullopt;
+  const Tensor& w = dequantize->input(0)->constant();
+  const auto channels = static_cast<size_t>(w.dims()[product.w_output_axis]);
+  if (!info->per_tensor() && (info->axis != static_cast<int64_t>(product.w_output_axis) || info->scales.size() != channels))
+    return std::nullopt;
+  IntegerWeights result{w, info->scales};
+  if (info->per_tensor()) result.scales.assign(channels, info->scale());
+  if (info->dtype == DType::u8) {
+    result.values = Tensor(DType::i8, w.dims());
+    auto to = result.values.mutable_values<int8_t>();
+    const auto from = w.values<uint8_t>();
+    for (size_t i = 0; i < from.size(); ++i) to[i] = static_cast<int8_t>(from[i] - 128);
+  }
+  if (product.transpose_w) result.values = transpose_2d(result.values);
+  return result;
+}
+
+// A constant, or a dequantized one; empty otherwise.
+Tensor float_constant(const Value* value) {
+  if (value->is_constant()) return value->constant();
+  const Node* node = value->producer();
+  if (!node || !node->is("dequantize")) return {};
+  std::vector<const Tensor*> inputs;
+  for (const Value* input : node->inputs()) {
+    if (input && !input->is_constant()) return {};
+    inputs.push_back(input ? &input->constant() : nullptr);
+  }
+  return interpret_node(*node, inputs)[0];
+}
+
+// What follows the product and goes into it.
+struct Tail {
+  Node* last;             // the node whose output the fused op replaces
+  Value* bias = nullptr;  // of a matmul's addition; a conv's and gemm's is its input 2
+  Value* residual = nullptr;
+  double lo = -inf, hi = inf;
+  const Node* quantize = nullptr;
+};
+
+Tail follow(const Graph& graph, const Product& product, int64_t channels) {
+  Tail tail{product.node};
+  const auto next = [&] { return only_user(graph, tail.last->output()); };
+  Node* user = next();
+  if (product.node->is("matmul") && user && user->is("add")) {
+    Value* other = user->input(user->input(0) == tail.last->output() ? 1 : 0);
+    const Tensor constant = other->type().shape == Shape(Dims{channels}) ? float_constant(other) : Tensor();
+    if (constant) {
+      tail.bias = other;
+      tail.last = user;
+      user = next();
+    }
+  }
+  if (user && user->is("add") && user->input(0) != user->input(1)) {
+    Value* other = user->input(user->input(0) == tail.last->output() ? 1 : 0);
+    if (!other->is_constant() && other->type() == tail.last->output()->type()) {
+      tail.residual = other;
+      tail.last = user;
+      user = next();
+    }
+  }
+  if (user) {
+    if (const auto bounds = clamp_bounds(*user)) {
+      tail.lo = bounds->lo, tail.hi = bounds->hi;
+      tail.last = user;
+    }
+  }
+  if (Node* quantize = only_byte_quantize(graph, tail.last->output())) {
+    tail.quantize = quantize;
+    tail.last = quantize;
+  }
+  return tail;
+}
+
+class Fuser {
+ public:
+  Fuser(Graph& graph, const Product& product) : graph_(graph), product_(product), node_(*product.node) {}
+
+  void run() {
+    const Node* x_dequantize = byte_dequantize(node_.input(0));
+    const auto weights = x_dequantize ? integer_weights(product_) : std::nullopt;
+    const bool integer = weights.has_value();
+    Tensor float_weights;
+    if (!integer) {
+      float_weights = float_constant(node_.input(1));
+      if (!float_weights || float_weights.dtype() != DType::f32 || node_.output()->dtype() != DType::f32) return;
+      if (product_.transpose_w) float_weights = transpose_2d(float_weights);
+    }
+    const int64_t channels = integer ? weights->values.dims()[0] : float_weights.dims()[0];
+    tail_ = follow(graph_, product_, channels);
+    if (!integer && tail_.quantize) tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
+    Value* bias_value = tail_.bias ? tail_.bias : node_.input(2);
+    Tensor bias;
+    if (bias_value) {
+      bias = float_constant(bias_value);
+      if (!bias) return;
+      if (bias.size() == 1) bias = Tensor::from(Dims{channels}, std::vector<float>(static_cast<size_t>(channels), bias.values<float>()[0]));
+      if (bias.size() != channels) return;
+      bias = bias.reshaped({channels});
+    }
+    if (integer)
+      emit_integer(*x_dequantize, *weights, bias);
+    else
+      emit_float(float_weights, bias);
+  }
+
+ private:
+  Value* constant(const char* what, Tensor tensor) {
+    return graph_.add_constant(node_.name() + "/" + what, std::move(tensor));
+  }
+
+  Attributes attributes() const {
+    Attributes a;
+    if (product_.conv)
+      for (const char* name : {"strides", "pads", "dilations"}) a[name] = node_.integers(name);
+    if (product_.conv) a["group"] = node_.integer("group");
+    return a;
+  }
+
+  // The op's own view of an activation: channels last, or a matrix.
+  Value* enter(Value* value) {
+    if (product_.conv) return transposed(graph_, value, to_nhwc, tail_.last);
+    if (value->shape().rank() == 2) return value;
+    return graph_.apply("reshape", {value}, {{"shape", Ints{-1, value->shape().back().value()}}}, "", tail_.last);
+  }
+
+  void emit(Value* x, Value* w, Value* bias, Value* multiplier, Value* residual, Attributes a) {
+    Value* y = graph_.apply(product_.conv ? "fused_conv" : "fused_gemm",
+                            {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr}, std::move(a),
+                            node_.name(), tail_.last);
+    if (product_.conv)
+      y = transposed(graph_, y, to_nchw, tail_.last);
+    else if (node_.output()->shape().rank() != 2)
+      y = graph_.apply("reshape", {y}, {{"shape", node_.output()->shape().dims()}}, "", tail_.last);
+    take_over(graph_, tail_.last, y);
+  }
+
+  void emit_float(const Tensor& weights, const Tensor& bias) {
+    Attributes a = attributes();
+    a["clamp_lo"] = tail_.lo;
+    a["clamp_hi"] = tail_.hi;
+    emit(node_.input(0), constant("weights", weights), bias ? constant("bias", bias) : nullptr, nullptr,
+         tail_.residual, std::move(a));
+  }
+
+  void emit_integer(const Node& x_dequantize, const IntegerWeights& weights, const Tensor& bias) {
+    const QuantInfo x = *quant_info(x_dequantize);
+    const auto y = tail_.quantize ? quant_info(*tail_.quantize) : std::nullopt;
+    const double y_scale = y ? y->scale() : 1.0;
+    const size_t channels = weights.scales.size();
+    Tensor multiplier(DType::f32, {static_cast<int64_t>(channels)}), bias_i32;
+    auto m = multiplier.mutable_values<float>();
+    if (bias) bias_i32 = Tensor(DType::i32, multiplier.dims());
+    for (size_t c = 0; c < channels; ++c) {
+      const double step = static_cast<double>(x.scale()) * weights.scales[c];
+      m[c] = static_cast<float>(step / y_scale);
+      if (bias) {
+        const double b = std::nearbyint(bias.values<float>()[c] / step);
+        constexpr double most = 2147483647.0;
+        if (std::abs(b) > most)
+          log(LogLevel::warning, fmt::format("{}: the bias of channel {} exceeds int32 steps and is cut", node_.where(), c));
+        bias_i32.mutable_values<int32_t>()[c] = static_cast<int32_t>(std::clamp(b, -most, most));
+      }
+    }
+    Attributes a = attributes();
+    a["x_zero_point"] = int64_t{x.zero_point()};
+    double lo = tail_.lo / y_scale, hi = tail_.hi / y_scale;
+    if (y) {
+      // The clamp covers the integers' range too: rounding never overflows.
+      const double least = y->dtype == DType::u8 ? 0 : -128;
+      lo = std::max(lo, least - y->zero_point());
+      hi = std::min(hi, least + 255 - y->zero_point());
+      a["y_zero_point"] = int64_t{y->zero_point()};
+      a["output"] = std::string(dtype_name(y->dtype));
+    }
+    a["clamp_lo"] = lo;
+    a["clamp_hi"] = hi;
+    Value* residual = tail_.residual;
+    if (residual) {
+      double r_scale = 1;
+      if (const Node* dequantize = byte_dequantize(residual)) {
+        const QuantInfo r = *quant_info(*dequantize);
+        r_scale = r.scale();
+        a["residual_zero_point"] = int64_t{r.zero_point()};
+        residual = dequantize->input(0);
+      }
+      a["residual_multiplier"] = static_cast<double>(static_cast<float>(r_scale / y_scale));
+    }
+    emit(x_dequantize.input(0), constant("weights", weights.values), bias ? constant("bias", bias_i32) : nullptr,
+         constant("multiplier", multiplier), residual, std::move(a));
+  }
+
+  Graph& graph_;
+  const Product& product_;
+  Node& node_;
+  Tail tail_{nullptr};
+};
+
+}  // namespace
+
+void fuse_compute(Graph& graph) {
+  std::vector<Product> products;
+  graph.for_each([&](Node& node) {
+    if (const auto product = product_of(node)) products.push_back(*product);
+  });
+  // Backwards: where two products are added, the later one takes the addition and reads the other.
+  for (size_t i = products.size(); i-- > 0;) Fuser(graph, products[i]).run();
+}
+
+}  // namespace octavo

@@ -1,0 +1,38 @@
+// The passes. Each is one function in a file of its own; what must hold before is said here, the
+// grammar of the stages is checked by the driver (pipeline.h). None changes what a graph computes,
+// but for the float rounding of what it merges; those of the lowered stage keep the integer
+// arithmetic of ops/fused.h.
+#pragma once
+#include "graph/graph.h"
+
+namespace octavo {
+
+// ---- captured or canonical, to canonical
+
+// Nodes whose inputs are all constant become constants, unless the result would exceed 64 MB.
+void fold_constants(Graph& graph);
+// batch_norm after a conv, conv_transpose or gemm with constant weights goes into weights and bias;
+// any other becomes a multiplication and an addition. No batch_norm is left.
+void fold_batch_norm(Graph& graph);
+// Removes identities (reshape and transpose to the same, clip without bounds), merges reshape and
+// transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its bias.
+void simplify(Graph& graph);
+
+// ---- quantized or canonical, static shapes, to lowered
+
+// quantize of a constant becomes an integer constant.
+void quantize_constants(Graph& graph);
+// conv, gemm and matmul with constant weights become fused_conv and fused_gemm with what follows:
+// bias, one residual addition, a clamp (relu, clip) and a quantize. Between a dequantized input and
+// integer weights the product is an integer one.
+void fuse_compute(Graph& graph);
+// Other ops between dequantize and quantize run on the integers: pooling, add, mul, movement,
+// functions of one element (as a table), changes of scale.
+void fuse_integer(Graph& graph);
+// Float pooling becomes `pool`.
+void lower_pooling(Graph& graph);
+// Moves the transposes that the above put around channels-last ops through the ops between, until
+// inverse pairs meet and vanish.
+void sink_transposes(Graph& graph);
+
+}  // namespace octavo

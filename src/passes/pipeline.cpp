@@ -1,0 +1,65 @@
+#include "passes/pipeline.h"
+
+#include <chrono>
+
+#include "graph/op_def.h"
+#include "passes/passes.h"
+#include "support/env.h"
+#include "support/log.h"
+
+namespace octavo {
+namespace {
+
+constexpr Pass canonical[] = {
+    // Shapes and weights first, so that the rest sees constants.
+    {"fold_constants", fold_constants},
+    // Before simplify: a bias that batch_norm leaves is one that simplify need not look for.
+    {"fold_batch_norm", fold_batch_norm},
+    {"simplify", simplify},
+    // What simplify merged may be constant now.
+    {"fold_constants", fold_constants},
+};
+
+constexpr Pass lowering[] = {
+    {"quantize_constants", quantize_constants},
+    // The producers take their epilogues first; what stays between Q and DQ is for fuse_integer.
+    {"fuse_compute", fuse_compute},
+    {"fuse_integer", fuse_integer},
+    {"lower_pooling", lower_pooling},
+    // Last: only now are all channels-last ops in place.
+    {"sink_transposes", sink_transposes},
+};
+
+void run(Graph& graph, std::span<const Pass> passes, std::vector<PassTime>* times) {
+  for (const Pass& pass : passes) {
+    const auto start = std::chrono::steady_clock::now();
+    pass.run(graph);
+    graph.remove_dead();
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+    if (times) times->push_back({pass.name, took.count()});
+    log(LogLevel::debug, fmt::format("pass {}: {} nodes, {:.3f} ms", pass.name, graph.node_count(), took.count()));
+  }
+}
+
+Stage canonical_stage(const Graph& graph) {
+  bool quantized = false;
+  graph.for_each([&](Node& node) { quantized = quantized || node.op().kind == OpKind::quantization; });
+  return quantized ? Stage::quantized : Stage::canonical;
+}
+
+}  // namespace
+
+std::span<const Pass> canonical_passes() { return canonical; }
+std::span<const Pass> lowering_passes() { return lowering; }
+
+void canonicalize(Graph& graph, std::vector<PassTime>* times) {
+  run(graph, canonical, times);
+  graph.stage = canonical_stage(graph);
+}
+
+void lower(Graph& graph, std::vector<PassTime>* times) {
+  run(graph, lowering, times);
+  graph.stage = Stage::lowered;
+}
+
+}  // namespace octavo

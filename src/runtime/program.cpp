@@ -1,0 +1,224 @@
+#include "runtime/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <mutex>
+
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+// Pools are shared by size: two programs never fight over the cores with threads of their own.
+std::shared_ptr<ThreadPool> shared_pool(int threads) {
+  static std::mutex mutex;
+  static std::map<int, std::shared_ptr<ThreadPool>> pools;
+  if (threads == 0 || threads == default_pool().size())
+    return {&default_pool(), [](ThreadPool*) {}};
+  const std::lock_guard lock(mutex);
+  auto& pool = pools[threads];
+  if (!pool) pool = std::make_shared<ThreadPool>(threads);
+  return pool;
+}
+
+// Memory and argument lists of one running call.
+struct Workspace {
+  const Plan* plan = nullptr;
+  std::shared_ptr<Buffer> memory;
+  std::vector<const void*> arguments;  // of all steps, inputs then outputs of each
+  // Arguments that point into the caller's tensors, set at each call.
+  struct Patch {
+    size_t argument;
+    bool output;
+    size_t index;
+  };
+  std::vector<Patch> patches;
+
+  explicit Workspace(const Plan& p) : plan(&p), memory(Buffer::allocate(p.arena_bytes + p.scratch_bytes)) {
+    for (const Step& step : p.steps)
+      for (const auto* list : {&step.inputs, &step.outputs})
+        for (int slot : *list) add(slot);
+  }
+
+  void add(int slot) {
+    const void* pointer = nullptr;
+    if (slot >= 0) {
+      const Slot& s = plan->slots[static_cast<size_t>(slot)];
+      switch (s.kind) {
+        case Slot::Kind::arena: pointer = memory->data() + s.offset; break;
+        case Slot::Kind::constant: pointer = plan->constants[s.index].data(); break;
+        case Slot::Kind::input: patches.push_back({arguments.size(), false, s.index}); break;
+        case Slot::Kind::output: patches.push_back({arguments.size(), true, s.index}); break;
+        case Slot::Kind::absent: break;
+      }
+    }
+    arguments.push_back(pointer);
+  }
+};
+
+}  // namespace
+
+struct Program::State {
+  Signature signature;
+  Planner planner;
+  std::shared_ptr<ThreadPool> pool;
+  std::mutex mutex;
+  struct Entry {
+    std::vector<Dims> dims;
+    std::shared_ptr<const Plan> plan;
+    uint64_t used;
+  };
+  std::vector<Entry> plans;
+  uint64_t clock = 0;
+  std::vector<std::unique_ptr<Workspace>> idle;
+
+  static constexpr size_t most_plans = 16;
+
+  std::unique_ptr<Workspace> take(const Plan& plan) {
+    {
+      const std::lock_guard lock(mutex);
+      for (auto& workspace : idle)
+        if (workspace && workspace->plan == &plan) return std::move(workspace);
+    }
+    return std::make_unique<Workspace>(plan);
+  }
+
+  void give_back(std::unique_ptr<Workspace> workspace) {
+    const std::lock_guard lock(mutex);
+    // A plan that was dropped meanwhile takes its workspaces along: its address may be used again.
+    if (std::none_of(plans.begin(), plans.end(),
+                     [&](const Entry& entry) { return entry.plan.get() == workspace->plan; }))
+      return;
+    for (auto& place : idle)
+      if (!place) {
+        place = std::move(workspace);
+        return;
+      }
+    idle.push_back(std::move(workspace));
+  }
+
+  std::vector<Tensor> call(Program& program, std::span<const Tensor> inputs, std::vector<StepProfile>* profile);
+  void check_dims(const std::vector<Dims>& dims) const;
+  void execute(const Plan& plan, std::span<const void* const> in, std::span<void* const> out,
+               std::vector<StepProfile>* profile);
+};
+
+void Program::State::check_dims(const std::vector<Dims>& dims) const {
+  const auto& types = signature.input_types;
+  if (dims.size() != types.size())
+    throw UserError(ErrorKind::value, "program", fmt::format("takes {} inputs, not {}", types.size(), dims.size()));
+  std::map<std::string, int64_t> symbols;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    bool fits = dims[i].size() == types[i].shape.size();
+    for (size_t d = 0; fits && d < dims[i].size(); ++d) {
+      const Dim& dim = types[i].shape[d];
+      if (dim.is_static())
+        fits = dim.value() == dims[i][d];
+      else if (!dim.is_unknown())
+        fits = symbols.emplace(dim.symbol(), dims[i][d]).first->second == dims[i][d];
+    }
+    if (!fits)
+      throw UserError(ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
+                      fmt::format("expected shape {}, got {}", types[i].shape.str(), dims_str(dims[i])));
+  }
+}
+
+void Program::State::execute(const Plan& plan, std::span<const void* const> in, std::span<void* const> out,
+                             std::vector<StepProfile>* profile) {
+  std::unique_ptr<Workspace> workspace = take(plan);
+  for (const Workspace::Patch& patch : workspace->patches)
+    workspace->arguments[patch.argument] = patch.output ? out[patch.index] : in[patch.index];
+  std::byte* scratch = workspace->memory->mutable_data() + plan.arena_bytes;
+  const void** argument = workspace->arguments.data();
+  try {
+    for (const Step& step : plan.steps) {
+      const std::span<const void* const> step_in(argument, step.inputs.size());
+      argument += step.inputs.size();
+      // Outputs are never constants or inputs: they were writable when their address was taken.
+      const std::span<void* const> step_out(const_cast<void* const*>(argument), step.outputs.size());
+      argument += step.outputs.size();
+      if (!profile) {
+        step.kernel->run(step_in, step_out, {*pool, scratch});
+        continue;
+      }
+      const auto start = std::chrono::steady_clock::now();
+      step.kernel->run(step_in, step_out, {*pool, scratch});
+      const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+      profile->push_back({step.node, step.op, step.kernel->name(), isa_name(step.kernel->isa()), took.count(),
+                          step.macs, step.bytes});
+    }
+  } catch (...) {
+    give_back(std::move(workspace));
+    throw;
+  }
+  give_back(std::move(workspace));
+}
+
+Program::Program(Signature signature, Planner planner, int threads) : s_(std::make_unique<State>()) {
+  s_->signature = std::move(signature);
+  s_->planner = std::move(planner);
+  s_->pool = shared_pool(threads);
+}
+Program::~Program() = default;
+Program::Program(Program&&) noexcept = default;
+Program& Program::operator=(Program&&) noexcept = default;
+
+const Program::Signature& Program::signature() const { return s_->signature; }
+int Program::threads() const { return s_->pool->size(); }
+
+std::shared_ptr<const Plan> Program::plan(const std::vector<Dims>& input_dims) {
+  {
+    const std::lock_guard lock(s_->mutex);
+    for (State::Entry& entry : s_->plans)
+      if (entry.dims == input_dims) {
+        entry.used = ++s_->clock;
+        return entry.plan;
+      }
+  }
+  s_->check_dims(input_dims);
+  std::shared_ptr<const Plan> fresh = s_->planner(input_dims);
+  const std::lock_guard lock(s_->mutex);
+  if (s_->plans.size() >= State::most_plans) {
+    const auto oldest = std::min_element(s_->plans.begin(), s_->plans.end(),
+                                         [](const auto& a, const auto& b) { return a.used < b.used; });
+    std::erase_if(s_->idle, [&](const auto& w) { return w && w->plan == oldest->plan.get(); });
+    s_->plans.erase(oldest);
+  }
+  s_->plans.push_back({input_dims, fresh, ++s_->clock});
+  return fresh;
+}
+
+void Program::run(const Plan& plan, std::span<const void* const> in, std::span<void* const> out) {
+  s_->execute(plan, in, out, nullptr);
+}
+
+std::vector<Tensor> Program::run(std::span<const Tensor> inputs) { return s_->call(*this, inputs, nullptr); }
+
+std::vector<Tensor> Program::run_profiled(std::span<const Tensor> inputs, std::vector<StepProfile>& profile) {
+  return s_->call(*this, inputs, &profile);
+}
+
+std::vector<Tensor> Program::State::call(Program& program, std::span<const Tensor> inputs,
+                                         std::vector<StepProfile>* profile) {
+  std::vector<Dims> dims;
+  std::vector<const void*> in;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (i < signature.input_types.size() && inputs[i].dtype() != signature.input_types[i].dtype)
+      throw UserError(ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
+                      fmt::format("expected {}, got {}", signature.input_types[i].str(), inputs[i].type().str()));
+    dims.push_back(inputs[i].dims());
+    in.push_back(inputs[i].data());
+  }
+  const std::shared_ptr<const Plan> current = program.plan(dims);
+  std::vector<Tensor> outputs;
+  std::vector<void*> out;
+  for (const TensorType& type : current->output_types) {
+    outputs.emplace_back(type.dtype, type.shape.dims());
+    out.push_back(outputs.back().mutable_data());
+  }
+  execute(*current, in, out, profile);
+  return outputs;
+}
+
+}  // namespace octavo
