@@ -1,0 +1,194 @@
+// Placement for Octavo's own kernels. It mirrors what passes/fuse_compute.cpp and fuse_integer.cpp
+// can run on integers:
+//  1. products (conv, gemm, matmul) with constant weights are integer;
+//  2. downstream of integers, so are additions, products of tensors, pooling, functions of one
+//     element and copies, as long as an integer op reads their result;
+//  3. each value that an integer op reads is quantized, but for those inside a fused chain:
+//     product -> residual addition -> clamp, addition -> clamp, function -> function;
+//  4. copies and maxima share the scale of their input.
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/op_def.h"
+#include "passes/match.h"
+#include "quantize/placement/placement.h"
+
+namespace octavo {
+namespace {
+
+bool is_float_tensor(const Value* value) { return value && value->dtype() == DType::f32; }
+
+// The axis of the output channels in the weights of a product that has an integer kernel.
+std::optional<int64_t> weight_axis(const Node& node, std::string& why) {
+  const Value *x = node.input(0), *w = node.input(1);
+  if (!w || !w->is_constant()) {
+    why = "its weights are not constant";
+  } else if (node.input(2) && !node.input(2)->is_constant()) {
+    why = "its bias is not constant";
+  } else if (x->is_constant()) {
+    why = "its input is constant";
+  } else if (node.is("conv")) {
+    if (w->shape().rank() == 4) return 0;
+    why = "only 2-D convolutions have integer kernels";
+  } else if (node.is("gemm")) {
+    if (node.real("alpha") == 1 && node.real("beta") == 1 && node.integer("trans_a") == 0)
+      return node.integer("trans_b") ? 0 : 1;
+    why = "alpha, beta or trans_a are not 1, 1, 0";
+  } else if (node.is("matmul")) {
+    if (w->shape().rank() == 2 && x->shape().rank() >= 2) return 1;
+    why = "its weights are not a matrix";
+  } else {
+    why = "no integer kernel";
+  }
+  return std::nullopt;
+}
+
+class Placer {
+ public:
+  Placer(const Graph& graph, const Rules& rules) : graph_(graph), rules_(rules) {}
+
+  Placement run() {
+    graph_.for_each([&](Node& node) { mark(node); });
+    for (const Node* node = graph_.last(); node; node = node->previous()) prune(*node);
+    graph_.for_each([&](Node& node) {
+      if (node.op().quant == QuantTrait::weighted && integer_.contains(&node)) {
+        std::string why;
+        placement_.weights.push_back({&node, *weight_axis(node, why)});
+      }
+    });
+    for (const Value* input : graph_.inputs()) place(input);
+    graph_.for_each([&](Node& node) {
+      for (const Value* output : node.outputs()) place(output);
+    });
+    return std::move(placement_);
+  }
+
+ private:
+  bool integer(const Node* node) const { return node && integer_.contains(node); }
+
+  void skip(const Node& node, std::string reason) {
+    placement_.skipped.push_back({node.name(), std::string(node.op_name()), std::move(reason)});
+  }
+
+  void mark(const Node& node) {
+    const QuantTrait trait = node.op().quant;
+    if (trait == QuantTrait::float_only || trait == QuantTrait::none || node.outputs().empty()) return;
+    if (!is_float_tensor(node.output())) return;
+    if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
+    if (trait == QuantTrait::weighted) {
+      std::string why;
+      if (weight_axis(node, why))
+        integer_.insert(&node);
+      else
+        skip(node, why);
+      return;
+    }
+    if (from_integers(node) && has_integer_form(node)) integer_.insert(&node);
+  }
+
+  bool from_integers(const Node& node) const {
+    bool any = false;
+    for (const Value* input : node.inputs()) {
+      if (!is_float_tensor(input) || input->is_constant()) continue;
+      if (!integer(input->producer())) return false;
+      any = true;
+    }
+    return any;
+  }
+
+  static bool is_function(const Node& node) {
+    if (node.op().kind != OpKind::pointwise) return false;
+    size_t data = 0;
+    for (const Value* input : node.inputs()) {
+      if (!input) continue;
+      if (!input->is_constant())
+        ++data;
+      else if (input->constant().size() != 1)
+        return false;
+    }
+    return data == 1;
+  }
+
+  static bool has_integer_form(const Node& node) {
+    if (is_function(node)) return true;
+    if (node.is("add") || node.is("mul"))
+      return !node.input(0)->is_constant() && !node.input(1)->is_constant() &&
+             node.input(0)->shape() == node.input(1)->shape();
+    if (node.is("max_pool") || node.is("avg_pool")) return node.input(0)->shape().rank() == 4;
+    if (node.is("reduce_mean")) {
+      Ints axes = node.integers("axes");
+      for (int64_t& axis : axes) axis = axis < 0 ? axis + 4 : axis;
+      return node.input(0)->shape().rank() == 4 && (axes == Ints{2, 3} || axes == Ints{3, 2}) &&
+             node.input(0)->shape()[2].is_static() && node.input(0)->shape()[3].is_static();
+    }
+    return node.op().kind == OpKind::movement && !node.is("pad") && !node.is("resize") && !node.is("cast");
+  }
+
+  // An op that is no product earns its place only if an integer op reads it.
+  void prune(const Node& node) {
+    if (!integer(&node) || node.op().quant == QuantTrait::weighted) return;
+    for (const Value* output : node.outputs())
+      for (const Use& use : output->uses())
+        if (integer(use.node)) return;
+    integer_.erase(&node);
+  }
+
+  // Whether `value`, made by `node`, is read by exactly one integer node that fuses with it.
+  bool inside_chain(const Value* value) const {
+    const Node* node = value->producer();
+    const Node* user = only_user(graph_, value);
+    if (!integer(node) || !integer(user)) return false;
+    const bool clamp = clamp_bounds(*user).has_value();
+    if (node->op().quant == QuantTrait::weighted) return clamp || takes_addition(*node, *user);
+    if (node->is("add") || node->is("mul")) return clamp || (is_function(*node) && is_function(*user));
+    return is_function(*node) && is_function(*user) && !absorbed_clamp(*node);
+  }
+
+  // A clamp that its producer takes over is no function of its own any more.
+  bool absorbed_clamp(const Node& node) const {
+    if (!clamp_bounds(node)) return false;
+    const Node* producer = node.input(0)->producer();
+    return integer(producer) && only_user(graph_, node.input(0)) &&
+           (producer->op().quant == QuantTrait::weighted || producer->is("add") || producer->is("mul"));
+  }
+
+  // Of two products that are added, the later one takes the addition.
+  bool takes_addition(const Node& product, const Node& add) const {
+    if (!add.is("add") || add.input(0) == add.input(1)) return false;
+    const size_t side = add.input(0) == product.output() ? 0 : 1;
+    const Value* other = add.input(1 - side);
+    if (other->is_constant() || !(other->shape() == product.output()->shape())) return false;
+    const Node* rival = other->producer();
+    if (!integer(rival) || rival->op().quant != QuantTrait::weighted || !only_user(graph_, other)) return true;
+    for (const Node* node = rival->next(); node; node = node->next())
+      if (node == &product) return true;
+    return false;
+  }
+
+  void place(const Value* value) {
+    if (!is_float_tensor(value) || value->is_constant()) return;
+    bool read = false;
+    for (const Use& use : value->uses())
+      read = read || (integer(use.node) && !(use.node->op().quant == QuantTrait::weighted && use.index != 0));
+    if (!read || inside_chain(value)) return;
+    const Node* node = value->producer();
+    int group = -1;
+    if (node && integer(node) && node->op().quant == QuantTrait::same_scale)
+      if (const auto it = group_of_.find(node->input(0)); it != group_of_.end()) group = it->second;
+    if (group < 0) group = placement_.groups++;
+    group_of_[value] = group;
+    placement_.activations.push_back({value, group});
+  }
+
+  const Graph& graph_;
+  const Rules& rules_;
+  Placement placement_;
+  std::unordered_set<const Node*> integer_;
+  std::unordered_map<const Value*, int> group_of_;
+};
+
+}  // namespace
+
+Placement place_octavo(const Graph& graph, const Rules& rules) { return Placer(graph, rules).run(); }
+
+}  // namespace octavo

@@ -1,0 +1,46 @@
+// Where quantization goes. A placement looks at a canonical float graph and says which values are
+// quantized, which of them share a scale, and which weights become integers; it changes nothing.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+#include "quantize/rules.h"
+
+namespace octavo {
+
+struct PlacedActivation {
+  const Value* value;
+  int group;  // activations of one group share scale and zero point
+};
+
+struct PlacedWeights {
+  Node* node;    // input 1 holds the constant weights, input 2 the bias or nothing
+  int64_t axis;  // of the output channels
+};
+
+struct Placement {
+  std::vector<PlacedActivation> activations;  // in graph order
+  std::vector<PlacedWeights> weights;
+  struct Skipped {
+    std::string node, op, reason;
+  };
+  std::vector<Skipped> skipped;  // nodes that could be integer by kind but stay in float
+  int groups = 0;
+};
+
+struct PlacementTarget {
+  const char* name;
+  const char* summary;
+  Placement (*place)(const Graph& graph, const Rules& rules);
+};
+
+// Explicit list; one file per target.
+std::span<const PlacementTarget> placement_targets();
+// UserError naming the known targets.
+const PlacementTarget& find_placement_target(const std::string& name);
+
+Placement place_octavo(const Graph& graph, const Rules& rules);
+
+}  // namespace octavo
