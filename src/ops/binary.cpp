@@ -1,4 +1,6 @@
 // The family of functions of two elements with NumPy's broadcasting.
+#include <cmath>
+
 #include "ops/op.h"
 
 namespace octavo::ops {
@@ -63,6 +65,25 @@ struct Add {
   template <class T>
   T operator()(T a, T b) const { return a + b; }
 };
+struct Sub {
+  template <class T>
+  T operator()(T a, T b) const { return a - b; }
+};
+struct Mul {
+  template <class T>
+  T operator()(T a, T b) const { return a * b; }
+};
+struct Div {  // integers truncate; by 0 gives 0, where ONNX says nothing
+  template <class T>
+  T operator()(T a, T b) const {
+    if constexpr (std::is_integral_v<T>) return b == 0 ? 0 : a / b;
+    else return a / b;
+  }
+};
+struct Pow {
+  template <class T>
+  T operator()(T a, T b) const { return static_cast<T>(std::pow(a, b)); }
+};
 
 }  // namespace
 
@@ -82,5 +103,9 @@ struct Add {
                        .onnx_export = &op##_export};
 
 BINARY(add, "Add", Add, "y = a + b, broadcast")
+BINARY(sub, "Sub", Sub, "y = a - b, broadcast")
+BINARY(mul, "Mul", Mul, "y = a * b, broadcast")
+BINARY(div, "Div", Div, "y = a / b, broadcast; integers truncate")
+BINARY(pow, "Pow", Pow, "y = a to the power b, broadcast")
 
 }  // namespace octavo::ops

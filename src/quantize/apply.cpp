@@ -1,0 +1,109 @@
+#include "quantize/apply.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/op_def.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+class Applier {
+ public:
+  Applier(const Graph& graph, const Placement& placement, const std::map<std::string, ActivationParams>& activations,
+          const std::map<std::string, WeightParams>& weights)
+      : placement_(placement), activations_(activations), weights_(weights), graph_(graph.clone()) {
+    for (const PlacedWeights& w : placement_.weights) products_.emplace(w.node->name(), &w);
+  }
+
+  Graph run() {
+    for (const PlacedActivation& placed : placement_.activations) insert(placed);
+    graph_.for_each([&](Node& node) {
+      if (const auto it = products_.find(node.name());
+          it != products_.end() && node.op().quant == QuantTrait::weighted)
+        replace_weights(node, *it->second);
+    });
+    graph_.remove_dead();
+    graph_.stage = Stage::quantized;
+    return std::move(graph_);
+  }
+
+ private:
+  Value* constant(const std::string& name, Tensor tensor) { return graph_.add_constant(name, std::move(tensor)); }
+
+  Value* zero_point(const std::string& name, DType dtype, int32_t value) {
+    return dtype == DType::u8 ? constant(name, Tensor::scalar(static_cast<uint8_t>(value)))
+                              : constant(name, Tensor::scalar(static_cast<int8_t>(value)));
+  }
+
+  void insert(const PlacedActivation& placed) {
+    const std::string& name = placed.value->name();
+    Value* value = graph_.find_value(name);
+    const auto it = activations_.find(name);
+    OCTAVO_CHECK(value && it != activations_.end());
+    const ActivationParams& p = it->second;
+    const std::vector<Use> uses = value->uses();
+    // Right behind the definition.
+    Node* before = value->producer() ? value->producer()->next() : graph_.first();
+    Value* scale = constant(name + "/scale", Tensor::scalar(p.scale));
+    Value* zero = zero_point(name + "/zero_point", p.dtype, p.zero_point);
+    Value* q = graph_.apply("quantize", {value, scale, zero}, {}, name + "/quantized", before);
+    Value* dq = graph_.apply("dequantize", {q, scale, zero}, {}, dequantized_name(name), before);
+    // Readers that are products' weights or biases keep the float value.
+    for (const Use& use : uses)
+      if (use.node->op().quant != QuantTrait::weighted || use.index == 0) use.node->set_input(use.index, dq);
+    scales_[dq] = p.scale;
+  }
+
+  void replace_weights(Node& node, const PlacedWeights& placed) {
+    const auto it = weights_.find(node.name());
+    OCTAVO_CHECK(it != weights_.end());
+    const WeightParams& p = it->second;
+    const auto channels = static_cast<int64_t>(p.scales.size());
+    const std::string name = node.input(1)->name();
+    Value* scale = constant(name + "/scale", Tensor::from(Dims{channels}, p.scales));
+    Value* zero = constant(name + "/zero_point", Tensor::from(Dims{channels}, std::vector<int8_t>(p.scales.size(), 0)));
+    node.set_input(1, graph_.apply("dequantize", {constant(name + "/quantized", p.values), scale, zero},
+                                   {{"axis", placed.axis}}, name + "/dequantized", &node));
+    const auto x = scales_.find(node.input(0));
+    if (!p.bias || x == scales_.end()) return;
+    // Bias in steps of the accumulator, so that a reader of the file sees what the kernels add.
+    std::vector<float> steps(p.scales.size());
+    std::vector<int32_t> values(p.scales.size());
+    const auto bias = p.bias.values<float>();
+    for (size_t c = 0; c < steps.size(); ++c) {
+      steps[c] = static_cast<float>(static_cast<double>(x->second) * p.scales[c]);
+      constexpr double most = 2147483647.0;
+      values[c] = static_cast<int32_t>(std::clamp(std::nearbyint(bias[c] / static_cast<double>(steps[c])), -most, most));
+    }
+    const std::string bias_name = node.input(2) ? node.input(2)->name() : node.name() + "/bias";
+    node.set_input(2, graph_.apply("dequantize",
+                                   {constant(bias_name + "/quantized", Tensor::from(Dims{channels}, values)),
+                                    constant(bias_name + "/scale", Tensor::from(Dims{channels}, steps)),
+                                    constant(bias_name + "/zero_point",
+                                             Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
+                                   {{"axis", int64_t{0}}}, bias_name + "/dequantized", &node));
+  }
+
+  const Placement& placement_;
+  const std::map<std::string, ActivationParams>& activations_;
+  const std::map<std::string, WeightParams>& weights_;
+  std::unordered_map<std::string, const PlacedWeights*> products_;
+  std::unordered_map<const Value*, float> scales_;  // of dequantized activations
+  Graph graph_;
+};
+
+}  // namespace
+
+std::string dequantized_name(const std::string& value) { return value + "/dequantized"; }
+
+Graph apply_quantization(const Graph& graph, const Placement& placement,
+                         const std::map<std::string, ActivationParams>& activations,
+                         const std::map<std::string, WeightParams>& weights) {
+  return Applier(graph, placement, activations, weights).run();
+}
+
+}  // namespace octavo
