@@ -1,0 +1,8 @@
+#include "backends/cpu/conv.h"
+
+namespace octavo::cpu {
+
+// Empty until the kernels land: every convolution then runs on the reference kernel.
+std::span<const ConvImplementation> conv_int8_list() { return {}; }
+
+}  // namespace octavo::cpu
