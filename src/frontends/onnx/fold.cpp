@@ -30,15 +30,22 @@ bool is_cheap(const Node& node) {
 
 }  // namespace
 
-std::optional<std::vector<Tensor>> fold(const Node& node) {
+std::optional<std::vector<Tensor>> fold(const Node& node, Tags& tags) {
   if (!is_cheap(node) || !node.op().impl->reference) return std::nullopt;
   std::vector<const Tensor*> inputs;
+  bool tagged = false;
   for (const Value* input : node.inputs()) {
     if (input && (!input->is_constant() || !is_small(input->type()))) return std::nullopt;
     inputs.push_back(input ? &input->constant() : nullptr);
+    tagged = tagged || (input && has_tags(input->constant()));
   }
   for (const Value* output : node.outputs())
     if (!is_small(output->type())) return std::nullopt;
+  if (tagged && node.op().kind != OpKind::movement) {
+    auto made = tags.make_all(node.output()->type());
+    if (!made || node.outputs().size() != 1) return std::nullopt;
+    return std::vector<Tensor>{*made};
+  }
   try {
     return interpret_node(node, inputs);
   } catch (const UserError&) {  // no kernel for this element type: it stays a node

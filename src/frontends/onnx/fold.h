@@ -3,11 +3,12 @@
 #include <optional>
 #include <vector>
 
+#include "frontends/onnx/tags.h"
 #include "graph/graph.h"
 
 namespace octavo::onnx_import {
 
 // The node's outputs, if they can be known now at little cost.
-std::optional<std::vector<Tensor>> fold(const Node& node);
+std::optional<std::vector<Tensor>> fold(const Node& node, Tags& tags);
 
 }  // namespace octavo::onnx_import

@@ -85,10 +85,10 @@ class Importer {
     try {
       std::vector<Value*> inputs;
       for (const std::string& input : step.node->input()) inputs.push_back(value(input));
-      Reader reader(graph_, *step.node, step.opset, std::move(inputs), files_);
+      Reader reader(graph_, *step.node, step.opset, std::move(inputs), files_, tags_);
       Node* before = graph_.last();
-      define_outputs(reader, step.rule ? step.rule->import(reader) : read_constant(reader),
-                     *step.node);
+      define_outputs(reader, read(reader, step), *step.node);
+      check_tags(reader, before ? before->next() : graph_.first());
       name_nodes(before ? before->next() : graph_.first(), *step.node);
     } catch (const UserError& e) {  // of a shape function, say: name the file's node
       if (e.kind() != ErrorKind::value) throw;
@@ -96,25 +96,12 @@ class Importer {
     }
   }
 
-  static std::vector<Value*> read_constant(Reader& reader) {
-    if (const Tensor* tensor = reader.tensor("value")) return {reader.constant_value(*tensor)};
-    if (reader.has("value_float"))
-      return {
-          reader.constant_value(Tensor::scalar(static_cast<float>(reader.real("value_float", 0))))};
-    if (reader.has("value_int"))
-      return {reader.constant_value(Tensor::scalar(reader.integer("value_int", 0)))};
-    if (reader.has("value_floats")) {
-      const Floats values = reader.reals("value_floats", {});
-      return {
-          reader.constant_value(Tensor::from(Dims{static_cast<int64_t>(values.size())},
-                                             std::vector<float>(values.begin(), values.end())))};
-    }
-    if (reader.has("value_ints")) {
-      const Ints values = reader.integers("value_ints", {});
-      return {
-          reader.constant_value(Tensor::from(Dims{static_cast<int64_t>(values.size())}, values))};
-    }
-    reader.unsupported("a constant that is not a dense tensor of numbers");
+  static std::vector<Value*> read(Reader& reader, const Step& step) {
+    std::vector<Value*> results;
+    if (step.builtin) results = step.builtin(reader);
+    if (!results.empty()) return results;
+    if (!step.rule) reader.unsupported("only constants and sizes are supported here");
+    return step.rule->import(reader);
   }
 
   void define_outputs(const Reader& reader, const std::vector<Value*>& results,
@@ -133,6 +120,14 @@ class Importer {
     }
   }
 
+  // A size that is not known stays out of the graph.
+  static void check_tags(const Reader& reader, const Node* first) {
+    for (const Node* node = first; node; node = node->next())
+      for (const Value* input : node->inputs())
+        if (input && input->is_constant() && has_tags(input->constant()))
+          reader.unsupported("computes with the size of a dynamic dimension");
+  }
+
   // The node that makes the first output takes the name, the others a longer one.
   static void name_nodes(Node* first, const ::onnx::NodeProto& proto) {
     for (Node* node = first; node; node = node->next()) {
@@ -148,6 +143,8 @@ class Importer {
   void add_output(const ::onnx::ValueInfoProto& output) {
     const std::string where = fmt::format("graph output '{}'", output.name());
     Value* result = value(output.name());
+    if (result->is_constant() && has_tags(result->constant()))
+      throw UserError(ErrorKind::unsupported, where, "is the size of a dynamic dimension");
     // A node without effect was read away: the value takes the output's name where it is free to.
     if (result->name() != output.name()) {
       if (result->producer() && !graph_.is_output(result)) {
@@ -185,6 +182,7 @@ class Importer {
 
   Model model_;
   ExternalFiles files_;
+  Tags tags_;
   Graph graph_;
   std::unordered_map<std::string, Value*> values_;                // of the file's names
   std::unordered_map<std::string, std::string> missing_outputs_;  // name to the node's `where`

@@ -251,10 +251,7 @@ void Model::find_rules(const ::onnx::ModelProto& proto, const std::vector<int>& 
     const int64_t opset = opset_of(node);
     check_attributes(node, opset);
     const RuleKey key{canonical_domain(node.domain()), node.op_type()};
-    if (key.domain.empty() && key.op_type == "Constant") {
-      steps_.push_back({&node, opset, nullptr});
-      continue;
-    }
+    const Builtin builtin = find_builtin(key.domain, key.op_type);
     const bool is_function = std::any_of(
         proto.functions().begin(), proto.functions().end(), [&](const ::onnx::FunctionProto& f) {
           return f.name() == key.op_type && canonical_domain(f.domain()) == key.domain;
@@ -267,10 +264,10 @@ void Model::find_rules(const ::onnx::ModelProto& proto, const std::vector<int>& 
       missing.add(node, opset, "it holds a subgraph");
     } else if (is_function) {
       missing.add(node, opset, "a function of the model; onnx.inliner expands it");
-    } else if (rule == rules.end()) {
+    } else if (rule == rules.end() && !builtin) {
       missing.add(node, opset, rules.empty() ? "" : "other opsets are");
     } else {
-      steps_.push_back({&node, opset, *rule});
+      steps_.push_back({&node, opset, builtin, rule == rules.end() ? nullptr : *rule});
     }
   }
   missing.throw_if_any();

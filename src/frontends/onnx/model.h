@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "frontends/onnx/builtin.h"
 #include "onnx.pb.h"
 #include "ops/onnx_rules.h"
 
@@ -12,8 +13,9 @@ namespace octavo::onnx_import {
 
 struct Step {
   ::onnx::NodeProto* node;
-  int64_t opset;               // of the node's domain
-  const OnnxImportRule* rule;  // null for Constant, which the importer reads itself
+  int64_t opset;    // of the node's domain
+  Builtin builtin;  // tried first; either may be null
+  const OnnxImportRule* rule;
 };
 
 class Model {

@@ -25,28 +25,37 @@ std::string node_where(const ::onnx::NodeProto& node, int64_t opset) {
 }
 
 Reader::Reader(Graph& graph, ::onnx::NodeProto& node, int64_t opset, std::vector<Value*> inputs,
-               ExternalFiles& files)
+               ExternalFiles& files, Tags& tags)
     : graph_(graph),
       node_(node),
       opset_(opset),
       inputs_(std::move(inputs)),
       files_(files),
+      tags_(tags),
       where_(node_where(node, opset)) {}
 
-const Tensor* Reader::constant(size_t i) const {
+const Tensor* Reader::any_constant(size_t i) const {
   const Value* value = input(i);
   return value && value->is_constant() ? &value->constant() : nullptr;
 }
 
+const Tensor* Reader::constant(size_t i) const {
+  const Tensor* tensor = any_constant(i);
+  return tensor && has_tags(*tensor) ? nullptr : tensor;
+}
+
 std::optional<Ints> Reader::constant_ints(size_t i, std::string_view what) const {
   if (!input(i)) return std::nullopt;
-  const Tensor* tensor = constant(i);
+  const Tensor* tensor = any_constant(i);
   if (!tensor)
     unsupported(fmt::format("{} (input {}) is computed; it must be a constant", what, i));
   if (!is_integer(tensor->dtype()) && tensor->dtype() != DType::boolean)
     invalid(fmt::format("{} (input {}) must hold integers, not {}", what, i,
                         dtype_name(tensor->dtype())));
-  return tensor->to_ints();
+  if (!has_tags(*tensor)) return tensor->to_ints();
+  if (op_type() == "Reshape" && input(0))
+    if (auto target = tags_.reshape_target(input(0), *tensor)) return target;
+  unsupported(fmt::format("{} (input {}) depends on a dynamic dimension", what, i));
 }
 
 bool Reader::has(std::string_view attribute) const {
@@ -109,9 +118,9 @@ const Tensor* Reader::tensor(std::string_view attribute) const {
 // Unnamed for now: a name made here could take one that the file uses further on.
 Value* Reader::apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes) {
   Node* node = graph_.add(op, std::move(inputs), std::move(attributes));
-  if (const auto known = fold(*node); known && known->size() == 1) {
+  if (auto outputs = fold(*node, tags_); outputs && outputs->size() == 1) {
     graph_.erase(node);
-    return graph_.add_constant("", known->front());
+    return graph_.add_constant("", std::move(outputs->front()));
   }
   return node->output();
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 
+#include "frontends/onnx/tags.h"
 #include "frontends/onnx/tensor.h"
 #include "ops/onnx_rules.h"
 
@@ -17,7 +18,7 @@ std::string_view canonical_domain(std::string_view domain);
 class Reader final : public OnnxNodeReader {
  public:
   Reader(Graph& graph, ::onnx::NodeProto& node, int64_t opset, std::vector<Value*> inputs,
-         ExternalFiles& files);
+         ExternalFiles& files, Tags& tags);
 
   const std::string& name() const override { return node_label(node_); }
   std::string_view op_type() const override { return node_.op_type(); }
@@ -42,6 +43,9 @@ class Reader final : public OnnxNodeReader {
   [[noreturn]] void unsupported(const std::string& message) const override;
   [[noreturn]] void invalid(const std::string& message) const override;
 
+  // Also one that holds tags (tags.h).
+  const Tensor* any_constant(size_t i) const;
+  Tags& tags() { return tags_; }
   const std::string& where() const { return where_; }
 
  private:
@@ -52,6 +56,7 @@ class Reader final : public OnnxNodeReader {
   int64_t opset_;
   std::vector<Value*> inputs_;
   ExternalFiles& files_;
+  Tags& tags_;
   std::string where_;
   mutable std::map<std::string, Tensor, std::less<>> tensors_;  // of attributes
 };

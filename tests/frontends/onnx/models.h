@@ -39,6 +39,16 @@ inline ::onnx::TensorProto floats(const std::string& name, const std::vector<int
   return tensor;
 }
 
+inline ::onnx::TensorProto ints(const std::string& name, const std::vector<int64_t>& dims,
+                                const std::vector<int64_t>& values) {
+  ::onnx::TensorProto tensor;
+  tensor.set_name(name);
+  tensor.set_data_type(::onnx::TensorProto::INT64);
+  for (const int64_t dim : dims) tensor.add_dims(dim);
+  for (const int64_t value : values) tensor.add_int64_data(value);
+  return tensor;
+}
+
 inline ::onnx::NodeProto* add_node(::onnx::ModelProto& model, const std::string& op,
                                    const std::vector<std::string>& inputs,
                                    const std::vector<std::string>& outputs,
@@ -58,6 +68,13 @@ inline ::onnx::AttributeProto* add_ints(::onnx::NodeProto* node, const std::stri
   attribute->set_type(::onnx::AttributeProto::INTS);
   for (const int64_t value : values) attribute->add_ints(value);
   return attribute;
+}
+
+inline void add_int(::onnx::NodeProto* node, const std::string& name, int64_t value) {
+  auto* attribute = node->add_attribute();
+  attribute->set_name(name);
+  attribute->set_type(::onnx::AttributeProto::INT);
+  attribute->set_i(value);
 }
 
 inline ::onnx::ModelProto empty_model(int64_t opset = 17) {

@@ -1,0 +1,36 @@
+// Shape arithmetic of models with symbolic dimensions. Exporters write view(x.size(0), -1) as
+// Shape → Gather → Concat → Reshape; the target is not constant, but all that Reshape needs of it
+// is known: which elements are numbers and which are dimensions of its own input.
+//
+// So Shape becomes a constant in which a dimension without a number is a tag: a number that no
+// shape holds. Ops that move elements are computed and carry tags along, arithmetic on tags gives
+// new ones, Reshape knows how to read them, and whatever else meets one is unsupported.
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+
+#include "graph/graph.h"
+
+namespace octavo::onnx_import {
+
+class Tags {
+ public:
+  // The number, or the tag, of a dimension.
+  int64_t of(const Value* value, size_t axis);
+  int64_t make();
+  // An output whose elements come of tags by arithmetic: all new tags. None if it is no small i64.
+  std::optional<Tensor> make_all(const TensorType& type);
+  // A constant target for reshaping `data`: 0 copies a dimension, -1 is what is left over. None if
+  // that cannot say it.
+  std::optional<Ints> reshape_target(const Value* data, const Tensor& target);
+
+ private:
+  int64_t made_ = 0;
+  std::map<std::string, int64_t> symbols_;
+  std::map<std::pair<const Value*, size_t>, int64_t> unknowns_;  // dimensions without a symbol
+};
+
+bool has_tags(const Tensor& tensor);
+
+}  // namespace octavo::onnx_import
