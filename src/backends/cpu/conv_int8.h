@@ -1,0 +1,57 @@
+// What the makers of INT8 convolution kernels share: checks, packing, the epilogue's constants.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/cpu/conv.h"
+#include "backends/cpu/int8_data.h"
+
+namespace octavo::cpu {
+
+// Memory aligned for any vector load.
+template <class T>
+class AlignedArray {
+ public:
+  AlignedArray() = default;
+  explicit AlignedArray(int64_t size) : size_(size) {
+    const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 127) / 64 * 64;
+    data_.reset(static_cast<T*>(::operator new (bytes, std::align_val_t{64})));
+    std::fill_n(reinterpret_cast<char*>(data_.get()), bytes, char{0});
+  }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  T& operator[](int64_t i) { return data_.get()[i]; }
+  const T& operator[](int64_t i) const { return data_.get()[i]; }
+  size_t bytes() const { return static_cast<size_t>(size_) * sizeof(T); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete (p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> data_;
+  int64_t size_ = 0;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t element_size(Element e) { return e == Element::f32 ? 4 : 1; }
+
+// What no INT8 kernel takes: false, with the reason in `why`.
+bool accepts_int8(const ConvProblem& problem, std::string& why);
+bool is_depthwise(const ConvShape& shape);
+
+// What u8 activations are xored with to become what the kernels see, and the zero point then.
+uint8_t x_flip(const ConvProblem& problem);
+int32_t flipped_zero(const ConvProblem& problem);
+
+Int8Epilogue make_epilogue(const ConvProblem& problem);
+// bias - flipped zero point * sum of the channel's weights, wrap-around.
+int32_t packed_bias(const ConvProblem& problem, int64_t channel);
+
+// One creator for each instruction set; each declines shapes that it does not take.
+using ConvCreate = std::unique_ptr<ConvKernel> (*)(const ConvProblem& problem, std::string& why);
+std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, const char* name,
+                                           GemmInt8Function function);
+
+}  // namespace octavo::cpu

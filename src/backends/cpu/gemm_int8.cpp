@@ -1,0 +1,258 @@
+// Convolution as matrix products over output pixels: packing, tiling and threads. The innermost
+// loops are gemm_int8_<isa>.cpp's.
+//
+// A pixel's taps are `segments` runs of consecutive bytes (a row of the window, or one tap) at
+// fixed offsets from the pixel's first tap, so the kernel reads the input itself: no im2col. Where
+// taps leave the image, or bytes must be flipped, the tile's part of the input (a "band") is first
+// copied with its padding to scratch.
+#include <algorithm>
+#include <cstring>
+
+#include "backends/cpu/conv_int8.h"
+#include "support/error.h"
+
+namespace octavo::cpu {
+namespace {
+
+constexpr int64_t max_blocks = 4;
+// A tile's activations stay in the second-level cache beside the weights' stream.
+constexpr int64_t tile_bytes = 192 * 1024;
+// About 3 microseconds of a core: smaller tasks cost more to hand out than they balance.
+constexpr int64_t unit_cols = 12;  // a multiple of most register blocks' heights
+constexpr int64_t task_macs = 512 * 1024;
+
+struct Panel {
+  int64_t channel;  // first output channel
+  int64_t group;
+  int64_t weights, bias;  // offsets into the packed arrays
+  int blocks, channels;
+};
+
+struct Tiling {
+  int64_t rows, cols, panels;  // of output, a task
+  int64_t row_tiles, col_tiles, panel_tiles;
+  int64_t band_step, band_bytes;  // a row of the band, the band
+};
+
+class GemmInt8 final : public ConvKernel {
+ public:
+  GemmInt8(const ConvProblem& p, Isa isa, const char* name, GemmInt8Function function)
+      : name_(name), isa_(isa), function_(function), s_(p.shape), epilogue_(make_epilogue(p)) {
+    flip_ = x_flip(p);
+    pad_byte_ = static_cast<uint8_t>(p.x_zero_point);
+    y_size_ = element_size(p.y);
+    residual_size_ = p.residual ? element_size(*p.residual) : 0;
+    pointwise_ = s_.kh == 1 && s_.kw == 1 && s_.stride_h == 1 && s_.stride_w == 1 &&
+                 s_.pad_top == 0 && s_.pad_left == 0 && s_.oh == s_.h && s_.ow == s_.w;
+    if (pointwise_) {  // one long row of pixels
+      s_.w = s_.ow = s_.n * s_.h * s_.w;
+      s_.n = s_.h = s_.oh = 1;
+    }
+    const int64_t group_in = s_.c_in / s_.groups;
+    row_segments_ = s_.groups == 1 && s_.dilation_w == 1;
+    segments_ = row_segments_ ? s_.kh : s_.kh * s_.kw;
+    const int64_t length = row_segments_ ? s_.kw * group_in : group_in;
+    k4_ = ceil_div(length, 4);
+    const bool inside = s_.pad_top == 0 && s_.pad_left == 0 &&
+                        (s_.oh - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h < s_.h &&
+                        (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w < s_.w;
+    direct_ = inside && flip_ == 0 && length % 4 == 0;
+    direct_at_ = segment_offsets(s_.w * s_.c_in);
+    split_cols_ = s_.oh == 1 && s_.kh == 1;  // else a tile is whole rows, and so is its band
+    band_cols_ = (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
+    band_at_ = segment_offsets(band_cols_ * s_.c_in);
+    pack(p);
+  }
+
+  const char* name() const override { return name_; }
+  Isa isa() const override { return isa_; }
+  size_t packed_bytes() const override {
+    return weights_.bytes() + bias_.bytes() + multiplier_.bytes();
+  }
+  size_t scratch_bytes(int threads) const override {
+    return static_cast<size_t>(direct_ ? 0 : tiling(threads).band_bytes * threads);
+  }
+
+  void run(const ConvArgs& args, ThreadPool& pool) const override {
+    const Tiling t = tiling(pool.size());
+    auto task = [&](int64_t i, int thread) { run_task(args, t, i, thread); };
+    pool.run(s_.n * t.row_tiles * t.col_tiles * t.panel_tiles, task);
+  }
+
+ private:
+  std::vector<int64_t> segment_offsets(int64_t row) const {
+    std::vector<int64_t> at;
+    for (int64_t y = 0; y < s_.kh; ++y)
+      for (int64_t x = 0; x < (row_segments_ ? 1 : s_.kw); ++x)
+        at.push_back(y * s_.dilation_h * row + x * s_.dilation_w * s_.c_in);
+    return at;
+  }
+
+  void pack(const ConvProblem& p) {
+    const int64_t group_out = s_.c_out / s_.groups, blocks = ceil_div(group_out, 16);
+    const int64_t count = ceil_div(blocks, max_blocks);
+    int64_t weights = 0, bias = 0;
+    for (int64_t g = 0; g < s_.groups; ++g)
+      for (int64_t i = 0, block = 0; i < count; ++i) {  // of nearly equal width
+        const int64_t width = blocks / count + (i < blocks % count);
+        panels_.push_back({g * group_out + block * 16, g, weights, bias, static_cast<int>(width),
+                           static_cast<int>(std::min(width * 16, group_out - block * 16))});
+        weights += segments_ * k4_ * width * 64;
+        bias += width * 16;
+        block += width;
+      }
+    weights_ = AlignedArray<int8_t>(weights);
+    bias_ = AlignedArray<int32_t>(bias);
+    multiplier_ = AlignedArray<float>(bias);
+    const int64_t group_in = s_.c_in / s_.groups;
+    const auto* w = static_cast<const int8_t*>(p.weights);
+    for (const Panel& panel : panels_)
+      for (int64_t c = 0; c < panel.channels; ++c) {
+        const int64_t channel = panel.channel + c;
+        bias_[panel.bias + c] = packed_bias(p, channel);
+        multiplier_[panel.bias + c] = p.multiplier[channel];
+        for (int64_t ci = 0; ci < group_in; ++ci)
+          for (int64_t tap = 0; tap < s_.kh * s_.kw; ++tap) {
+            const int64_t segment = row_segments_ ? tap / s_.kw : tap;
+            const int64_t k = row_segments_ ? tap % s_.kw * group_in + ci : ci;
+            weights_[panel.weights + (segment * k4_ + k / 4) * panel.blocks * 64 + c * 4 + k % 4] =
+                w[(channel * group_in + ci) * s_.kh * s_.kw + tap];
+          }
+      }
+  }
+
+  Tiling tiling(int threads) const {
+    const int64_t pixels = s_.n * s_.oh * s_.ow, panels = static_cast<int64_t>(panels_.size());
+    const int64_t depth = segments_ * k4_ * 4;
+    const int64_t macs = pixels * depth * ceil_div(s_.c_out / s_.groups, 16) * 16 * s_.groups;
+    const int64_t wanted = std::clamp<int64_t>(macs / task_macs, 1, 8 * threads);
+    // Split what is larger, so that the other is read once by each core; then the other if needed.
+    const int64_t units = split_cols_ ? ceil_div(s_.ow, unit_cols) : s_.oh;
+    int64_t spatial, across;
+    if (static_cast<int64_t>(weights_.bytes()) > pixels * depth) {
+      across = std::min(panels, wanted);
+      spatial = ceil_div(ceil_div(wanted, across), s_.n);
+    } else {
+      spatial = std::min(ceil_div(wanted, s_.n), units);
+      across = std::min(panels, ceil_div(wanted, spatial * s_.n));
+    }
+    const int64_t unit_pixels = split_cols_ ? unit_cols * s_.stride_w : s_.w * s_.stride_h;
+    const int64_t fit = std::max<int64_t>(1, tile_bytes / (unit_pixels * s_.c_in));
+    const int64_t unit = std::min(ceil_div(units, std::min(spatial, units)), fit);
+    Tiling t{};
+    t.panels = ceil_div(panels, across);
+    t.panel_tiles = ceil_div(panels, t.panels);
+    t.rows = split_cols_ ? 1 : unit;
+    t.cols = split_cols_ ? std::min(s_.ow, unit * unit_cols) : s_.ow;
+    t.row_tiles = ceil_div(s_.oh, t.rows);
+    t.col_tiles = ceil_div(s_.ow, t.cols);
+    const int64_t band_rows = (t.rows - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h + 1;
+    t.band_step =
+        s_.c_in *
+        (split_cols_ ? (t.cols - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1 : band_cols_);
+    // The last segment may be read up to 3 bytes beyond its end.
+    t.band_bytes = ceil_div(band_rows * t.band_step + 64, 64) * 64;
+    return t;
+  }
+
+  void run_task(const ConvArgs& args, const Tiling& t, int64_t i, int thread) const {
+    const int64_t panel_tile = i % t.panel_tiles;
+    i /= t.panel_tiles;
+    const int64_t col = i % t.col_tiles * t.cols;
+    i /= t.col_tiles;
+    const int64_t row = i % t.row_tiles * t.rows, n = i / t.row_tiles;
+    const int64_t rows = std::min(t.rows, s_.oh - row), cols = std::min(t.cols, s_.ow - col);
+
+    const int64_t top = row * s_.stride_h - s_.pad_top, left = col * s_.stride_w - s_.pad_left;
+    const auto* image = static_cast<const uint8_t*>(args.x) + n * s_.h * s_.w * s_.c_in;
+    GemmInt8Tile tile{};
+    const uint8_t* a;
+    int64_t row_step;
+    if (direct_) {
+      a = image + (top * s_.w + left) * s_.c_in;
+      row_step = s_.w * s_.c_in;
+      tile.segment_at = direct_at_.data();
+    } else {
+      auto* band = static_cast<uint8_t*>(args.scratch) + thread * t.band_bytes;
+      fill_band(image, top, left, t.band_step, rows, cols, band);
+      a = band;
+      row_step = t.band_step;
+      tile.segment_at = band_at_.data();
+    }
+    tile.pixel_step = s_.stride_w * s_.c_in;
+    tile.segments = segments_;
+    tile.k4 = k4_;
+    tile.y_step = s_.c_out * y_size_;
+    tile.residual_step = s_.c_out * residual_size_;
+    tile.pixels = cols;
+    tile.epilogue = &epilogue_;
+    const int64_t first = panel_tile * t.panels;
+    const int64_t last = std::min(first + t.panels, static_cast<int64_t>(panels_.size()));
+    for (int64_t j = first; j < last; ++j) {
+      const Panel& panel = panels_[static_cast<size_t>(j)];
+      tile.weights = weights_.data() + panel.weights;
+      tile.bias = bias_.data() + panel.bias;
+      tile.multiplier = multiplier_.data() + panel.bias;
+      tile.blocks = panel.blocks;
+      tile.channels = panel.channels;
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t at = ((n * s_.oh + row + r) * s_.ow + col) * s_.c_out + panel.channel;
+        tile.a = a + r * s_.stride_h * row_step + panel.group * (s_.c_in / s_.groups);
+        tile.y = static_cast<uint8_t*>(args.y) + at * y_size_;
+        if (residual_size_)
+          tile.residual = static_cast<const uint8_t*>(args.residual) + at * residual_size_;
+        function_(tile);
+      }
+    }
+  }
+
+  void fill_band(const uint8_t* image, int64_t top, int64_t left, int64_t band_step, int64_t rows,
+                 int64_t cols, uint8_t* band) const {
+    const int64_t c = s_.c_in;
+    const int64_t band_rows = (rows - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h + 1;
+    const int64_t band_cols = (cols - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
+    const int64_t begin = std::clamp<int64_t>(-left, 0, band_cols);
+    const int64_t end = std::clamp<int64_t>(s_.w - left, begin, band_cols);
+    const uint8_t pad = pad_byte_ ^ flip_;
+    for (int64_t r = 0; r < band_rows; ++r, band += band_step) {
+      const int64_t y = top + r;
+      if (y < 0 || y >= s_.h) {
+        std::memset(band, pad, static_cast<size_t>(band_cols * c));
+        continue;
+      }
+      std::memset(band, pad, static_cast<size_t>(begin * c));
+      const uint8_t* from = image + (y * s_.w + left + begin) * c;
+      uint8_t* to = band + begin * c;
+      const int64_t bytes = (end - begin) * c;
+      if (flip_ == 0)
+        std::memcpy(to, from, static_cast<size_t>(bytes));
+      else
+        for (int64_t i = 0; i < bytes; ++i) to[i] = from[i] ^ flip_;
+      std::memset(band + end * c, pad, static_cast<size_t>((band_cols - end) * c));
+    }
+  }
+
+  const char* name_;
+  Isa isa_;
+  GemmInt8Function function_;
+  ConvShape s_;
+  Int8Epilogue epilogue_;
+  uint8_t flip_ = 0, pad_byte_ = 0;
+  int64_t y_size_ = 1, residual_size_ = 0;
+  bool pointwise_ = false, row_segments_ = false, direct_ = false, split_cols_ = false;
+  int64_t segments_ = 1, k4_ = 1, band_cols_ = 1;
+  std::vector<int64_t> direct_at_, band_at_;
+  std::vector<Panel> panels_;
+  AlignedArray<int8_t> weights_;
+  AlignedArray<int32_t> bias_;
+  AlignedArray<float> multiplier_;
+};
+
+}  // namespace
+
+std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, const char* name,
+                                           GemmInt8Function function) {
+  return std::make_unique<GemmInt8>(problem, isa, name, function);
+}
+
+}  // namespace octavo::cpu

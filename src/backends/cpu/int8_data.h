@@ -1,0 +1,54 @@
+// What the INT8 kernels of every instruction set share. Plain data only: sources compiled for wide
+// instruction sets include this, and must not leave inline functions for others to link to.
+//
+// Kernels see unsigned activations: s8 is turned into u8 by x ^ 0x80, with zero points moved by
+// 128, on the way in and out ("flip"). -x_zero_point * sum(w) is part of the packed bias.
+#pragma once
+#include <cstdint>
+
+namespace octavo::cpu {
+
+enum class Int8Residual : uint8_t { none, byte, f32 };
+
+// conv.h's arithmetic after the accumulator. For byte outputs the clamp is narrowed at pack time to
+// what the output can hold, so that saturation follows from it.
+struct Int8Epilogue {
+  float lo, hi;
+  float residual_multiplier;
+  int32_t residual_zero;  // of the flipped byte
+  int32_t y_zero;         // of the flipped byte
+  uint8_t y_flip, residual_flip;
+  uint8_t byte_lo, byte_hi;  // the clamp, in flipped bytes
+  bool y_float;
+  // No value can leave int32 before the clamp, so that clamping after rounding is equal.
+  bool narrow;
+  Int8Residual residual;
+};
+
+// Output pixels in a row times one panel of up to 4 blocks of 16 channels.
+// Weights: [segment][k4][block][16 channels][4 k], k beyond the segment's end zero.
+struct GemmInt8Tile {
+  const uint8_t* a;           // first pixel's first segment
+  int64_t pixel_step;         // bytes between pixels
+  const int64_t* segment_at;  // byte offset of each segment
+  int64_t segments, k4;       // k4: groups of four bytes in a segment
+  const int8_t* weights;
+  const int32_t* bias;      // [16 * blocks]
+  const float* multiplier;  // [16 * blocks]
+  void* y;
+  int64_t y_step;  // bytes between pixels
+  const void* residual;
+  int64_t residual_step;
+  int64_t pixels;
+  int blocks;
+  int channels;  // that exist, at most 16 * blocks
+  const Int8Epilogue* epilogue;
+};
+using GemmInt8Function = void (*)(const GemmInt8Tile&);
+
+void gemm_int8_portable(const GemmInt8Tile& tile);
+void gemm_int8_avx2(const GemmInt8Tile& tile);
+void gemm_int8_avx512(const GemmInt8Tile& tile);
+void gemm_int8_vnni(const GemmInt8Tile& tile);
+
+}  // namespace octavo::cpu

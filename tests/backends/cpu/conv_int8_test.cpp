@@ -1,0 +1,328 @@
+// Every INT8 convolution kernel against a naive one written from conv.h's text: bit for bit, on
+// every instruction set of this machine, for any number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "backends/cpu/conv.h"
+
+namespace octavo::cpu {
+namespace {
+
+// A problem with its data. Inputs end where their allocation ends, so that a sanitizer sees reads
+// beyond them.
+struct Case {
+  ConvProblem p;
+  std::vector<int8_t> weights;
+  std::vector<int32_t> bias;
+  std::vector<float> multiplier;
+  std::vector<uint8_t> x, residual;
+
+  int64_t pixels() const { return p.shape.n * p.shape.oh * p.shape.ow; }
+  size_t y_bytes() const {
+    return static_cast<size_t>(pixels() * p.shape.c_out * (p.y == Element::f32 ? 4 : 1));
+  }
+};
+
+int32_t element(Element e, const std::vector<uint8_t>& bytes, int64_t i) {
+  const uint8_t byte = bytes[static_cast<size_t>(i)];
+  return e == Element::s8 ? static_cast<int8_t>(byte) : byte;
+}
+
+// conv.h's text, a line at a time.
+std::vector<uint8_t> expected(const Case& c) {
+  const ConvProblem& p = c.p;
+  const ConvShape& s = p.shape;
+  const int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
+  std::vector<uint8_t> y(c.y_bytes());
+  int64_t at = 0;
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t oy = 0; oy < s.oh; ++oy)
+      for (int64_t ox = 0; ox < s.ow; ++ox)
+        for (int64_t oc = 0; oc < s.c_out; ++oc, ++at) {
+          int64_t sum = p.bias_i32 ? p.bias_i32[oc] : 0;
+          for (int64_t ky = 0; ky < s.kh; ++ky)
+            for (int64_t kx = 0; kx < s.kw; ++kx) {
+              const int64_t iy = oy * s.stride_h + ky * s.dilation_h - s.pad_top;
+              const int64_t ix = ox * s.stride_w + kx * s.dilation_w - s.pad_left;
+              if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
+              for (int64_t ci = 0; ci < in; ++ci) {
+                const int64_t i = ((n * s.h + iy) * s.w + ix) * s.c_in + oc / out * in + ci;
+                const int64_t w = ((oc * in + ci) * s.kh + ky) * s.kw + kx;
+                sum += static_cast<int64_t>(element(p.x, c.x, i) - p.x_zero_point) *
+                       c.weights[static_cast<size_t>(w)];
+              }
+            }
+          float f = static_cast<float>(static_cast<int32_t>(sum)) * p.multiplier[oc];
+          if (p.residual) {
+            float r;
+            if (*p.residual == Element::f32)
+              std::memcpy(&r, c.residual.data() + at * 4, 4);
+            else
+              r = static_cast<float>(element(*p.residual, c.residual, at) - p.residual_zero_point);
+            r = r * p.residual_multiplier;
+            f = f + r;
+          }
+          f = f > p.clamp_lo ? f : p.clamp_lo;
+          f = f < p.clamp_hi ? f : p.clamp_hi;
+          if (p.y == Element::f32) {
+            std::memcpy(y.data() + at * 4, &f, 4);
+          } else {
+            const double lo = p.y == Element::u8 ? 0 : -128;
+            const double v = std::nearbyint(static_cast<double>(f)) + p.y_zero_point;
+            y[static_cast<size_t>(at)] =
+                static_cast<uint8_t>(static_cast<int>(std::clamp(v, lo, lo + 255)));
+          }
+        }
+  return y;
+}
+
+class Generator {
+ public:
+  explicit Generator(uint64_t seed) : random_(seed) {}
+
+  int64_t below(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }
+  int64_t between(int64_t a, int64_t b) { return a + below(b - a + 1); }
+  bool one_in(int64_t n) { return below(n) == 0; }
+  template <class T>
+  T of(std::initializer_list<T> list) {
+    return list.begin()[below(static_cast<int64_t>(list.size()))];
+  }
+
+  ConvShape shape() {
+    ConvShape s;
+    s.kh = one_in(3) ? 1 : between(1, 5);
+    s.kw = one_in(2) ? s.kh : between(1, 5);
+    s.stride_h = between(1, 3);
+    s.stride_w = one_in(2) ? s.stride_h : between(1, 3);
+    s.dilation_h = one_in(4) ? between(1, 3) : 1;
+    s.dilation_w = one_in(4) ? between(1, 3) : 1;
+    s.n = between(1, 2);
+    s.h = between(1, 19);
+    s.w = between(1, 19);
+    switch (below(6)) {
+      case 0:  // depthwise
+        s.groups = s.c_in = s.c_out = of<int64_t>({2, 16, 31, 32, 33, 64, 65, 96, 100, 144, 200});
+        break;
+      case 1:
+        s.groups = between(2, 5);
+        s.c_in = s.groups * between(1, 20);
+        s.c_out = s.groups * between(1, 40);
+        break;
+      case 2:  // pointwise
+        s.kh = s.kw = s.stride_h = s.stride_w = 1;
+        [[fallthrough]];
+      default:
+        s.c_in = one_in(2) ? between(1, 12) : between(1, 130);
+        s.c_out = one_in(2) ? between(1, 40) : between(1, 150);
+    }
+    const bool pad = s.kh * s.kw > 1 ? !one_in(4) : one_in(8);
+    int64_t pads[4] = {};  // top, left, bottom, right
+    if (pad)
+      for (int64_t& v : pads) v = below(4);
+    // At least one output pixel.
+    s.h = std::max(s.h, (s.kh - 1) * s.dilation_h + 1 - pads[0] - pads[2]);
+    s.w = std::max(s.w, (s.kw - 1) * s.dilation_w + 1 - pads[1] - pads[3]);
+    s.pad_top = pads[0];
+    s.pad_left = pads[1];
+    s.oh = (s.h + pads[0] + pads[2] - (s.kh - 1) * s.dilation_h - 1) / s.stride_h + 1;
+    s.ow = (s.w + pads[1] + pads[3] - (s.kw - 1) * s.dilation_w - 1) / s.stride_w + 1;
+    return s;
+  }
+
+  int32_t zero_point(Element e) {
+    if (e == Element::f32) return 0;
+    const auto v = static_cast<int32_t>(of<int64_t>({0, 128, 255, 1, below(256)}));
+    return e == Element::u8 ? v : v - 128;
+  }
+
+  void fill(std::vector<uint8_t>& bytes, size_t size) {
+    bytes.resize(size);
+    bytes.shrink_to_fit();
+    const int64_t kind = below(4);  // extremes show saturation inside the dot product
+    for (uint8_t& b : bytes)
+      b = static_cast<uint8_t>(kind == 0   ? 255
+                               : kind == 1 ? of<int64_t>({0, 255, 127, 128})
+                                           : below(256));
+  }
+
+  void make(Case& c, const ConvShape& s) {
+    ConvProblem& p = c.p;
+    p.shape = s;
+    p.x = of({Element::u8, Element::s8});
+    p.y = of({Element::u8, Element::s8, Element::u8, Element::s8, Element::f32});
+    const auto count = static_cast<size_t>(s.c_in / s.groups * s.kh * s.kw * s.c_out);
+    const int64_t kind = below(4);
+    c.weights.resize(count);
+    for (int8_t& w : c.weights)
+      w = static_cast<int8_t>(kind == 0   ? -128
+                              : kind == 1 ? of<int64_t>({-128, 127})
+                                          : between(-128, 127));
+    fill(c.x, static_cast<size_t>(s.n * s.h * s.w * s.c_in));
+    p.weights = c.weights.data();
+    p.x_zero_point = zero_point(p.x);
+    p.y_zero_point = zero_point(p.y);
+    const double depth = static_cast<double>(s.c_in / s.groups * s.kh * s.kw);
+    const bool steep = one_in(8);  // multipliers of 1 and more
+    const bool wrap = one_in(10);  // sums that leave int32
+    for (int64_t i = 0; i < s.c_out; ++i) {
+      c.bias.push_back(static_cast<int32_t>(
+          wrap ? of<int64_t>({INT32_MAX, INT32_MIN, INT32_MAX - 1000}) : between(-20000, 20000)));
+      const double unit = static_cast<double>(between(1, 1000)) / 1000;
+      c.multiplier.push_back(
+          static_cast<float>(steep ? unit * 5000 : unit / (30 * std::sqrt(depth))));
+      if (one_in(50)) c.multiplier.back() = -c.multiplier.back();
+      if (one_in(10)) c.multiplier.back() = 0.5f;  // ties
+    }
+    p.multiplier = c.multiplier.data();
+    if (!one_in(5)) p.bias_i32 = c.bias.data();
+    if (one_in(3)) {
+      p.residual = of({Element::u8, Element::s8, Element::f32});
+      p.residual_zero_point = zero_point(*p.residual);
+      p.residual_multiplier = of({0.5f, 1.0f, 0.7371f, 3.25e5f, -0.1f});
+      const auto values = static_cast<size_t>(c.pixels() * s.c_out);
+      if (*p.residual == Element::f32) {
+        c.residual.resize(values * 4);
+        for (size_t i = 0; i < values; ++i) {
+          const float r = static_cast<float>(between(-4000, 4000)) / 16;
+          std::memcpy(c.residual.data() + i * 4, &r, 4);
+        }
+      } else {
+        fill(c.residual, values);
+      }
+    }
+    if (one_in(2)) p.clamp_lo = of({0.0f, -3.5f, 2.5f, -130.25f, 300.0f});
+    if (one_in(2)) p.clamp_hi = of({6.0f, 100.5f, 101.5f, 254.75f, 1e9f, -400.0f});
+  }
+
+ private:
+  std::mt19937_64 random_;
+};
+
+std::string describe(const Case& c) {
+  const ConvShape& s = c.p.shape;
+  return fmt::format(
+      "n {} in {}x{}x{} out {}x{}x{} kernel {}x{} stride {}x{} pad {},{} dilation {}x{} groups {} "
+      "x {} "
+      "y {} residual {} zero points {} {} {} clamp {} {}",
+      s.n, s.h, s.w, s.c_in, s.oh, s.ow, s.c_out, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_top,
+      s.pad_left, s.dilation_h, s.dilation_w, s.groups, static_cast<int>(c.p.x),
+      static_cast<int>(c.p.y), c.p.residual ? static_cast<int>(*c.p.residual) : -1,
+      c.p.x_zero_point, c.p.y_zero_point, c.p.residual_zero_point, c.p.clamp_lo, c.p.clamp_hi);
+}
+
+struct Scratch {
+  explicit Scratch(size_t bytes)
+      : data(static_cast<uint8_t*>(::operator new (bytes, std::align_val_t{64}))) {
+    std::memset(data, 0xa5, bytes);
+  }
+  ~Scratch() { ::operator delete (data, std::align_val_t{64}); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  uint8_t* data;
+};
+
+std::vector<uint8_t> run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {
+  std::vector<uint8_t> y(c.y_bytes(), 0x5a);
+  const Scratch scratch(kernel.scratch_bytes(pool.size()));
+  kernel.run({c.x.data(), c.residual.empty() ? nullptr : c.residual.data(), y.data(), scratch.data},
+             pool);
+  return y;
+}
+
+// Every implementation that accepts the problem, for 1, 2 and 3 threads.
+void check(const Case& c) {
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  const std::vector<uint8_t> want = expected(c);
+  bool any = false;
+  for (const ConvImplementation& implementation : conv_int8_list()) {
+    if (hardware_isa() < implementation.isa) continue;
+    std::string why;
+    const auto kernel = implementation.create(c.p, why);
+    if (!kernel) {
+      EXPECT_FALSE(why.empty()) << implementation.name;
+      continue;
+    }
+    any = any || implementation.isa == Isa::portable;
+    EXPECT_EQ(kernel->isa(), implementation.isa);
+    EXPECT_STREQ(kernel->name(), implementation.name);
+    for (ThreadPool& pool : pools) {
+      const auto got = run(*kernel, c, pool);
+      const auto at = std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
+      ASSERT_TRUE(got == want) << implementation.name << ", " << pool.size() << " threads, byte "
+                               << at << " of " << got.size() << ": " << describe(c);
+    }
+  }
+  EXPECT_TRUE(any) << describe(c);
+}
+
+TEST(ConvInt8, EveryKernelEqualsTheNaiveOneOnRandomProblems) {
+  const char* text = std::getenv("OCTAVO_TEST_SEED");
+  const uint64_t seed = text ? std::strtoull(text, nullptr, 10) : std::random_device{}();
+  RecordProperty("seed", std::to_string(seed));
+  SCOPED_TRACE(fmt::format("OCTAVO_TEST_SEED={}", seed));
+  Generator generator(seed);
+  for (int i = 0; i < 400 && !::testing::Test::HasFailure(); ++i) {
+    Case c;
+    generator.make(c, generator.shape());
+    check(c);
+  }
+}
+
+// The shapes that networks have, thinned: every path and tail of the fast kernels.
+TEST(ConvInt8, LayersOfRealNetworks) {
+  struct Layer {
+    int64_t size, c_in, c_out, kernel, stride, groups;
+  };
+  Generator generator(1);
+  for (const Layer& l : std::initializer_list<Layer>{{32, 3, 32, 3, 2, 1},
+                                                     {28, 32, 32, 3, 1, 32},
+                                                     {28, 16, 96, 1, 1, 1},
+                                                     {28, 96, 96, 3, 2, 96},
+                                                     {14, 144, 24, 1, 1, 1},
+                                                     {14, 144, 144, 5, 2, 144},
+                                                     {14, 240, 240, 5, 1, 240},
+                                                     {7, 672, 192, 1, 1, 1},
+                                                     {7, 1152, 1152, 5, 1, 1152},
+                                                     {7, 1152, 320, 1, 1, 1},
+                                                     {1, 1280, 1000, 1, 1, 1},
+                                                     {14, 64, 64, 3, 1, 1},
+                                                     {23, 3, 64, 7, 2, 1},
+                                                     {14, 64, 256, 1, 2, 1}}) {
+    ConvShape s;
+    s.h = s.w = l.size;
+    s.c_in = l.c_in;
+    s.c_out = l.c_out;
+    s.kh = s.kw = l.kernel;
+    s.stride_h = s.stride_w = l.stride;
+    s.groups = l.groups;
+    s.pad_top = s.pad_left = l.kernel / 2;
+    s.oh = s.ow = (l.size + 2 * (l.kernel / 2) - l.kernel) / l.stride + 1;
+    for (int i = 0; i < 3; ++i) {
+      Case c;
+      generator.make(c, s);
+      check(c);
+    }
+  }
+}
+
+TEST(ConvInt8, DeclinesSayWhyAndTheBestIsTaken) {
+  Generator generator(2);
+  Case c;
+  ConvShape s;
+  s.w = s.ow = 5;
+  s.c_in = s.c_out = 16;
+  generator.make(c, s);
+  std::vector<Declined> declined;
+  const auto kernel = make_conv(c.p, &declined);
+  ASSERT_NE(kernel, nullptr);
+  EXPECT_LE(kernel->isa(), best_isa());
+  for (const Declined& d : declined) EXPECT_FALSE(d.reason.empty()) << d.kernel;
+  c.p.x_zero_point = 1000;
+  EXPECT_EQ(make_conv(c.p), nullptr);
+}
+
+}  // namespace
+}  // namespace octavo::cpu
