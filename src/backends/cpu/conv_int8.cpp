@@ -6,22 +6,57 @@
 namespace octavo::cpu {
 namespace {
 
+constexpr const char* gemm_names[] = {"gemm_int8_portable", "gemm_int8_avx2", "gemm_int8_avx512",
+                                      "gemm_int8_vnni"};
+constexpr const char* depthwise_names[] = {"depthwise_int8_portable", "depthwise_int8_avx2",
+                                           "depthwise_int8_avx512", "depthwise_int8_vnni"};
+
 template <Isa isa, GemmInt8Function function>
 std::unique_ptr<ConvKernel> gemm(const ConvProblem& problem, std::string& why) {
-  static const std::string name = std::string("gemm_int8_") + isa_name(isa);
   if (!accepts_int8(problem, why)) return nullptr;
-  return make_gemm_int8(problem, isa, name.c_str(), function);
+  return make_gemm_int8(problem, isa, gemm_names[static_cast<int>(isa)], function);
 }
 
+template <Isa isa, DepthwiseInt8Function function>
+std::unique_ptr<ConvKernel> depthwise(const ConvProblem& problem, std::string& why) {
+  if (!accepts_int8(problem, why)) return nullptr;
+  return make_depthwise_int8(problem, isa, depthwise_names[static_cast<int>(isa)], function, why);
+}
+
+template <Isa isa, GemmInt8Function function>
+constexpr ConvImplementation gemm_row{gemm_names[static_cast<int>(isa)], isa, gemm<isa, function>};
+template <Isa isa, DepthwiseInt8Function function>
+constexpr ConvImplementation depthwise_row{depthwise_names[static_cast<int>(isa)], isa,
+                                           depthwise<isa, function>};
+
 constexpr ConvImplementation implementations[] = {
-    {"gemm_int8_vnni", Isa::vnni, gemm<Isa::vnni, gemm_int8_vnni>},
-    {"gemm_int8_avx512", Isa::avx512, gemm<Isa::avx512, gemm_int8_avx512>},
-    {"gemm_int8_avx2", Isa::avx2, gemm<Isa::avx2, gemm_int8_avx2>},
-    {"gemm_int8_portable", Isa::portable, gemm<Isa::portable, gemm_int8_portable>},
+    depthwise_row<Isa::vnni, depthwise_int8_vnni>,
+    gemm_row<Isa::vnni, gemm_int8_vnni>,
+    depthwise_row<Isa::avx512, depthwise_int8_avx512>,
+    gemm_row<Isa::avx512, gemm_int8_avx512>,
+    depthwise_row<Isa::avx2, depthwise_int8_avx2>,
+    gemm_row<Isa::avx2, gemm_int8_avx2>,
+    depthwise_row<Isa::portable, depthwise_int8_portable>,
+    gemm_row<Isa::portable, gemm_int8_portable>,
 };
 
 bool fits_byte(Element e, int32_t value) {
   return e == Element::u8 ? value >= 0 && value <= 255 : value >= -128 && value <= 127;
+}
+
+// No value of acc * multiplier rounds beyond int32.
+bool stays_int32(const ConvProblem& p) {
+  const ConvShape& s = p.shape;
+  const int64_t count = s.c_in / s.groups * s.kh * s.kw;
+  const auto* w = static_cast<const int8_t*>(p.weights);
+  for (int64_t c = 0; c < s.c_out; ++c) {
+    double sum = p.bias_i32 ? std::abs(static_cast<double>(p.bias_i32[c])) : 0;
+    for (int64_t i = 0; i < count; ++i) sum += 255.0 * std::abs(w[c * count + i]);
+    // Sums that wrap are below 2^31; float32 rounds up by less than 2^-23 twice.
+    if (!(std::min(sum, 0x1p31) * std::abs(static_cast<double>(p.multiplier[c])) < 0x1p31 - 1024))
+      return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -43,10 +78,6 @@ bool accepts_int8(const ConvProblem& p, std::string& why) {
   else
     return true;
   return false;
-}
-
-bool is_depthwise(const ConvShape& s) {
-  return s.groups > 1 && s.groups == s.c_in && s.groups == s.c_out;
 }
 
 uint8_t x_flip(const ConvProblem& p) { return p.x == Element::s8 ? 0x80 : 0; }
@@ -73,14 +104,7 @@ Int8Epilogue make_epilogue(const ConvProblem& p) {
     e.residual_zero = p.residual_zero_point + e.residual_flip;
     e.residual_multiplier = p.residual_multiplier;
   }
-  const float largest = [&] {
-    float m = 0;
-    for (int64_t c = 0; c < p.shape.c_out; ++c)
-      m = std::isnan(p.multiplier[c]) ? INFINITY : std::max(m, std::abs(p.multiplier[c]));
-    return m;
-  }();
-  // |acc| <= 2^31.
-  e.narrow = !e.y_float && e.residual == Int8Residual::none && largest < 1;
+  e.narrow = !e.y_float && e.residual == Int8Residual::none && stays_int32(p);
   return e;
 }
 

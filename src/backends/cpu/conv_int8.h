@@ -39,7 +39,6 @@ inline int64_t element_size(Element e) { return e == Element::f32 ? 4 : 1; }
 
 // What no INT8 kernel takes: false, with the reason in `why`.
 bool accepts_int8(const ConvProblem& problem, std::string& why);
-bool is_depthwise(const ConvShape& shape);
 
 // What u8 activations are xored with to become what the kernels see, and the zero point then.
 uint8_t x_flip(const ConvProblem& problem);
@@ -49,9 +48,10 @@ Int8Epilogue make_epilogue(const ConvProblem& problem);
 // bias - flipped zero point * sum of the channel's weights, wrap-around.
 int32_t packed_bias(const ConvProblem& problem, int64_t channel);
 
-// One creator for each instruction set; each declines shapes that it does not take.
-using ConvCreate = std::unique_ptr<ConvKernel> (*)(const ConvProblem& problem, std::string& why);
 std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, const char* name,
                                            GemmInt8Function function);
+std::unique_ptr<ConvKernel> make_depthwise_int8(const ConvProblem& problem, Isa isa,
+                                                const char* name, DepthwiseInt8Function function,
+                                                std::string& why);
 
 }  // namespace octavo::cpu

@@ -46,6 +46,37 @@ struct GemmInt8Tile {
 };
 using GemmInt8Function = void (*)(const GemmInt8Tile&);
 
+// Output rows of one block of up to 64 channels of a depthwise convolution.
+// Vectors interleave four rows of a column of the window, so that one dot product is four taps.
+// Interleaving leaves channel 16 * l + 4 * q + i in 32-bit element 4 * l + i of quarter q; packing
+// to bytes undoes it. With n = width / 4:
+//   weights: [ceil(kh / 4)][kw][quarter][n][4 rows] s8; without dot products s16, for each quarter
+//   rows 0 and 2, then rows 1 and 3; portable: [kh][kw][width] s8
+//   bias, multiplier: [quarter][n]; portable: [width]
+struct DepthwiseInt8Tile {
+  const uint8_t* const* pixels;  // where each input pixel of the band begins, pads included
+  int64_t pixels_step;           // pointers in a row of the band
+  int64_t first_channel;
+  int width, channels;  // of the block; channels that exist
+  int64_t rows, cols;   // of output
+  int64_t kh, kw, stride_h, stride_w, dilation_h, dilation_w;
+  uint8_t x_flip;
+  const void* weights;
+  const int32_t* bias;
+  const float* multiplier;
+  void* y;  // first pixel's first_channel
+  int64_t y_step, y_row_step;
+  const void* residual;
+  int64_t residual_step, residual_row_step;
+  const Int8Epilogue* epilogue;
+};
+using DepthwiseInt8Function = void (*)(const DepthwiseInt8Tile&);
+
+void depthwise_int8_portable(const DepthwiseInt8Tile& tile);
+void depthwise_int8_avx2(const DepthwiseInt8Tile& tile);
+void depthwise_int8_avx512(const DepthwiseInt8Tile& tile);
+void depthwise_int8_vnni(const DepthwiseInt8Tile& tile);
+
 void gemm_int8_portable(const GemmInt8Tile& tile);
 void gemm_int8_avx2(const GemmInt8Tile& tile);
 void gemm_int8_avx512(const GemmInt8Tile& tile);

@@ -1,0 +1,165 @@
+// The depthwise INT8 kernel, written once over a vector type V that holds V::width channels' bytes.
+// Include only from depthwise_int8_<isa>.cpp, with V in an anonymous namespace there.
+#pragma once
+#include "backends/cpu/int8_data.h"
+
+namespace octavo::cpu {
+
+// Where the narrow epilogue does not apply: rare, so a channel at a time.
+template <class V>
+[[gnu::noinline]] void finish_pixel(const DepthwiseInt8Tile& t, const int32_t* sums, uint8_t* y,
+                                    const uint8_t* residual) {
+  const Int8Epilogue& e = *t.epilogue;
+  for (int c = 0; c < t.channels; ++c) {
+    const int at = (c / 4 % 4) * (V::width / 4) + c / 16 * 4 + c % 4;
+    float f = static_cast<float>(sums[at]) * t.multiplier[at];
+    if (e.residual == Int8Residual::byte) {
+      const int byte = residual[c] ^ e.residual_flip;
+      f = f + static_cast<float>(byte - e.residual_zero) * e.residual_multiplier;
+    } else if (e.residual == Int8Residual::f32) {
+      float r;
+      __builtin_memcpy(&r, residual + 4 * c, 4);
+      f = f + r * e.residual_multiplier;
+    }
+    f = f > e.lo ? f : e.lo;
+    f = f < e.hi ? f : e.hi;
+    if (e.y_float) {
+      __builtin_memcpy(y + 4 * c, &f, 4);
+    } else {
+      const float rounded = (f + 12582912.0f) - 12582912.0f;
+      y[c] = static_cast<uint8_t>((static_cast<int32_t>(rounded) + e.y_zero) ^ e.y_flip);
+    }
+  }
+}
+
+// A vector of V::width channels; beyond the block's last channel nothing is read.
+template <class V>
+typename V::Bytes load_pixel(const DepthwiseInt8Tile& t, const uint8_t* pixel) {
+  const uint8_t* p = pixel + t.first_channel;
+  typename V::Bytes v = t.channels == V::width ? V::load(p) : V::load_first(p, t.channels);
+  return t.x_flip ? V::flip(v, t.x_flip) : v;
+}
+
+template <class V, int C>
+void store_pixels(const DepthwiseInt8Tile& t, typename V::Int (&acc)[C][4], int64_t row,
+                  int64_t col) {
+  uint8_t* y = static_cast<uint8_t*>(t.y) + row * t.y_row_step + col * t.y_step;
+  if (t.epilogue->narrow) {
+    const typename V::Narrow narrow(*t.epilogue);
+#pragma GCC unroll 16
+    for (int j = 0; j < C; ++j, y += t.y_step) {
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) acc[j][q] = V::scaled(acc[j][q], t.multiplier + q * V::width / 4);
+      const typename V::Bytes v = narrow.interleaved(acc[j][0], acc[j][1], acc[j][2], acc[j][3]);
+      if (t.channels == V::width)
+        V::store(y, v);
+      else
+        V::store_first(y, v, t.channels);
+    }
+    return;
+  }
+  alignas(64) int32_t sums[V::width];
+  const auto* residual = static_cast<const uint8_t*>(t.residual);
+  if (residual) residual += row * t.residual_row_step + col * t.residual_step;
+  for (int j = 0; j < C; ++j) {
+    for (int q = 0; q < 4; ++q) V::store_sums(sums + q * V::width / 4, acc[j][q]);
+    finish_pixel<V>(t, sums, y + j * t.y_step, residual ? residual + j * t.residual_step : nullptr);
+  }
+}
+
+// Any window, one output pixel.
+template <class V>
+[[gnu::noinline]] void any_pixel(const DepthwiseInt8Tile& t, int64_t row, int64_t col) {
+  typename V::Int acc[1][4];
+  for (int q = 0; q < 4; ++q) acc[0][q] = V::load_sums(t.bias + q * V::width / 4);
+  const uint8_t* const* pixels = t.pixels + row * t.stride_h * t.pixels_step + col * t.stride_w;
+  const auto* w = static_cast<const typename V::Weight*>(t.weights);
+  for (int64_t ky = 0; ky < t.kh; ky += 4)
+    for (int64_t kx = 0; kx < t.kw; ++kx, w += 4 * V::width) {
+      typename V::Bytes rows[4];
+      for (int i = 0; i < 4; ++i)
+        rows[i] = ky + i < t.kh
+                      ? load_pixel<V>(
+                            t, pixels[(ky + i) * t.dilation_h * t.pixels_step + kx * t.dilation_w])
+                      : V::zero();
+      typename V::Acts v[4];
+      V::interleave(rows, v);
+      for (int q = 0; q < 4; ++q) V::dot(acc[0][q], v[q], w + q * V::width);
+    }
+  store_pixels<V, 1>(t, acc, row, col);
+}
+
+// A window known to the compiler, C neighbouring output pixels: each input column is interleaved
+// once for all of them.
+template <class V, int K, int S, int C, bool full>
+[[gnu::noinline]] void window_pixels(const DepthwiseInt8Tile& t, int64_t row, int64_t col) {
+  typename V::Int acc[C][4];
+#pragma GCC unroll 16
+  for (int q = 0; q < 4; ++q) {
+    const auto bias = V::load_sums(t.bias + q * V::width / 4);
+#pragma GCC unroll 16
+    for (int j = 0; j < C; ++j) acc[j][q] = bias;
+  }
+  const uint8_t* const* pixels = t.pixels + row * S * t.pixels_step + col * S;
+  const auto* weights = static_cast<const typename V::Weight*>(t.weights);
+#pragma GCC unroll 2
+  for (int ky = 0; ky < K; ky += 4)
+#pragma GCC unroll 16
+    for (int c = 0; c < (C - 1) * S + K; ++c) {
+      typename V::Bytes rows[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        if (ky + i >= K) {
+          rows[i] = V::zero();
+          continue;
+        }
+        const uint8_t* p = pixels[(ky + i) * t.pixels_step + c];
+        if constexpr (full)  // and unsigned
+          rows[i] = V::load(p + t.first_channel);
+        else
+          rows[i] = load_pixel<V>(t, p);
+      }
+      typename V::Acts v[4];
+      V::interleave(rows, v);
+#pragma GCC unroll 16
+      for (int j = 0; j < C; ++j) {
+        const int kx = c - j * S;
+        if (kx < 0 || kx >= K) continue;
+        const auto* w = weights + (ky / 4 * K + kx) * 4 * V::width;
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) V::dot(acc[j][q], v[q], w + q * V::width);
+      }
+    }
+  store_pixels<V, C>(t, acc, row, col);
+}
+
+template <class V, int K, int S>
+void window_tile(const DepthwiseInt8Tile& t) {
+  constexpr int C = V::columns;
+  const bool full = t.channels == V::width && t.x_flip == 0;
+  const auto block = full ? window_pixels<V, K, S, C, true> : window_pixels<V, K, S, C, false>;
+  for (int64_t row = 0; row < t.rows; ++row) {
+    int64_t col = 0;
+    for (; col + C <= t.cols; col += C) block(t, row, col);
+    if (col == t.cols) continue;
+    // The last columns again with some before them; not where y may overwrite the residual.
+    if (t.cols >= C && !t.residual)
+      block(t, row, t.cols - C);
+    else
+      for (; col < t.cols; ++col) any_pixel<V>(t, row, col);
+  }
+}
+
+template <class V>
+void depthwise_tile(const DepthwiseInt8Tile& t) {
+  const bool plain =
+      t.kh == t.kw && t.stride_h == t.stride_w && t.dilation_h == 1 && t.dilation_w == 1;
+  if (plain && t.kh == 3 && t.stride_h == 1) return window_tile<V, 3, 1>(t);
+  if (plain && t.kh == 3 && t.stride_h == 2) return window_tile<V, 3, 2>(t);
+  if (plain && t.kh == 5 && t.stride_h == 1) return window_tile<V, 5, 1>(t);
+  if (plain && t.kh == 5 && t.stride_h == 2) return window_tile<V, 5, 2>(t);
+  for (int64_t row = 0; row < t.rows; ++row)
+    for (int64_t col = 0; col < t.cols; ++col) any_pixel<V>(t, row, col);
+}
+
+}  // namespace octavo::cpu
