@@ -40,30 +40,46 @@ typename V::Bytes load_pixel(const DepthwiseInt8Tile& t, const uint8_t* pixel) {
   return t.x_flip ? V::flip(v, t.x_flip) : v;
 }
 
-template <class V, int C>
-void store_pixels(const DepthwiseInt8Tile& t, typename V::Int (&acc)[C][4], int64_t row,
-                  int64_t col) {
+// The general epilogue of C pixels.
+template <class V>
+[[gnu::noinline]] void finish_pixels(const DepthwiseInt8Tile& t, const int32_t* sums, int count,
+                                     int64_t row, int64_t col) {
   uint8_t* y = static_cast<uint8_t*>(t.y) + row * t.y_row_step + col * t.y_step;
-  if (t.epilogue->narrow) {
-    const typename V::Narrow narrow(*t.epilogue);
-#pragma GCC unroll 16
-    for (int j = 0; j < C; ++j, y += t.y_step) {
-#pragma GCC unroll 4
-      for (int q = 0; q < 4; ++q) acc[j][q] = V::scaled(acc[j][q], t.multiplier + q * V::width / 4);
-      const typename V::Bytes v = narrow.interleaved(acc[j][0], acc[j][1], acc[j][2], acc[j][3]);
-      if (t.channels == V::width)
-        V::store(y, v);
-      else
-        V::store_first(y, v, t.channels);
-    }
-    return;
-  }
-  alignas(64) int32_t sums[V::width];
   const auto* residual = static_cast<const uint8_t*>(t.residual);
   if (residual) residual += row * t.residual_row_step + col * t.residual_step;
+  for (int j = 0; j < count; ++j)
+    finish_pixel<V>(t, sums + j * V::width, y + j * t.y_step,
+                    residual ? residual + j * t.residual_step : nullptr);
+}
+
+// Inlined, so that sums stay in registers.
+template <class V, int C>
+[[gnu::always_inline]] inline void store_pixels(const DepthwiseInt8Tile& t,
+                                                typename V::Int (&acc)[C][4], int64_t row,
+                                                int64_t col) {
+  if (!t.epilogue->narrow) {
+    alignas(64) int32_t sums[C * V::width];
+#pragma GCC unroll 16
+    for (int j = 0; j < C; ++j)
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) V::store_sums(sums + j * V::width + q * V::width / 4, acc[j][q]);
+    return finish_pixels<V>(t, sums, C, row, col);
+  }
+  const typename V::Narrow narrow(*t.epilogue);
+  uint8_t* y = static_cast<uint8_t*>(t.y) + row * t.y_row_step + col * t.y_step;
+  typename V::Bytes v[C];
+#pragma GCC unroll 16
   for (int j = 0; j < C; ++j) {
-    for (int q = 0; q < 4; ++q) V::store_sums(sums + q * V::width / 4, acc[j][q]);
-    finish_pixel<V>(t, sums, y + j * t.y_step, residual ? residual + j * t.residual_step : nullptr);
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) acc[j][q] = V::scaled(acc[j][q], t.multiplier + q * V::width / 4);
+    v[j] = narrow.interleaved(acc[j][0], acc[j][1], acc[j][2], acc[j][3]);
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < C; ++j, y += t.y_step) {
+    if (t.channels == V::width)
+      V::store(y, v[j]);
+    else
+      V::store_first(y, v[j], t.channels);
   }
 }
 
