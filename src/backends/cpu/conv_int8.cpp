@@ -44,16 +44,19 @@ bool fits_byte(Element e, int32_t value) {
   return e == Element::u8 ? value >= 0 && value <= 255 : value >= -128 && value <= 127;
 }
 
-// No value of acc * multiplier rounds beyond int32.
+// No value before the clamp leaves int32; byte residuals only.
 bool stays_int32(const ConvProblem& p) {
   const ConvShape& s = p.shape;
   const int64_t count = s.c_in / s.groups * s.kh * s.kw;
   const auto* w = static_cast<const int8_t*>(p.weights);
+  const double residual =
+      p.residual ? 255.0 * std::abs(static_cast<double>(p.residual_multiplier)) : 0;
   for (int64_t c = 0; c < s.c_out; ++c) {
     double sum = p.bias_i32 ? std::abs(static_cast<double>(p.bias_i32[c])) : 0;
     for (int64_t i = 0; i < count; ++i) sum += 255.0 * std::abs(w[c * count + i]);
-    // Sums that wrap are below 2^31; float32 rounds up by less than 2^-23 twice.
-    if (!(std::min(sum, 0x1p31) * std::abs(static_cast<double>(p.multiplier[c])) < 0x1p31 - 1024))
+    // Sums that wrap are at most 2^31; each float32 rounding adds less than 2^-23 of the value.
+    if (!(std::min(sum, 0x1p31) * std::abs(static_cast<double>(p.multiplier[c])) + residual <
+          0x1p31 - 4096))
       return false;
   }
   return true;
@@ -104,7 +107,7 @@ Int8Epilogue make_epilogue(const ConvProblem& p) {
     e.residual_zero = p.residual_zero_point + e.residual_flip;
     e.residual_multiplier = p.residual_multiplier;
   }
-  e.narrow = !e.y_float && e.residual == Int8Residual::none && stays_int32(p);
+  e.narrow = !e.y_float && e.residual != Int8Residual::f32 && stays_int32(p);
   return e;
 }
 

@@ -31,6 +31,8 @@ class DepthwiseInt8 final : public ConvKernel {
     x_flip_ = x_flip(p);
     y_size_ = element_size(p.y);
     residual_size_ = p.residual ? element_size(*p.residual) : 0;
+    // Its vectors leave residuals to the general epilogue: networks add them after other layers.
+    epilogue_.narrow = epilogue_.narrow && !p.residual;
     table_cols_ = (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
     zeros_ = AlignedArray<uint8_t>(s_.c_in);
     std::memset(zeros_.data(), static_cast<uint8_t>(p.x_zero_point), static_cast<size_t>(s_.c_in));

@@ -112,16 +112,45 @@ struct Zmm {
   };
 
   template <int R, int B>
-  static void store_narrow(const GemmInt8Tile& t, const Int (&acc)[R][B], int64_t pixel,
-                           int first_block) {
+  [[gnu::always_inline]] static inline void store_narrow(const GemmInt8Tile& t,
+                                                         const Int (&acc)[R][B], int64_t pixel,
+                                                         int first_block) {
+    if (t.residual)
+      store_narrow_with<R, B, true>(t, acc, pixel, first_block);
+    else
+      store_narrow_with<R, B, false>(t, acc, pixel, first_block);
+  }
+
+  template <int R, int B, bool with_residual>
+  [[gnu::always_inline]] static inline void store_narrow_with(const GemmInt8Tile& t,
+                                                              const Int (&acc)[R][B], int64_t pixel,
+                                                              int first_block) {
     const Int8Epilogue& e = *t.epilogue;
     const Narrow narrow(e);
     uint8_t* y = static_cast<uint8_t*>(t.y) + pixel * t.y_step + first_block * 16;
     const int channels = t.channels - first_block * 16;
     const __mmask64 mask = channels >= 64 ? ~0ULL : (1ULL << channels) - 1;
-    const auto rounded = [&](int i, int b) {
+    const uint8_t* residual = nullptr;
+    __m128i residual_flip{};
+    Int residual_zero{};
+    Float residual_multiplier{};
+    if constexpr (with_residual) {
+      residual =
+          static_cast<const uint8_t*>(t.residual) + pixel * t.residual_step + first_block * 16;
+      residual_flip = _mm_set1_epi8(static_cast<char>(e.residual_flip));
+      residual_zero = all(e.residual_zero);
+      residual_multiplier = all_float(e.residual_multiplier);
+    }
+    const auto rounded = [&](int i, int b) __attribute__((always_inline)) {
       if (i >= R || b >= B) return _mm512_setzero_si512();
-      return round(mul(to_float(acc[i][b]), load_float(t.multiplier + (first_block + b) * 16)));
+      Float f = mul(to_float(acc[i][b]), load_float(t.multiplier + (first_block + b) * 16));
+      if constexpr (with_residual) {
+        const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>(mask >> (16 * b)),
+                                                   residual + i * t.residual_step + b * 16);
+        const Int r = sub(_mm512_cvtepu8_epi32(_mm_xor_si128(bytes, residual_flip)), residual_zero);
+        f = add(f, mul(to_float(r), residual_multiplier));
+      }
+      return round(f);
     };
     if constexpr (B == 4 || B == 3) {
 #pragma GCC unroll 16
