@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 
 INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
-# g++ takes these; clang does not, or would read g++'s precompiled header.
-GCC_ONLY = {"-fpch-preprocess", "-Winvalid-pch", "-fno-fat-lto-objects", "-flto=auto"}
+# g++ takes these; clang does not.
+GCC_ONLY = {"-fpch-preprocess", "-fno-fat-lto-objects", "-flto=auto"}
 
 
 def clang_arguments(command: str, precompiled: str) -> list[str]:
@@ -35,7 +35,7 @@ def clang_arguments(command: str, precompiled: str) -> list[str]:
             kept += [word, header if not header.endswith("cmake_pch.hxx") else precompiled]
         elif word in ("-o", "-c"):
             next(rest)
-        elif word not in GCC_ONLY:
+        elif word not in GCC_ONLY and not word.startswith("-W"):  # warnings are g++'s business
             kept.append(word)
     return kept
 
