@@ -45,7 +45,7 @@ class Builder {
  public:
   Builder(std::shared_ptr<const Graph> graph, int threads) : graph_(*graph), threads_(threads) {
     plan_ = std::make_shared<Plan>();
-    plan_->keep_alive = graph;
+    plan_->keep_alive = std::move(graph);
   }
 
   std::shared_ptr<const Plan> build() {
