@@ -7,7 +7,7 @@ namespace octavo::cpu {
 namespace {
 
 constexpr const char* gemm_names[] = {"gemm_int8_portable", "gemm_int8_avx2", "gemm_int8_avx512",
-                                      "gemm_int8_vnni"};
+                                      "gemm_int8_vnni", "gemm_int8_amx"};
 constexpr const char* depthwise_names[] = {"depthwise_int8_portable", "depthwise_int8_avx2",
                                            "depthwise_int8_avx512", "depthwise_int8_vnni"};
 
@@ -23,6 +23,54 @@ std::unique_ptr<ConvKernel> depthwise(const ConvProblem& problem, std::string& w
   return make_depthwise_int8(problem, isa, depthwise_names[static_cast<int>(isa)], function, why);
 }
 
+bool accepts_tiles(const ConvProblem& problem, std::string& why) {
+  if (!accepts_int8(problem, why)) return false;
+  const int64_t k4 = segment_k4(problem.shape);
+  if (tile_k_step(k4) >= 4) return true;
+  why = fmt::format("a window's row of {} bytes fills little of a tile", 4 * k4);
+  return false;
+}
+
+// Not every machine that reports AMX was here to be tested: one product on this one, once.
+bool tiles_work() {
+  static const bool work = [] {
+    constexpr int64_t pixels = 41, depth = 208, channels = 56;
+    std::vector<uint8_t> x(pixels * depth), want(pixels * channels), got(want);
+    std::vector<int8_t> w(channels * depth);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 251);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 91 + i / 127);
+    const std::vector<float> multiplier(channels, 1e-3f);
+    ConvProblem p;
+    p.shape.w = p.shape.ow = pixels;
+    p.shape.c_in = depth;
+    p.shape.c_out = channels;
+    p.x = p.y = Element::u8;
+    p.weights = w.data();
+    p.multiplier = multiplier.data();
+    p.x_zero_point = 100;
+    p.y_zero_point = 128;
+    ThreadPool pool(1);
+    const auto run = [&](Isa isa, GemmInt8Function function, std::vector<uint8_t>& y) {
+      const auto kernel = make_gemm_int8(p, isa, gemm_names[static_cast<int>(isa)], function);
+      AlignedArray<uint8_t> scratch(static_cast<int64_t>(kernel->scratch_bytes(1)));
+      kernel->run({x.data(), nullptr, y.data(), scratch.data()}, pool);
+    };
+    run(Isa::portable, gemm_int8_portable, want);
+    run(Isa::amx, gemm_int8_amx, got);
+    return got == want;
+  }();
+  return work;
+}
+
+std::unique_ptr<ConvKernel> amx(const ConvProblem& problem, std::string& why) {
+  if (!accepts_tiles(problem, why)) return nullptr;
+  if (!tiles_work()) {
+    why = "this machine's tiles fail the self-test";
+    return nullptr;
+  }
+  return make_gemm_int8(problem, Isa::amx, gemm_names[static_cast<int>(Isa::amx)], gemm_int8_amx);
+}
+
 template <Isa isa, GemmInt8Function function>
 constexpr ConvImplementation gemm_row{gemm_names[static_cast<int>(isa)], isa, gemm<isa, function>};
 template <Isa isa, DepthwiseInt8Function function>
@@ -30,6 +78,7 @@ constexpr ConvImplementation depthwise_row{depthwise_names[static_cast<int>(isa)
                                            depthwise<isa, function>};
 
 constexpr ConvImplementation implementations[] = {
+    {gemm_names[static_cast<int>(Isa::amx)], Isa::amx, amx},
     depthwise_row<Isa::vnni, depthwise_int8_vnni>,
     gemm_row<Isa::vnni, gemm_int8_vnni>,
     depthwise_row<Isa::avx512, depthwise_int8_avx512>,
@@ -65,6 +114,11 @@ bool stays_int32(const ConvProblem& p) {
 }  // namespace
 
 std::span<const ConvImplementation> conv_int8_list() { return implementations; }
+
+std::unique_ptr<ConvKernel> make_emulated_amx_int8(const ConvProblem& problem, std::string& why) {
+  if (!accepts_tiles(problem, why)) return nullptr;
+  return make_gemm_int8(problem, Isa::vnni, "gemm_int8_emulated", gemm_int8_emulated);
+}
 
 bool accepts_int8(const ConvProblem& p, std::string& why) {
   if (p.x == Element::f32)

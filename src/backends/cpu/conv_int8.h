@@ -48,10 +48,14 @@ Int8Epilogue make_epilogue(const ConvProblem& problem);
 // bias - flipped zero point * sum of the channel's weights, wrap-around.
 int32_t packed_bias(const ConvProblem& problem, int64_t channel);
 
+// The taps of a pixel that lie side by side in memory: groups of four bytes.
+int64_t segment_k4(const ConvShape& shape);
 std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, const char* name,
                                            GemmInt8Function function);
 std::unique_ptr<ConvKernel> make_depthwise_int8(const ConvProblem& problem, Isa isa,
                                                 const char* name, DepthwiseInt8Function function,
                                                 std::string& why);
+// The AMX kernel with its tiles in plain code, for tests; needs VNNI.
+std::unique_ptr<ConvKernel> make_emulated_amx_int8(const ConvProblem& problem, std::string& why);
 
 }  // namespace octavo::cpu

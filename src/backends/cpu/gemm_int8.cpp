@@ -21,6 +21,11 @@ constexpr int64_t tile_bytes = 192 * 1024;
 constexpr int64_t unit_cols = 12;  // a multiple of most register blocks' heights
 constexpr int64_t task_macs = 512 * 1024;
 
+bool has_row_segments(const ConvShape& s) { return s.groups == 1 && s.dilation_w == 1; }
+int64_t segment_length(const ConvShape& s) {
+  return has_row_segments(s) ? s.kw * s.c_in : s.c_in / s.groups;
+}
+
 struct Panel {
   int64_t channel;  // first output channel
   int64_t group;
@@ -48,15 +53,13 @@ class GemmInt8 final : public ConvKernel {
       s_.w = s_.ow = s_.n * s_.h * s_.w;
       s_.n = s_.h = s_.oh = 1;
     }
-    const int64_t group_in = s_.c_in / s_.groups;
-    row_segments_ = s_.groups == 1 && s_.dilation_w == 1;
+    row_segments_ = has_row_segments(s_);
     segments_ = row_segments_ ? s_.kh : s_.kh * s_.kw;
-    const int64_t length = row_segments_ ? s_.kw * group_in : group_in;
-    k4_ = ceil_div(length, 4);
+    k4_ = segment_k4(s_);
     const bool inside = s_.pad_top == 0 && s_.pad_left == 0 &&
                         (s_.oh - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h < s_.h &&
                         (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w < s_.w;
-    direct_ = inside && flip_ == 0 && length % 4 == 0;
+    direct_ = inside && flip_ == 0 && segment_length(s_) % 4 == 0;
     direct_at_ = segment_offsets(s_.w * s_.c_in);
     split_cols_ = s_.oh == 1 && s_.kh == 1;  // else a tile is whole rows, and so is its band
     band_cols_ = (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
@@ -125,7 +128,8 @@ class GemmInt8 final : public ConvKernel {
     const int64_t pixels = s_.n * s_.oh * s_.ow, panels = static_cast<int64_t>(panels_.size());
     const int64_t depth = segments_ * k4_ * 4;
     const int64_t macs = pixels * depth * ceil_div(s_.c_out / s_.groups, 16) * 16 * s_.groups;
-    const int64_t wanted = std::clamp<int64_t>(macs / task_macs, 1, 8 * threads);
+    const int64_t least = isa_ == Isa::amx ? 4 * task_macs : task_macs;
+    const int64_t wanted = std::clamp<int64_t>(macs / least, 1, 8 * threads);
     // Split what is larger, so that the other is read once by each core; then the other if needed.
     const int64_t units = split_cols_ ? ceil_div(s_.ow, unit_cols) : s_.oh;
     int64_t spatial, across;
@@ -249,6 +253,8 @@ class GemmInt8 final : public ConvKernel {
 };
 
 }  // namespace
+
+int64_t segment_k4(const ConvShape& shape) { return ceil_div(segment_length(shape), 4); }
 
 std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, const char* name,
                                            GemmInt8Function function) {

@@ -81,5 +81,15 @@ void gemm_int8_portable(const GemmInt8Tile& tile);
 void gemm_int8_avx2(const GemmInt8Tile& tile);
 void gemm_int8_avx512(const GemmInt8Tile& tile);
 void gemm_int8_vnni(const GemmInt8Tile& tile);
+void gemm_int8_amx(const GemmInt8Tile& tile);
+void gemm_int8_emulated(const GemmInt8Tile& tile);
+
+// How many of a segment's k4 groups one tile holds: the largest divisor up to 16, so that every
+// step has one shape.
+static inline int tile_k_step(int64_t k4) {
+  int step = k4 < 16 ? static_cast<int>(k4) : 16;
+  while (k4 % step != 0) --step;
+  return step;
+}
 
 }  // namespace octavo::cpu

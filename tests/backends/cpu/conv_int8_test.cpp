@@ -1,24 +1,61 @@
 // Every INT8 convolution kernel against a naive one written from conv.h's text: bit for bit, on
 // every instruction set of this machine, for any number of threads.
+#include "backends/cpu/conv_int8.h"
+
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <cstring>
 #include <random>
 
-#include "backends/cpu/conv.h"
+#include "support/allocations.h"
 
 namespace octavo::cpu {
 namespace {
 
-// A problem with its data. Inputs end where their allocation ends, so that a sanitizer sees reads
-// beyond them.
+// Memory that ends where its page ends, before one that may not be touched: a vector that reads or
+// writes beyond it faults.
+class Guarded {
+ public:
+  Guarded() = default;
+  explicit Guarded(size_t size) : size_(size) {
+    const size_t page = 4096;
+    mapped_ = (size + page - 1) / page * page + page;
+    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    base_ = static_cast<uint8_t*>(p);
+    mprotect(base_ + mapped_ - page, page, PROT_NONE);
+  }
+  Guarded(Guarded&& o) noexcept { *this = std::move(o); }
+  Guarded& operator=(Guarded&& o) noexcept {
+    std::swap(base_, o.base_);
+    std::swap(mapped_, o.mapped_);
+    std::swap(size_, o.size_);
+    return *this;
+  }
+  ~Guarded() {
+    if (base_) munmap(base_, mapped_);
+  }
+  uint8_t* data() const { return base_ ? base_ + mapped_ - 4096 - size_ : nullptr; }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  uint8_t& operator[](size_t i) const { return data()[i]; }
+  uint8_t* begin() const { return data(); }
+  uint8_t* end() const { return data() + size_; }
+
+ private:
+  uint8_t* base_ = nullptr;
+  size_t mapped_ = 0, size_ = 0;
+};
+
+// A problem with its data.
 struct Case {
   ConvProblem p;
   std::vector<int8_t> weights;
   std::vector<int32_t> bias;
   std::vector<float> multiplier;
-  std::vector<uint8_t> x, residual;
+  Guarded x, residual;
 
   int64_t pixels() const { return p.shape.n * p.shape.oh * p.shape.ow; }
   size_t y_bytes() const {
@@ -26,7 +63,7 @@ struct Case {
   }
 };
 
-int32_t element(Element e, const std::vector<uint8_t>& bytes, int64_t i) {
+int32_t element(Element e, const Guarded& bytes, int64_t i) {
   const uint8_t byte = bytes[static_cast<size_t>(i)];
   return e == Element::s8 ? static_cast<int8_t>(byte) : byte;
 }
@@ -138,9 +175,8 @@ class Generator {
     return e == Element::u8 ? v : v - 128;
   }
 
-  void fill(std::vector<uint8_t>& bytes, size_t size) {
-    bytes.resize(size);
-    bytes.shrink_to_fit();
+  void fill(Guarded& bytes, size_t size) {
+    bytes = Guarded(size);
     const int64_t kind = below(4);  // extremes show saturation inside the dot product
     for (uint8_t& b : bytes)
       b = static_cast<uint8_t>(kind == 0   ? 255
@@ -184,7 +220,7 @@ class Generator {
       p.residual_multiplier = of({0.5f, 1.0f, 0.7371f, 3.25e5f, -0.1f});
       const auto values = static_cast<size_t>(c.pixels() * s.c_out);
       if (*p.residual == Element::f32) {
-        c.residual.resize(values * 4);
+        c.residual = Guarded(values * 4);
         for (size_t i = 0; i < values; ++i) {
           const float r = static_cast<float>(between(-4000, 4000)) / 16;
           std::memcpy(c.residual.data() + i * 4, &r, 4);
@@ -213,28 +249,31 @@ std::string describe(const Case& c) {
       c.p.x_zero_point, c.p.y_zero_point, c.p.residual_zero_point, c.p.clamp_lo, c.p.clamp_hi);
 }
 
-struct Scratch {
-  explicit Scratch(size_t bytes)
-      : data(static_cast<uint8_t*>(::operator new (bytes, std::align_val_t{64}))) {
-    std::memset(data, 0xa5, bytes);
-  }
-  ~Scratch() { ::operator delete (data, std::align_val_t{64}); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  uint8_t* data;
-};
-
-std::vector<uint8_t> run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {
-  std::vector<uint8_t> y(c.y_bytes(), 0x5a);
-  const Scratch scratch(kernel.scratch_bytes(pool.size()));
-  kernel.run({c.x.data(), c.residual.empty() ? nullptr : c.residual.data(), y.data(), scratch.data},
-             pool);
+Guarded run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {
+  Guarded y(c.y_bytes());
+  const Guarded scratch((kernel.scratch_bytes(pool.size()) + 63) / 64 * 64);
+  std::fill(scratch.begin(), scratch.end(), uint8_t{0xa5});
+  std::fill(y.begin(), y.end(), uint8_t{0x5a});
+  const ConvArgs args{c.x.data(), c.residual.data(), y.data(), scratch.data()};
+  const int64_t before = allocations();
+  kernel.run(args, pool);
+  EXPECT_EQ(allocations(), before) << kernel.name() << " allocated";
   return y;
+}
+
+void check(const ConvKernel& kernel, const Case& c, const std::vector<uint8_t>& want) {
+  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
+  for (ThreadPool& pool : pools) {
+    const auto got = run(kernel, c, pool);
+    const auto at = std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
+    ASSERT_TRUE(std::equal(got.begin(), got.end(), want.begin()))
+        << kernel.name() << ", " << pool.size() << " threads, byte " << at << " of " << got.size()
+        << ": " << describe(c);
+  }
 }
 
 // Every implementation that accepts the problem, for 1, 2 and 3 threads.
 void check(const Case& c) {
-  static ThreadPool pools[] = {ThreadPool(1), ThreadPool(2), ThreadPool(3)};
   const std::vector<uint8_t> want = expected(c);
   bool any = false;
   for (const ConvImplementation& implementation : conv_int8_list()) {
@@ -248,13 +287,11 @@ void check(const Case& c) {
     any = any || implementation.isa == Isa::portable;
     EXPECT_EQ(kernel->isa(), implementation.isa);
     EXPECT_STREQ(kernel->name(), implementation.name);
-    for (ThreadPool& pool : pools) {
-      const auto got = run(*kernel, c, pool);
-      const auto at = std::mismatch(got.begin(), got.end(), want.begin()).first - got.begin();
-      ASSERT_TRUE(got == want) << implementation.name << ", " << pool.size() << " threads, byte "
-                               << at << " of " << got.size() << ": " << describe(c);
-    }
+    check(*kernel, c, want);
   }
+  std::string why;
+  if (hardware_isa() >= Isa::vnni)
+    if (const auto emulated = make_emulated_amx_int8(c.p, why)) check(*emulated, c, want);
   EXPECT_TRUE(any) << describe(c);
 }
 
