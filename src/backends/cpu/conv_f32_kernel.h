@@ -1,0 +1,153 @@
+// The inner loops of the FP32 convolutions, over a `Vec` of vec_*.h, which must come first.
+#pragma once
+#include "backends/cpu/conv_f32_data.h"
+
+namespace octavo::cpu {
+namespace {  // NOLINT(google-build-namespaces)
+
+template <int R, int B>
+void gemm_f32(const GemmF32Tile& t) {
+  constexpr int W = Vec::width;
+  Vec::F acc[R][B];
+  const float* start = t.start;
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r, start += t.start_step)
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) acc[r][b] = Vec::load(start + b * W);
+
+  const float* w = t.weights;
+  for (int64_t s = 0; s < t.segments; ++s) {
+    const float* a[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) a[r] = t.a[s * t.a_step + r] + t.offset;
+    for (int64_t k = 0; k < t.length; ++k, w += B * W) {
+      Vec::F column[B];
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) column[b] = Vec::load(w + b * W);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const Vec::F x = Vec::set(a[r][k]);
+#pragma GCC unroll 4
+        for (int b = 0; b < B; ++b) acc[r][b] = Vec::fma(x, column[b], acc[r][b]);
+      }
+    }
+  }
+
+  if (!t.last) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) Vec::store(t.y + r * t.y_step + b * W, acc[r][b]);
+    return;
+  }
+  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi);
+  const int tail = t.channels - (B - 1) * W;  // in the last vector
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    float* y = t.y + r * t.y_step;
+    const float* residual = t.residual ? t.residual + r * t.y_step : nullptr;
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) {
+      const bool whole = b + 1 < B || tail == W;
+      Vec::F v = acc[r][b];
+      if (residual)
+        v = Vec::add(v, whole ? Vec::load(residual + b * W) : Vec::load_n(residual + b * W, tail));
+      v = Vec::min(Vec::max(v, lo), hi);
+      if (whole)
+        Vec::store(y + b * W, v);
+      else
+        Vec::store_n(y + b * W, v, tail);
+    }
+  }
+}
+
+// T pixels from `pixel` on, taps kx in [kx_begin, kx_end).
+template <int T>
+void depthwise_pixels(const DepthwiseF32Row& t, int64_t pixel, int64_t kx_begin, int64_t kx_end) {
+  constexpr int W = Vec::width;
+  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi);
+  const float* x_pixel = t.x + pixel * t.pixel_step;
+  for (int64_t c = 0; c < t.channels; c += W) {
+    const bool whole = c + W <= t.channels;
+    const int n = whole ? W : static_cast<int>(t.channels - c);
+    Vec::F acc[T];
+#pragma GCC unroll 8
+    for (int i = 0; i < T; ++i) acc[i] = Vec::load(t.bias + c);
+    for (int64_t ky = t.ky_begin; ky < t.ky_end; ++ky) {
+      const float* w = t.weights + (ky * t.kw + kx_begin) * t.padded_channels + c;
+      const float* x = x_pixel + ky * t.row_step + kx_begin * t.column_step + c;
+      for (int64_t kx = kx_begin; kx < kx_end; ++kx) {
+        const Vec::F tap = Vec::load(w);
+        if (whole) {
+#pragma GCC unroll 8
+          for (int i = 0; i < T; ++i)
+            acc[i] = Vec::fma(Vec::load(x + i * t.pixel_step), tap, acc[i]);
+        } else {
+#pragma GCC unroll 8
+          for (int i = 0; i < T; ++i)
+            acc[i] = Vec::fma(Vec::load_n(x + i * t.pixel_step, n), tap, acc[i]);
+        }
+        w += t.padded_channels;
+        x += t.column_step;
+      }
+    }
+    const int64_t at = pixel * t.channels + c;
+#pragma GCC unroll 8
+    for (int i = 0; i < T; ++i) {
+      Vec::F v = acc[i];
+      if (t.residual) {
+        const float* r = t.residual + at + i * t.channels;
+        v = Vec::add(v, whole ? Vec::load(r) : Vec::load_n(r, n));
+      }
+      v = Vec::min(Vec::max(v, lo), hi);
+      if (whole)
+        Vec::store(t.y + at + i * t.channels, v);
+      else
+        Vec::store_n(t.y + at + i * t.channels, v, n);
+    }
+  }
+}
+
+void depthwise_f32(const DepthwiseF32Row& t) {
+  const auto edge = [&](int64_t begin, int64_t end) {
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+      int64_t kx_begin = 0, kx_end = t.kw;
+      const int64_t column = t.x_first + pixel * t.stride;
+      while (kx_begin < kx_end && column + kx_begin * t.dilation < 0) ++kx_begin;
+      while (kx_end > kx_begin && column + (kx_end - 1) * t.dilation >= t.w) --kx_end;
+      depthwise_pixels<1>(t, pixel, kx_begin, kx_end);
+    }
+  };
+  edge(0, t.inner_begin);
+  int64_t pixel = t.inner_begin;
+  for (; pixel + 8 <= t.inner_end; pixel += 8) depthwise_pixels<8>(t, pixel, 0, t.kw);
+  switch (t.inner_end - pixel) {
+    case 7:
+      depthwise_pixels<7>(t, pixel, 0, t.kw);
+      break;
+    case 6:
+      depthwise_pixels<6>(t, pixel, 0, t.kw);
+      break;
+    case 5:
+      depthwise_pixels<5>(t, pixel, 0, t.kw);
+      break;
+    case 4:
+      depthwise_pixels<4>(t, pixel, 0, t.kw);
+      break;
+    case 3:
+      depthwise_pixels<3>(t, pixel, 0, t.kw);
+      break;
+    case 2:
+      depthwise_pixels<2>(t, pixel, 0, t.kw);
+      break;
+    case 1:
+      depthwise_pixels<1>(t, pixel, 0, t.kw);
+      break;
+    default:
+      break;
+  }
+  edge(t.inner_end, t.pixels);
+}
+
+}  // namespace
+}  // namespace octavo::cpu

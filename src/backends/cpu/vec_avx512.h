@@ -1,0 +1,69 @@
+// 16 lanes in a 512-bit register; see vec_portable.h.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace octavo::cpu {
+namespace {  // NOLINT(google-build-namespaces)
+
+struct Vec {
+  static constexpr int width = 16;
+  using F = __m512;
+  using I = __m512i;
+  using B = __mmask16;
+
+  static __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static void store_n(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+  static F set(float v) { return _mm512_set1_ps(v); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  static B less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static B is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+  static F select(B condition, F yes, F no) { return _mm512_mask_blend_ps(condition, no, yes); }
+
+  static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store_int(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
+  static I set_int(int32_t v) { return _mm512_set1_epi32(v); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  static I shift_left_23(I a) { return _mm512_slli_epi32(a, 23); }
+  static I shift_right_1(I a) { return _mm512_srai_epi32(a, 1); }
+  static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
+  static I round(F v) { return _mm512_cvtps_epi32(v); }
+  static F bits_to_float(I v) { return _mm512_castsi512_ps(v); }
+  static I float_to_bits(F v) { return _mm512_castps_si512(v); }
+
+  static I load_u8(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static I load_s8(const int8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static I load_u8_n(const uint8_t* p, int n) {
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(n), p));
+  }
+  static I load_s8_n(const int8_t* p, int n) {
+    return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p));
+  }
+  static void store_byte(void* p, I v) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+  }
+  static void store_byte_n(void* p, I v, int n) {
+    _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(v));
+  }
+};
+
+}  // namespace
+}  // namespace octavo::cpu

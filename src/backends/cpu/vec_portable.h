@@ -1,0 +1,89 @@
+// 4 lanes in the compiler's own vector type, for any processor. The three vec_*.h define the same
+// `Vec`; in an anonymous namespace on purpose: each including source gets its own.
+#pragma once
+#include <cstdint>
+
+namespace octavo::cpu {
+namespace {  // NOLINT(google-build-namespaces)
+
+struct Vec {
+  static constexpr int width = 4;
+  typedef float F __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+  using B = I;
+
+  static F load(const float* p) {
+    F v;
+    __builtin_memcpy(&v, p, 16);
+    return v;
+  }
+  static F load_n(const float* p, int n) {
+    F v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+  }
+  static void store(float* p, F v) { __builtin_memcpy(p, &v, 16); }
+  static void store_n(float* p, F v, int n) {
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+  }
+  static F set(float v) { return F{v, v, v, v}; }
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F div(F a, F b) { return a / b; }
+  // The second operand where either is NaN, as the instructions do.
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
+  // a * b + c with one rounding or two.
+  static F fma(F a, F b, F c) { return a * b + c; }
+  static F sqrt(F a) {
+    return F{__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]),
+             __builtin_sqrtf(a[3])};
+  }
+  static F abs(F a) { return bits_to_float(float_to_bits(a) & 0x7fffffff); }
+  static B less(F a, F b) { return a < b; }
+  static B is_nan(F a) { return a != a; }
+  static F select(B condition, F yes, F no) { return condition ? yes : no; }
+
+  static I load_int(const int32_t* p) {
+    I v;
+    __builtin_memcpy(&v, p, 16);
+    return v;
+  }
+  static void store_int(int32_t* p, I v) { __builtin_memcpy(p, &v, 16); }
+  static I set_int(int32_t v) { return I{v, v, v, v}; }
+  static I add_int(I a, I b) { return a + b; }
+  static I sub_int(I a, I b) { return a - b; }
+  static I mul_int(I a, I b) { return a * b; }
+  static I shift_left_23(I a) { return a << 23; }
+  static I shift_right_1(I a) { return a >> 1; }
+  static F to_float(I v) { return __builtin_convertvector(v, F); }
+  // Half to even; |v| below 2^22.
+  static I round(F v) {
+    const F magic = set(12582912.0f);
+    return __builtin_convertvector((v + magic) - magic, I);
+  }
+  static F bits_to_float(I v) { return reinterpret_cast<F>(v); }
+  static I float_to_bits(F v) { return reinterpret_cast<I>(v); }
+
+  // Bytes to and from int32; stores take values that fit.
+  static I load_u8(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+  static I load_s8(const int8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+  static I load_u8_n(const uint8_t* p, int n) {
+    I v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+  }
+  static I load_s8_n(const int8_t* p, int n) {
+    I v{};
+    for (int i = 0; i < n; ++i) v[i] = p[i];
+    return v;
+  }
+  static void store_byte(void* p, I v) { store_byte_n(p, v, 4); }
+  static void store_byte_n(void* p, I v, int n) {
+    for (int i = 0; i < n; ++i) static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(v[i]);
+  }
+};
+
+}  // namespace
+}  // namespace octavo::cpu
