@@ -1,0 +1,214 @@
+#include "graph/verify.h"
+
+#include <cmath>
+#include <unordered_set>
+
+#include "graph/op_def.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+std::string label(const Value* value) {
+  if (!value->name().empty()) return fmt::format("value '{}'", value->name());
+  return value->producer() ? "the output of " + value->producer()->where() : "an unnamed value";
+}
+
+class Verifier {
+ public:
+  Verifier(const Graph& graph, Stage stage) : graph_(graph), stage_(stage) {}
+
+  std::vector<std::string> run() {
+    for (const Value* input : graph_.inputs()) define(input, nullptr);
+    for (const Value* constant : graph_.constants()) {
+      define(constant, nullptr);
+      if (!(constant->type() == constant->constant().type()))
+        fail(label(constant),
+             fmt::format("its type {} is not its tensor's {}", constant->type().str(),
+                         constant->constant().type().str()));
+    }
+    if (check_list())
+      for (Node* node = graph_.first(); node; node = node->next()) check_node(*node);
+    check_uses();
+    if (graph_.outputs().empty()) fail("graph", "it has no outputs");
+    for (const Value* output : graph_.outputs())
+      if (!output || !defined_.contains(output))
+        fail("graph", "an output is not a value of this graph");
+    return std::move(found_);
+  }
+
+ private:
+  void fail(const std::string& where, const std::string& rule) {
+    found_.push_back(where + ": " + rule);
+  }
+
+  void define(const Value* value, const Node* producer) {
+    if (!defined_.insert(value).second) fail(label(value), "it is defined twice");
+    if (value->producer() != producer) fail(label(value), "it names another producer");
+    if (!value->name().empty() && graph_.find_value(value->name()) != value)
+      fail(label(value), "its name is not unique, or not known to the graph");
+    for (const Dim& dim : value->shape())
+      if (!dim.is_static() && dim.symbol().empty())
+        fail(label(value), "a dimension is neither a number nor a symbol");
+  }
+
+  // The links of the node list; what follows must end.
+  bool check_list() {
+    const Node* previous = nullptr;
+    size_t count = 0;
+    for (const Node* node = graph_.first(); node; previous = node, node = node->next()) {
+      if (node->previous() != previous || ++count > graph_.node_count()) {
+        fail("graph", "the list of nodes is broken");
+        return false;
+      }
+    }
+    if (count == graph_.node_count() && graph_.last() == previous) return true;
+    fail("graph", "the list of nodes is broken");
+    return false;
+  }
+
+  void check_node(const Node& node) {
+    const std::string where = node.where();
+    const OpDef& op = node.op();
+    if (!allowed_in(op.stage, stage_))
+      fail(where, fmt::format("{} is an op of the {} stage, the graph is {}", op.name,
+                              stage_name(op.stage), stage_name(stage_)));
+
+    bool sound = check_inputs(node, where);
+    sound = check_attributes(node, where) && sound;
+    if (sound) check_types(node, where);  // shape functions rely on inputs and attributes
+    for (size_t i = 0; i < node.outputs().size(); ++i) {
+      const Value* output = node.output(i);
+      define(output, &node);
+      if (output->output_index() != i) fail(where, fmt::format("output {} has another index", i));
+      if (output->is_constant()) fail(where, "an output is a constant");
+    }
+    if (sound && op.kind == OpKind::quantization && stage_ != Stage::captured)
+      check_quantization(node, where);
+  }
+
+  bool check_inputs(const Node& node, const std::string& where) {
+    const size_t before = found_.size();
+    const OpImpl& impl = *node.op().impl;
+    size_t count = node.inputs().size();
+    while (count > 0 && !node.input(count - 1)) --count;
+    if (count < impl.min_inputs || count > impl.max_inputs)
+      fail(where, fmt::format("it has {} inputs instead of {} to {}", count, impl.min_inputs,
+                              impl.max_inputs));
+    for (size_t i = 0; i < node.inputs().size(); ++i) {
+      const Value* input = node.input(i);
+      if (!input) {
+        if (i < impl.min_inputs) fail(where, fmt::format("input {} is missing", i));
+        continue;
+      }
+      uses_[input].push_back({const_cast<Node*>(&node), i});
+      if (!defined_.contains(input))
+        fail(where, fmt::format("input {} is defined after it, or not in this graph", i));
+    }
+    return found_.size() == before;
+  }
+
+  bool check_attributes(const Node& node, const std::string& where) {
+    const size_t before = found_.size();
+    for (const auto& [name, value] : node.attributes()) {
+      const AttributeSpec* spec = node.op().attribute(name);
+      if (!spec)
+        fail(where, fmt::format("attribute '{}' is unknown", name));
+      else if (static_cast<size_t>(spec->kind) != value.index())
+        fail(where, fmt::format("attribute '{}' is {} instead of {}", name,
+                                attribute_kind_name(static_cast<AttributeKind>(value.index())),
+                                attribute_kind_name(spec->kind)));
+    }
+    for (const AttributeSpec& spec : node.op().impl->attributes)
+      if (spec.required && !node.has(spec.name))
+        fail(where, fmt::format("attribute '{}' is missing", spec.name));
+    return found_.size() == before;
+  }
+
+  void check_types(const Node& node, const std::string& where) {
+    std::vector<TensorType> types;
+    try {
+      types = node.op().impl->infer(node);
+    } catch (const std::exception& e) {
+      fail(where, fmt::format("its types cannot be inferred: {}", e.what()));
+      return;
+    }
+    if (types.size() != node.outputs().size()) {
+      fail(where,
+           fmt::format("it has {} outputs instead of {}", node.outputs().size(), types.size()));
+      return;
+    }
+    for (size_t i = 0; i < types.size(); ++i)  // as text: ? is equal to ? here
+      if (const auto& type = node.output(i)->type(); type.str() != types[i].str())
+        fail(where, fmt::format("output {} is {} instead of {}", i, type.str(), types[i].str()));
+  }
+
+  void check_quantization(const Node& node, const std::string& where) {
+    const Value *scale = node.input(1), *zero = node.input(2);
+    if (!scale || !scale->is_constant() || scale->dtype() != DType::f32) {
+      fail(where, "the scale is not an f32 constant");
+    } else {
+      for (const float s : scale->constant().values<float>())
+        if (!(s > 0 && std::isfinite(s))) {
+          fail(where, fmt::format("the scale {} is not positive and finite", s));
+          break;
+        }
+    }
+    if (!zero) return;
+    if (!zero->is_constant() || !is_integer(zero->dtype())) {
+      fail(where, "the zero point is not an integer constant");
+      return;
+    }
+    // Of quantize and dequantize it has the integers' own type, which their shape functions check.
+    if (!node.is("fake_quantize")) return;
+    for (const int64_t z : zero->constant().to_ints())
+      if (z < node.integer("least") || z > node.integer("most")) {
+        fail(where, fmt::format("the zero point {} is outside [{}, {}]", z, node.integer("least"),
+                                node.integer("most")));
+        break;
+      }
+  }
+
+  void check_uses() {
+    const auto by_address = [](const Use& a, const Use& b) {
+      return std::tie(a.node, a.index) < std::tie(b.node, b.index);
+    };
+    for (const Value* value : defined_) {
+      std::vector<Use> said = value->uses(), seen = uses_[value];
+      std::sort(said.begin(), said.end(), by_address);
+      std::sort(seen.begin(), seen.end(), by_address);
+      if (said != seen)
+        fail(label(value), fmt::format("it lists {} uses and has {}", said.size(), seen.size()));
+    }
+  }
+
+  const Graph& graph_;
+  const Stage stage_;
+  std::vector<std::string> found_;
+  std::unordered_set<const Value*> defined_;
+  std::unordered_map<const Value*, std::vector<Use>> uses_;
+};
+
+}  // namespace
+
+bool allowed_in(Stage first, Stage stage) {
+  if (stage == Stage::captured) return true;
+  return first != Stage::captured && first <= stage;
+}
+
+std::vector<std::string> violations(const Graph& graph, Stage stage) {
+  return Verifier(graph, stage).run();
+}
+
+void verify(const Graph& graph, Stage stage, const std::string& after) {
+  const std::vector<std::string> found = violations(graph, stage);
+  if (found.empty()) return;
+  std::string message = fmt::format("graph '{}' is not a sound {} graph{}{}", graph.name,
+                                    stage_name(stage), after.empty() ? "" : " after ", after);
+  constexpr size_t most = 5;
+  for (size_t i = 0; i < std::min(most, found.size()); ++i) message += "\n  " + found[i];
+  if (found.size() > most) message += fmt::format("\n  and {} more", found.size() - most);
+  throw InternalError(message);
+}
+
+}  // namespace octavo
