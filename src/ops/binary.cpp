@@ -1,5 +1,7 @@
 // The family of functions of two elements with NumPy's broadcasting.
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "ops/op.h"
 
@@ -61,28 +63,59 @@ void write(const Node& node, OnnxNodeWriter& writer) {
               {writer.value_name(node.output())});
 }
 
+// Integers wrap around, as NumPy's do; in C++ only unsigned ones may.
+template <class T, class F>
+T wrapping(T a, T b, F f) {
+  if constexpr (std::is_integral_v<T>) {
+    using U = std::make_unsigned_t<T>;
+    return static_cast<T>(f(static_cast<U>(a), static_cast<U>(b)));
+  } else {
+    return f(a, b);
+  }
+}
+
 struct Add {
   template <class T>
-  T operator()(T a, T b) const { return a + b; }
+  T operator()(T a, T b) const {
+    return wrapping(a, b, std::plus());
+  }
 };
 struct Sub {
   template <class T>
-  T operator()(T a, T b) const { return a - b; }
+  T operator()(T a, T b) const {
+    return wrapping(a, b, std::minus());
+  }
 };
 struct Mul {
   template <class T>
-  T operator()(T a, T b) const { return a * b; }
+  T operator()(T a, T b) const {
+    return wrapping(a, b, std::multiplies());
+  }
 };
 struct Div {  // integers truncate; by 0 gives 0, where ONNX says nothing
   template <class T>
   T operator()(T a, T b) const {
-    if constexpr (std::is_integral_v<T>) return b == 0 ? 0 : a / b;
-    else return a / b;
+    if constexpr (std::is_integral_v<T>) {
+      if (b == -1) return Sub()(T{0}, a);  // the least integer has no negative
+      return b == 0 ? 0 : a / b;
+    } else {
+      return a / b;
+    }
   }
 };
 struct Pow {
   template <class T>
-  T operator()(T a, T b) const { return static_cast<T>(std::pow(a, b)); }
+  T operator()(T a, T b) const {
+    const double y = std::pow(static_cast<double>(a), static_cast<double>(b));
+    if constexpr (std::is_integral_v<T>) {
+      // Beyond the type's range, where ONNX says nothing, the nearest end.
+      constexpr double least = static_cast<double>(std::numeric_limits<T>::min());
+      if (!(y < -least)) return std::numeric_limits<T>::max();
+      return y < least ? std::numeric_limits<T>::min() : static_cast<T>(y);
+    } else {
+      return static_cast<T>(y);
+    }
+  }
 };
 
 }  // namespace

@@ -187,11 +187,13 @@ std::vector<Value*> import_split(OnnxNodeReader& reader) {
   std::vector<Value*> outputs;
   int64_t start = 0;
   for (int64_t size : sizes) {
-    if (size < 0) reader.invalid("a part is negative");
+    if (size < 0 || size > (int64_t{1} << 40)) reader.invalid("a part is negative or too large");
     outputs.push_back(reader.apply("slice", {reader.input(0)},
                                    {{"starts", Ints{start}}, {"ends", Ints{start + size}}, {"axes", Ints{axis}}, {"steps", Ints{1}}}));
     start += size;
   }
+  if (const Dim& dim = x[static_cast<size_t>(axis)]; dim.is_static() && dim.value() != start)
+    reader.invalid(fmt::format("the parts add up to {}, the axis has {}", start, dim.value()));
   return outputs;
 }
 

@@ -15,6 +15,7 @@ std::vector<TensorType> infer_reshape(const Node& node) {
   const Ints& wanted = node.integers("shape");
   Shape y;
   std::optional<size_t> rest;
+  constexpr int64_t most = int64_t{1} << 40;
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (wanted[i] == 0 && node.integer("allow_zero") == 0) {
       require(node, i < x.shape.size(), "a 0 in the shape copies a dimension that the input lacks");
@@ -25,18 +26,21 @@ std::vector<TensorType> infer_reshape(const Node& node) {
       y.push_back(1);
     } else {
       require(node, wanted[i] >= 0, "a dimension is negative");
+      require(node, wanted[i] <= most, "a dimension exceeds 2^40");
       y.push_back(wanted[i]);
     }
   }
   // What the known dims of both sides multiply to; symbols on both sides cancel.
   std::vector<Dim> x_symbols, y_symbols;
-  const auto product = [](const Shape& shape, std::vector<Dim>& symbols) {
+  const auto product = [&](const Shape& shape, std::vector<Dim>& symbols) {
     int64_t result = 1;
     for (const Dim& dim : shape) {
-      if (dim.is_static())
-        result *= dim.value();
-      else
+      if (!dim.is_static())
         symbols.push_back(dim);
+      else if (dim.value() != 0 && result > most / dim.value())
+        fail(node, "more than 2^40 elements");
+      else
+        result *= dim.value();
     }
     return result;
   };

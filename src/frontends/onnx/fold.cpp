@@ -13,16 +13,20 @@ bool is_small(const TensorType& type) {
   return type.shape.is_static() && element_count(type.shape.dims()) <= most_elements;
 }
 
-// Cheap whatever the attributes are. Pools are reductions too, of floats: their windows can be
-// huge, so only sums and products of integers count. Quantization stays visible in the graph.
+// Cheap whatever the attributes are, in the types that sizes are computed in and the kernels have.
+// Pools are reductions too, of floats and bytes: their windows can be huge. Quantization stays
+// visible in the graph.
 bool is_cheap(const Node& node) {
+  const DType dtype = node.output()->dtype();
+  const bool is_int = dtype == DType::i64 || dtype == DType::i32;
   switch (node.op().kind) {
-    case OpKind::pointwise:
     case OpKind::movement:
     case OpKind::shape:
       return true;
+    case OpKind::pointwise:
+      return is_int || dtype == DType::f32;
     case OpKind::reduction:
-      return is_integer(node.output()->dtype());
+      return is_int;
     default:
       return false;
   }

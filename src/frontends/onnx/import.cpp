@@ -47,6 +47,7 @@ class Importer {
           throw UserError(ErrorKind::file, where,
                           fmt::format("dimension {} is negative", dim.dim_value()));
         type.shape.emplace_back(dim.dim_value());
+        check_size(type, where);
       } else {
         type.shape.push_back(dim.dim_param().empty() ? Dim::unknown()
                                                      : Dim::symbol(symbol(dim.dim_param())));
@@ -88,7 +89,7 @@ class Importer {
       Reader reader(graph_, *step.node, step.opset, std::move(inputs), files_, tags_);
       Node* before = graph_.last();
       define_outputs(reader, read(reader, step), *step.node);
-      check_tags(reader, before ? before->next() : graph_.first());
+      check_values(reader, before ? before->next() : graph_.first());
       name_nodes(before ? before->next() : graph_.first(), *step.node);
     } catch (const UserError& e) {  // of a shape function, say: name the file's node
       if (e.kind() != ErrorKind::value) throw;
@@ -120,12 +121,26 @@ class Importer {
     }
   }
 
+  // Sizes that no machine holds end here, before later shapes overflow on them.
+  static void check_size(const TensorType& type, const std::string& where) {
+    Dims known;
+    for (const Dim& dim : type.shape)
+      if (dim.is_static()) known.push_back(dim.value());
+    try {
+      element_count(known);
+    } catch (const UserError& e) {
+      throw UserError(ErrorKind::file, where, e.message());
+    }
+  }
+
   // A size that is not known stays out of the graph.
-  static void check_tags(const Reader& reader, const Node* first) {
-    for (const Node* node = first; node; node = node->next())
+  static void check_values(const Reader& reader, const Node* first) {
+    for (const Node* node = first; node; node = node->next()) {
+      for (const Value* output : node->outputs()) check_size(output->type(), reader.where());
       for (const Value* input : node->inputs())
         if (input && input->is_constant() && has_tags(input->constant()))
           reader.unsupported("computes with the size of a dynamic dimension");
+    }
   }
 
   // The node that makes the first output takes the name, the others a longer one.
@@ -176,8 +191,10 @@ class Importer {
 
   void set_stage() {
     graph_.stage = Stage::canonical;
-    for (Node* node = graph_.first(); node; node = node->next())
-      graph_.stage = std::max(graph_.stage, node->op().stage);
+    for (Node* node = graph_.first(); node; node = node->next()) {
+      const Stage stage = node->op().stage;
+      if (stage == Stage::quantized || graph_.stage == Stage::canonical) graph_.stage = stage;
+    }
   }
 
   Model model_;
