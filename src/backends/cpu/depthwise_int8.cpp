@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backends/cpu/conv_int8.h"
+#include "backends/cpu/near.h"
 
 namespace octavo::cpu {
 namespace {
@@ -50,7 +51,7 @@ class DepthwiseInt8 final : public ConvKernel {
   void run(const ConvArgs& args, ThreadPool& pool) const override {
     const Tiling t = tiling(pool.size());
     auto task = [&](int64_t i, int thread) { run_task(args, t, i, thread); };
-    pool.run(s_.n * t.row_tiles * t.block_tiles, task);
+    run_near(pool, s_.n * t.row_tiles * t.block_tiles, task);
   }
 
  private:

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "backends/cpu/conv_int8.h"
+#include "backends/cpu/near.h"
 #include "support/error.h"
 
 namespace octavo::cpu {
@@ -79,7 +80,7 @@ class GemmInt8 final : public ConvKernel {
   void run(const ConvArgs& args, ThreadPool& pool) const override {
     const Tiling t = tiling(pool.size());
     auto task = [&](int64_t i, int thread) { run_task(args, t, i, thread); };
-    pool.run(s_.n * t.row_tiles * t.col_tiles * t.panel_tiles, task);
+    run_near(pool, s_.n * t.row_tiles * t.col_tiles * t.panel_tiles, task);
   }
 
  private:
