@@ -1,0 +1,77 @@
+#include <cstring>
+
+#include "bindings.h"
+#include "support/error.h"
+
+namespace octavo::python {
+namespace {
+
+struct Row {
+  DType dtype;
+  nb::dlpack::dtype_code code;
+  uint8_t bits;
+};
+constexpr Row rows[] = {
+    {DType::f32, nb::dlpack::dtype_code::Float, 32}, {DType::f64, nb::dlpack::dtype_code::Float, 64},
+    {DType::f16, nb::dlpack::dtype_code::Float, 16}, {DType::bf16, nb::dlpack::dtype_code::Bfloat, 16},
+    {DType::i8, nb::dlpack::dtype_code::Int, 8},     {DType::u8, nb::dlpack::dtype_code::UInt, 8},
+    {DType::i16, nb::dlpack::dtype_code::Int, 16},   {DType::u16, nb::dlpack::dtype_code::UInt, 16},
+    {DType::i32, nb::dlpack::dtype_code::Int, 32},   {DType::u32, nb::dlpack::dtype_code::UInt, 32},
+    {DType::i64, nb::dlpack::dtype_code::Int, 64},   {DType::u64, nb::dlpack::dtype_code::UInt, 64},
+    {DType::boolean, nb::dlpack::dtype_code::Bool, 8}};
+
+DType dtype_of(const nb::dlpack::dtype& dtype, const char* what) {
+  for (const Row& row : rows)
+    if (static_cast<uint8_t>(row.code) == dtype.code && row.bits == dtype.bits && dtype.lanes == 1) return row.dtype;
+  throw UserError(ErrorKind::value, what, "the array's element type is not supported",
+                  "use float32, float64, float16, bfloat16, bool or an integer type");
+}
+
+}  // namespace
+
+Tensor to_tensor(const AnyArray& array, const char* what) {
+  const DType dtype = dtype_of(array.dtype(), what);
+  Dims dims;
+  bool dense = true;
+  int64_t step = 1;
+  for (size_t i = array.ndim(); i-- > 0;) {
+    dims.insert(dims.begin(), static_cast<int64_t>(array.shape(i)));
+    dense = dense && (array.shape(i) <= 1 || array.stride(i) == step);
+    step *= static_cast<int64_t>(array.shape(i));
+  }
+  if (dense) {
+    auto owner = std::make_shared<AnyArray>(array);
+    return Tensor(dtype, dims, Buffer::view(array.data(), array.nbytes(), {owner, owner.get()}));
+  }
+  Tensor copy(dtype, dims);
+  const size_t size = dtype_size(dtype);
+  const auto* from = static_cast<const std::byte*>(array.data());
+  for (int64_t i = 0; i < copy.size(); ++i) {
+    int64_t rest = i, at = 0;
+    for (size_t d = dims.size(); d-- > 0; rest /= dims[d]) at += rest % dims[d] * array.stride(d);
+    std::memcpy(copy.mutable_data() + static_cast<size_t>(i) * size, from + at * static_cast<int64_t>(size), size);
+  }
+  return copy;
+}
+
+Tensor to_tensor(nb::handle object, const char* what) {
+  AnyArray array;
+  if (!nb::try_cast(object, array))
+    throw nb::type_error(fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}", what,
+                                     nb::cast<std::string>(nb::str(object.type())))
+                             .c_str());
+  return to_tensor(array, what);
+}
+
+nb::object to_numpy(const Tensor& tensor) {
+  const Row* row = rows;
+  while (row->dtype != tensor.dtype()) ++row;
+  std::vector<size_t> shape(tensor.dims().begin(), tensor.dims().end());
+  auto* keep = new std::shared_ptr<Buffer>(tensor.buffer());
+  const nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<std::shared_ptr<Buffer>*>(p); });
+  const nb::dlpack::dtype dtype{static_cast<uint8_t>(row->code), row->bits, 1};
+  return nb::cast(nb::ndarray<nb::numpy>(const_cast<std::byte*>(tensor.data()), shape.size(), shape.data(), owner,
+                                         nullptr, dtype));
+}
+
+}  // namespace octavo::python

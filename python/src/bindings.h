@@ -1,0 +1,25 @@
+// What the binding files share: one file per C++ area, each with a function that module.cpp calls.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "graph/tensor.h"
+
+namespace octavo::python {
+
+namespace nb = nanobind;
+
+void bind_graph(nb::module_& module);
+void bind_program(nb::module_& module);
+
+using AnyArray = nb::ndarray<nb::device::cpu>;
+
+// A tensor over the array's memory where it is dense and row-major, kept alive by it; else a copy.
+// UserError on an element type Octavo lacks.
+Tensor to_tensor(const AnyArray& array, const char* what);
+// Whatever DLPack or the buffer protocol gives; TypeError otherwise.
+Tensor to_tensor(nb::handle object, const char* what);
+// A NumPy array over the tensor's memory.
+nb::object to_numpy(const Tensor& tensor);
+
+}  // namespace octavo::python

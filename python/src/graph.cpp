@@ -1,0 +1,70 @@
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "backends/reference/interpreter.h"
+#include "bindings.h"
+#include "export/onnx.h"
+#include "frontends/onnx/import.h"
+#include "graph/op_def.h"
+#include "passes/pipeline.h"
+
+namespace octavo::python {
+
+void bind_graph(nb::module_& m) {
+  nb::class_<Graph>(m, "Graph", "A network: see src/graph/graph.h for what it means.")
+      .def_rw("name", &Graph::name)
+      .def_prop_ro("stage", [](const Graph& g) { return stage_name(g.stage); })
+      .def_prop_ro("inputs",
+                   [](const Graph& g) {
+                     std::vector<std::pair<std::string, std::string>> list;
+                     for (const Value* v : g.inputs()) list.emplace_back(v->name(), v->type().str());
+                     return list;
+                   })
+      .def_prop_ro("outputs",
+                   [](const Graph& g) {
+                     std::vector<std::pair<std::string, std::string>> list;
+                     for (const Value* v : g.outputs()) list.emplace_back(v->name(), v->type().str());
+                     return list;
+                   })
+      .def_prop_ro("ops",
+                   [](const Graph& g) {
+                     std::vector<std::string> ops;
+                     g.for_each([&](Node& node) { ops.emplace_back(node.op_name()); });
+                     return ops;
+                   })
+      .def("clone", &Graph::clone)
+      .def("canonicalize", [](Graph& g) { canonicalize(g); });
+
+  m.def("load_onnx", &load_onnx, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "export_onnx",
+      [](const Graph& graph, const std::string& path, int64_t opset) {
+        OnnxExportOptions options;
+        options.opset = opset;
+        export_onnx(graph, path, options);
+      },
+      nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 17, nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "interpret",
+      [](const Graph& graph, const nb::sequence& inputs) {
+        std::vector<Tensor> tensors;
+        for (nb::handle input : inputs) tensors.push_back(to_tensor(input, "input"));
+        std::vector<Tensor> outputs;
+        {
+          const nb::gil_scoped_release release;
+          outputs = interpret(graph, tensors);
+        }
+        nb::list result;
+        for (const Tensor& output : outputs) result.append(to_numpy(output));
+        return nb::tuple(result);
+      },
+      nb::arg("graph"), nb::arg("inputs"), "Runs a graph with the ops' plain definitions: slow, the judge of the rest.");
+  m.def("op_names", [] {
+    std::vector<std::string> names;
+    for (const OpDef& op : all_ops()) names.emplace_back(op.name);
+    return names;
+  });
+}
+
+}  // namespace octavo::python
