@@ -22,7 +22,7 @@ Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims, const Com
 Program compile(Graph graph, const CompileOptions& options) {
   if (graph.stage == Stage::lowered)
     throw UserError(ErrorKind::value, graph.name, "is lowered already", "compile the canonical or quantized graph");
-  if (graph.stage == Stage::captured) canonicalize(graph);
+  canonicalize(graph);
   Program::Signature signature;
   bool is_static = true;
   for (const Value* input : graph.inputs()) {
