@@ -1,0 +1,214 @@
+#include "api/octavo.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <set>
+
+#include "evaluate/record.h"
+#include "frontends/onnx/import.h"
+#include "graph/op_def.h"
+#include "support/cpu.h"
+#include "support/env.h"
+#include "support/error.h"
+#include "support/file.h"
+#include "support/log.h"
+
+namespace octavo {
+
+using nlohmann::json;
+
+Graph load_model(const std::string& path) { return load_onnx(path); }
+
+void save_model(const Graph& graph, const std::string& path) {
+  if (path.ends_with(".onnx")) return export_onnx(graph, path);
+  throw UserError(ErrorKind::value, path, "the ending names no known format", "use .onnx");
+}
+
+Program::Signature signature_of(const Graph& graph) {
+  Program::Signature signature;
+  for (const Value* input : graph.inputs()) {
+    signature.input_names.push_back(input->name());
+    signature.input_types.push_back(input->type());
+  }
+  for (const Value* output : graph.outputs()) {
+    signature.output_names.push_back(output->name());
+    signature.output_types.push_back(output->type());
+  }
+  return signature;
+}
+
+namespace {
+
+json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
+
+size_t constant_bytes(const Graph& graph) {
+  size_t bytes = 0;
+  for (const Value* value : graph.constants()) bytes += value->constant().bytes();
+  return bytes;
+}
+
+json describe_model(const Graph& graph) {
+  json model{{"name", graph.name}, {"stage", stage_name(graph.stage)}, {"nodes", graph.node_count()},
+             {"weights_bytes", constant_bytes(graph)}};
+  for (const Value* input : graph.inputs()) model["inputs"].push_back({{"name", input->name()}, {"type", input->type().str()}});
+  for (const Value* output : graph.outputs()) model["outputs"].push_back({{"name", output->name()}, {"type", output->type().str()}});
+  return model;
+}
+
+}  // namespace
+
+QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeRequest& request,
+                        const std::string& command, const Progress& progress) {
+  Ptq ptq(graph.clone(), request.options);
+  ptq.calibrate(data, progress);
+  const Dataset& judge = request.evaluation ? *request.evaluation : data;
+
+  QuantizeResult result;
+  result.record = new_record(command);
+  json& record = result.record;
+  record["model"] = describe_model(ptq.graph());
+  record["data"] = {{"calibration_samples", ptq.samples()}, {"evaluation_samples", judge.size()},
+                    {"evaluated_on_calibration_data", request.evaluation == nullptr}};
+  json skipped = json::array();
+  for (const auto& s : ptq.placement().skipped) skipped.push_back({{"node", s.node}, {"op", s.op}, {"reason", s.reason}});
+  record["quantization"] = {{"target", request.options.target},   {"calibrator", request.calibrator},
+                            {"weights", request.options.weights}, {"bias_correction", request.options.correct_bias},
+                            {"integer_layers", ptq.placement().weights.size()}, {"skipped", skipped}};
+  std::vector<std::string> calibrators{request.calibrator};
+  for (const std::string& name : request.compare)
+    if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end()) calibrators.push_back(name);
+  json tensors = json::object();
+  std::vector<std::string> order;
+  for (const std::string& name : calibrators) {
+    Graph quantized = ptq.quantize(name, data, progress);
+    const Comparison c = compare(ptq.graph(), quantized, judge, request.options.threads, progress);
+    record["calibrators"].push_back({{"name", name},
+                                     {"output_sqnr_db", finite(c.output_sqnr_db)},
+                                     {"agreement", c.agreement},
+                                     {"confident_agreement", c.confident_agreement},
+                                     {"confident_samples", c.confident_samples},
+                                     {"weights_bytes", constant_bytes(quantized)}});
+    const json chosen = ptq.describe(name);
+    for (const TensorError& error : c.tensors) {
+      json& entry = tensors[error.name];
+      if (entry.is_null()) order.push_back(error.name);
+      entry["by_calibrator"][name] = chosen.value(error.name, json::object());
+      entry["by_calibrator"][name]["sqnr_db"] = finite(error.sqnr_db);
+      if (name == request.calibrator && error.sqnr_db < collapsed_sqnr_db) {
+        const std::string warning = fmt::format("tensor '{}': SQNR of {:.1f} dB, its signal has collapsed", error.name, error.sqnr_db);
+        record["warnings"].push_back(warning);
+        log(LogLevel::warning, warning);
+      }
+    }
+    if (name == request.calibrator) result.graph = std::move(quantized);
+  }
+  record["tensors"] = json::array();
+  for (const std::string& name : order) {
+    tensors[name]["name"] = name;
+    record["tensors"].push_back(tensors[name]);
+  }
+  record["quantized_model"] = describe_model(result.graph);
+  return result;
+}
+
+json inspect(const Graph& graph) {
+  json info = describe_model(graph);
+  std::map<std::string, int> ops;
+  info["layers"] = json::array();
+  graph.for_each([&](Node& node) {
+    ++ops[std::string(node.op_name())];
+    json layer{{"name", node.name()}, {"op", node.op_name()}, {"output", node.outputs().empty() ? "" : node.output()->type().str()}};
+    size_t weights = 0;
+    for (const Value* input : node.inputs())
+      if (input && input->is_constant()) weights += input->constant().bytes();
+    layer["weights_bytes"] = weights;
+    info["layers"].push_back(std::move(layer));
+  });
+  info["ops"] = ops;
+  return info;
+}
+
+namespace {
+std::vector<Dims> concrete_dims(const Program::Signature& signature, int64_t symbol_value) {
+  std::vector<Dims> all;
+  for (const TensorType& type : signature.input_types) {
+    Dims dims;
+    for (const Dim& dim : type.shape) dims.push_back(dim.is_static() ? dim.value() : symbol_value);
+    all.push_back(std::move(dims));
+  }
+  return all;
+}
+}  // namespace
+
+json inspect_plan(Program& program, int64_t symbol_value) {
+  const auto plan = program.plan(concrete_dims(program.signature(), symbol_value));
+  json info{{"arena_bytes", plan->arena_bytes}, {"least_arena_bytes", plan->least_arena_bytes},
+            {"scratch_bytes", plan->scratch_bytes}, {"threads", program.threads()}, {"steps", json::array()}};
+  for (const Step& step : plan->steps)
+    info["steps"].push_back({{"node", step.node}, {"op", step.op}, {"kernel", step.kernel->name()},
+                             {"isa", isa_name(step.kernel->isa())}, {"macs", step.macs}, {"bytes", step.bytes},
+                             {"packed_bytes", step.kernel->packed_bytes()}, {"declined", step.declined}});
+  return info;
+}
+
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed, int64_t symbol_value) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<Tensor> inputs;
+  const auto dims = concrete_dims(signature, symbol_value);
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const DType dtype = signature.input_types[i].dtype;
+    Tensor x(DType::f32, dims[i]);
+    for (float& v : x.mutable_values<float>()) v = is_float(dtype) ? normal(generator) : static_cast<float>(generator() % 2);
+    inputs.push_back(convert(x, dtype));
+  }
+  return inputs;
+}
+
+BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds) {
+  std::vector<Dims> dims;
+  std::vector<const void*> in;
+  for (const Tensor& input : inputs) {
+    dims.push_back(input.dims());
+    in.push_back(input.data());
+  }
+  program.run(inputs);  // checks the types
+  const auto plan = program.plan(dims);
+  std::vector<Tensor> outputs;
+  std::vector<void*> out;
+  for (const TensorType& type : plan->output_types) {
+    outputs.emplace_back(type.dtype, type.shape.dims());
+    out.push_back(outputs.back().mutable_data());
+  }
+  using Clock = std::chrono::steady_clock;
+  for (int i = 0; i < 3; ++i) program.run(*plan, in, out);
+  BenchResult result;
+  const auto begin = Clock::now();
+  while (result.milliseconds.size() < 5 || std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
+    const auto start = Clock::now();
+    program.run(*plan, in, out);
+    result.milliseconds.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  }
+  std::vector<double> sorted = result.milliseconds;
+  std::sort(sorted.begin(), sorted.end());
+  result.median = sorted[sorted.size() / 2];
+  result.least = sorted[0];
+  return result;
+}
+
+json doctor() {
+  json info{{"octavo", octavo_version},
+            {"cpu", cpu_model_name()},
+            {"hardware_isa", isa_name(hardware_isa())},
+            {"isa", isa_name(best_isa())},
+            {"available_cpus", available_cpus()},
+            {"threads", default_pool().size()},
+            {"ops", all_ops().size()},
+            {"environment", json::array()}};
+  for (const EnvFlag& flag : env_flags())
+    info["environment"].push_back({{"name", flag.name}, {"value", env_string(flag.name, "")}, {"meaning", flag.meaning}});
+  return info;
+}
+
+}  // namespace octavo

@@ -1,0 +1,56 @@
+// Octavo's public C++ interface: what the CLI and the Python package are made of.
+#pragma once
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "codegen/compile.h"
+#include "evaluate/dataset.h"
+#include "export/onnx.h"
+#include "graph/graph.h"
+#include "quantize/ptq.h"
+#include "runtime/program.h"
+
+namespace octavo {
+
+// .onnx or .octavo, by content. UserError (file) if it is neither.
+Graph load_model(const std::string& path);
+// By the name's ending: .onnx or .octavo.
+void save_model(const Graph& graph, const std::string& path);
+Program::Signature signature_of(const Graph& graph);
+
+struct QuantizeRequest {
+  std::string calibrator = "entropy";    // of the graph that is returned
+  std::vector<std::string> compare;      // further calibrators, judged from the same pass
+  PtqOptions options;
+  const Dataset* evaluation = nullptr;   // judged on; none: on the calibration data, and said so
+};
+struct QuantizeResult {
+  Graph graph;
+  nlohmann::json record;  // a run record
+};
+// The whole flow: canonicalize, place, calibrate, quantize, compare with float.
+QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeRequest& request,
+                        const std::string& command, const Progress& progress = {});
+
+// What a graph consists of: JSON for `inspect`.
+nlohmann::json inspect(const Graph& graph);
+// The compiled form: steps with kernels, memory. Symbolic dimensions of the inputs count as
+// `symbol_value`.
+nlohmann::json inspect_plan(Program& program, int64_t symbol_value = 1);
+
+// Inputs of the right types filled with seeded noise; symbolic dimensions count as `symbol_value`.
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed, int64_t symbol_value = 1);
+
+struct BenchResult {
+  std::vector<double> milliseconds;  // each call, in order
+  double median = 0, least = 0;
+};
+// Calls until `seconds` are over, at least 5 times, after 3 calls that do not count.
+BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds);
+
+// The environment: CPU, ISA, threads, flags, limits: JSON for `doctor`.
+nlohmann::json doctor();
+
+}  // namespace octavo

@@ -1,0 +1,106 @@
+#include <algorithm>
+#include <cstdio>
+
+#include "cli/command.h"
+#include "evaluate/npy.h"
+#include "support/error.h"
+
+namespace octavo::cli {
+namespace {
+
+// Medians over the samples, step by step.
+void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Context& context) {
+  std::vector<double> medians;
+  double total = 0;
+  for (size_t i = 0; i < profiles[0].size(); ++i) {
+    std::vector<double> times;
+    for (const auto& profile : profiles) times.push_back(profile[i].microseconds);
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    medians.push_back(times[times.size() / 2]);
+    total += medians.back();
+  }
+  if (context.json) {
+    nlohmann::json rows = nlohmann::json::array();
+    for (size_t i = 0; i < medians.size(); ++i) {
+      const StepProfile& s = profiles[0][i];
+      rows.push_back({{"node", s.node}, {"op", s.op}, {"kernel", s.kernel}, {"isa", s.isa}, {"microseconds", medians[i]},
+                      {"macs", s.macs}, {"bytes", s.bytes}});
+    }
+    return print_json({{"profile", rows}, {"microseconds", total}});
+  }
+  std::vector<std::vector<std::string>> rows{{"node", "kernel", "ISA", "us", "%", "GMAC/s"}};
+  for (size_t i = 0; i < medians.size(); ++i) {
+    const StepProfile& s = profiles[0][i];
+    rows.push_back({s.node.size() > 40 ? "…" + s.node.substr(s.node.size() - 39) : s.node, s.kernel, s.isa, fmt::format("{:.1f}", medians[i]),
+                    fmt::format("{:.1f}", 100 * medians[i] / total),
+                    s.macs ? fmt::format("{:.1f}", static_cast<double>(s.macs) / medians[i] / 1e3) : "-"});
+  }
+  std::fputs(table(rows).c_str(), stdout);
+  std::printf("%.1f us in all\n", total);
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Context& context) {
+  struct Options {
+    std::string model, data, preprocessing, output;
+    bool profile = false;
+    int threads = 0;
+    size_t samples = 0;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App* sub = app.add_subcommand("run", "Runs a model on data");
+  sub->footer("Without --data the inputs are seeded noise. Outputs of all samples are stacked along the first axis.");
+  sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
+  sub->add_option("--data", o->data, "inputs, in the forms that `octavo quantize --help` lists");
+  sub->add_option("--preprocessing", o->preprocessing, "how pictures become inputs");
+  sub->add_option("-o,--output", o->output, "write the outputs to this .npz");
+  sub->add_flag("--profile", o->profile, "time each step: node, kernel, instruction set");
+  sub->add_option("--threads", o->threads, "threads (0: what affinity and cgroup allow)");
+  sub->add_option("--samples", o->samples, "use at most this many samples (0: all)");
+  sub->callback([o, &context] {
+    Program program = compile(load_model(o->model), {.threads = o->threads});
+    std::unique_ptr<Dataset> data;
+    if (o->data.empty())
+      data = memory_dataset({random_inputs(program.signature(), 1)}, program.signature());
+    else
+      data = open_dataset(o->data, program.signature(), o->preprocessing);
+    const size_t count = o->samples ? std::min(o->samples, data->size()) : data->size();
+    std::vector<std::vector<Tensor>> outputs;
+    std::vector<std::vector<StepProfile>> profiles;
+    const Progress progress = context.json ? Progress{} : progress_bar();
+    for (size_t i = 0; i < count; ++i) {
+      const auto inputs = data->sample(i);
+      if (o->profile) {
+        for (int k = 0; k < (count == 1 ? 10 : 1); ++k) program.run(inputs);  // warm
+        for (int k = 0; k < (count == 1 ? 20 : 1); ++k) {
+          profiles.emplace_back();
+          outputs.resize(i);
+          outputs.push_back(program.run_profiled(inputs, profiles.back()));
+        }
+      } else {
+        outputs.push_back(program.run(inputs));
+      }
+      if (progress) progress("running", i + 1, count);
+    }
+    if (!o->output.empty()) {
+      std::map<std::string, Tensor> stacked;
+      for (size_t k = 0; k < program.signature().output_names.size(); ++k) {
+        std::vector<Tensor> parts;
+        for (const auto& sample : outputs) parts.push_back(sample[k]);
+        stacked[program.signature().output_names[k]] = stack_rows(parts);
+      }
+      save_npz(stacked, o->output);
+    }
+    if (o->profile) return print_profile(profiles, context);
+    nlohmann::json summary{{"samples", count}, {"outputs", nlohmann::json::array()}};
+    for (size_t k = 0; k < program.signature().output_names.size(); ++k)
+      summary["outputs"].push_back({{"name", program.signature().output_names[k]}, {"type", outputs[0][k].type().str()}});
+    if (context.json) return print_json(summary);
+    std::printf("%zu samples\n", count);
+    for (const auto& output : summary["outputs"])
+      std::printf("  %s: %s\n", output["name"].get<std::string>().c_str(), output["type"].get<std::string>().c_str());
+  });
+}
+
+}  // namespace octavo::cli
