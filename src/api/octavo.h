@@ -9,6 +9,7 @@
 #include "evaluate/dataset.h"
 #include "export/onnx.h"
 #include "graph/graph.h"
+#include "passes/pipeline.h"
 #include "quantize/ptq.h"
 #include "runtime/program.h"
 

@@ -1,7 +1,6 @@
 #include <cstdio>
 
 #include "cli/command.h"
-#include "graph/text.h"
 
 namespace octavo::cli {
 namespace {
@@ -39,15 +38,10 @@ void add_inspect(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("inspect", "What a model consists of, and how it is compiled");
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
-  sub->add_flag("--text", o->text, "the graph as text");
   sub->add_flag("--plan", o->plan, "the compiled steps: kernel, instruction set, memory, who declined and why");
   sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")->capture_default_str();
   sub->callback([o, &context] {
     const Graph graph = load_model(o->model);
-    if (o->text) {
-      std::fputs(print(graph).c_str(), stdout);
-      return;
-    }
     if (o->plan) {
       Program program = compile(graph.clone());
       const nlohmann::json plan = inspect_plan(program, o->batch);

@@ -3,6 +3,7 @@
 #include "cli/command.h"
 #include "evaluate/record.h"
 #include "quantize/calibrators/calibrators.h"
+#include "quantize/weights.h"
 #include "support/error.h"
 #include "support/file.h"
 

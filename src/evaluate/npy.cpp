@@ -179,4 +179,25 @@ void save_npz(const std::map<std::string, Tensor>& tensors, const std::string& p
   (void)archive.release();  // zip_close freed it
 }
 
+Tensor stack_rows(const std::vector<Tensor>& parts) {
+  OCTAVO_CHECK(!parts.empty());
+  if (parts[0].rank() == 0) return parts[0];
+  Dims dims = parts[0].dims();
+  dims[0] = 0;
+  for (const Tensor& part : parts) {
+    bool fits = part.dtype() == parts[0].dtype() && part.rank() == parts[0].rank();
+    for (size_t d = 1; fits && d < dims.size(); ++d) fits = part.dims()[d] == dims[d];
+    if (!fits)
+      throw UserError(ErrorKind::value, "output", fmt::format("samples of {} and {} do not stack", parts[0].type().str(), part.type().str()));
+    dims[0] += part.dims()[0];
+  }
+  Tensor all(parts[0].dtype(), dims);
+  std::byte* to = all.mutable_data();
+  for (const Tensor& part : parts) {
+    std::memcpy(to, part.data(), part.bytes());
+    to += part.bytes();
+  }
+  return all;
+}
+
 }  // namespace octavo

@@ -3,6 +3,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "graph/tensor.h"
 
@@ -15,5 +16,8 @@ Tensor load_npy(const std::string& path);
 std::map<std::string, Tensor> load_npz(const std::string& path);
 void save_npy(const Tensor& tensor, const std::string& path);
 void save_npz(const std::map<std::string, Tensor>& tensors, const std::string& path);
+
+// Tensors of one type that differ in the first dim only, one behind the other along it.
+Tensor stack_rows(const std::vector<Tensor>& parts);
 
 }  // namespace octavo

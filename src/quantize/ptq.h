@@ -21,9 +21,8 @@ using Progress = std::function<void(const char* phase, size_t done, size_t total
 struct PtqOptions {
   std::string target = "octavo";
   Rules rules;
-  // "gptq": rounding that compensates on the calibration data; "mse": the scale of least squared
-  // error; "max": the largest magnitude.
-  std::string weights = "gptq";
+  // "mse": the scale of least squared error; "max": the largest magnitude.
+  std::string weights = "mse";
   bool correct_bias = true;
   size_t most_samples = 0;  // 0: all
   int threads = 0;

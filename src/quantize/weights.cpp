@@ -1,0 +1,99 @@
+#include "quantize/weights.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "support/thread_pool.h"
+
+namespace octavo {
+namespace {
+
+struct Layout {
+  size_t channels, inner, length;
+  // Place of row element (channel, k) in the tensor.
+  size_t operator()(size_t channel, size_t k) const {
+    return k / inner * channels * inner + channel * inner + k % inner;
+  }
+};
+
+Layout layout_of(const Tensor& weights, int64_t axis) {
+  Layout l{static_cast<size_t>(weights.dims()[static_cast<size_t>(axis)]), 1, 0};
+  for (size_t i = static_cast<size_t>(axis) + 1; i < weights.dims().size(); ++i) l.inner *= static_cast<size_t>(weights.dims()[i]);
+  l.length = l.channels ? static_cast<size_t>(weights.size()) / l.channels : 0;
+  return l;
+}
+
+float row_amax(const WeightRows& rows, size_t channel) {
+  float amax = 0;
+  for (size_t k = 0; k < rows.length; ++k) amax = std::max(amax, std::fabs(rows.values[channel * rows.length + k]));
+  return amax;
+}
+
+}  // namespace
+
+WeightRows weight_rows(const Tensor& weights, int64_t output_axis) {
+  const Layout l = layout_of(weights, output_axis);
+  WeightRows rows{l.channels, l.length, std::vector<float>(l.channels * l.length)};
+  const auto from = weights.values<float>();
+  for (size_t c = 0; c < l.channels; ++c)
+    for (size_t k = 0; k < l.length; ++k) rows.values[c * l.length + k] = from[l(c, k)];
+  return rows;
+}
+
+Tensor integer_tensor(const std::vector<int8_t>& rows, const Tensor& like, int64_t output_axis) {
+  const Layout l = layout_of(like, output_axis);
+  Tensor out(DType::i8, like.dims());
+  auto to = out.mutable_values<int8_t>();
+  for (size_t c = 0; c < l.channels; ++c)
+    for (size_t k = 0; k < l.length; ++k) to[l(c, k)] = rows[c * l.length + k];
+  return out;
+}
+
+float least_scale(float bias, float x_scale) {
+  constexpr double room = 1 << 24;  // steps: far from int32's end, and exact in float32
+  const double least = std::fabs(static_cast<double>(bias)) / (room * x_scale);
+  return static_cast<float>(std::max(least, 1e-30));
+}
+
+std::vector<float> max_scales(const WeightRows& rows) {
+  std::vector<float> scales(rows.channels);
+  for (size_t c = 0; c < rows.channels; ++c) scales[c] = row_amax(rows, c) / 127;
+  return scales;
+}
+
+std::vector<float> mse_scales(const WeightRows& rows) {
+  std::vector<float> scales(rows.channels);
+  auto task = [&](int64_t channel, int) {
+    const auto c = static_cast<size_t>(channel);
+    const float amax = row_amax(rows, c);
+    double least = std::numeric_limits<double>::infinity();
+    scales[c] = amax / 127;
+    if (amax == 0) return;
+    for (int i = 0; i < 80; ++i) {
+      const float scale = amax / 127 * (1 - 0.005f * static_cast<float>(i));
+      double error = 0;
+      for (size_t k = 0; k < rows.length && error < least; ++k) {
+        const float w = rows.values[c * rows.length + k];
+        const double e = w - std::clamp(std::nearbyint(w / scale), -127.0f, 127.0f) * scale;
+        error += e * e;
+      }
+      if (error < least) {
+        least = error;
+        scales[c] = scale;
+      }
+    }
+  };
+  default_pool().run(static_cast<int64_t>(rows.channels), task);
+  return scales;
+}
+
+std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales) {
+  std::vector<int8_t> q(rows.values.size());
+  for (size_t i = 0; i < q.size(); ++i)
+    q[i] = static_cast<int8_t>(std::clamp(std::nearbyint(rows.values[i] / scales[i / rows.length]), -127.0f, 127.0f));
+  return q;
+}
+
+std::string weight_method_names() { return "max, mse"; }
+
+}  // namespace octavo
