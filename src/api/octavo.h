@@ -7,10 +7,14 @@
 
 #include "codegen/compile.h"
 #include "evaluate/dataset.h"
+#include "evaluate/npy.h"
+#include "evaluate/record.h"
 #include "export/onnx.h"
 #include "graph/graph.h"
 #include "passes/pipeline.h"
+#include "quantize/calibrators/calibrators.h"
 #include "quantize/ptq.h"
+#include "quantize/weights.h"
 #include "runtime/program.h"
 
 namespace octavo {

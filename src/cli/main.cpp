@@ -3,7 +3,6 @@
 #include <exception>
 
 #include "cli/command.h"
-#include "evaluate/record.h"
 #include "support/cpu.h"
 #include "support/error.h"
 

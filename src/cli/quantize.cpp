@@ -1,11 +1,6 @@
 #include <cstdio>
 
 #include "cli/command.h"
-#include "evaluate/record.h"
-#include "quantize/calibrators/calibrators.h"
-#include "quantize/weights.h"
-#include "support/error.h"
-#include "support/file.h"
 
 namespace octavo::cli {
 namespace {

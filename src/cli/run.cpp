@@ -2,8 +2,6 @@
 #include <cstdio>
 
 #include "cli/command.h"
-#include "evaluate/npy.h"
-#include "support/error.h"
 
 namespace octavo::cli {
 namespace {
