@@ -121,8 +121,11 @@ std::unique_ptr<ConvKernel> make_emulated_amx_int8(const ConvProblem& problem, s
 }
 
 bool accepts_int8(const ConvProblem& p, std::string& why) {
+  const ConvShape& s = p.shape;
   if (p.x == Element::f32)
     why = "activations are f32";
+  else if (std::min({s.n, s.h, s.w, s.c_in, s.oh, s.ow, s.c_out, s.kh, s.kw}) < 1)
+    why = "a size is zero";
   else if (!p.weights || !p.multiplier)
     why = "weights or multipliers are missing";
   else if (!fits_byte(p.x, p.x_zero_point))

@@ -32,14 +32,6 @@ template <class V>
   }
 }
 
-// A vector of V::width channels; beyond the block's last channel nothing is read.
-template <class V>
-typename V::Bytes load_pixel(const DepthwiseInt8Tile& t, const uint8_t* pixel) {
-  const uint8_t* p = pixel + t.first_channel;
-  typename V::Bytes v = t.channels == V::width ? V::load(p) : V::load_first(p, t.channels);
-  return t.x_flip ? V::flip(v, t.x_flip) : v;
-}
-
 // The general epilogue of C pixels.
 template <class V>
 [[gnu::noinline]] void finish_pixels(const DepthwiseInt8Tile& t, const int32_t* sums, int count,
@@ -53,7 +45,7 @@ template <class V>
 }
 
 // Inlined, so that sums stay in registers.
-template <class V, int C>
+template <class V, int C, bool full>
 [[gnu::always_inline]] inline void store_pixels(const DepthwiseInt8Tile& t,
                                                 typename V::Int (&acc)[C][4], int64_t row,
                                                 int64_t col) {
@@ -76,7 +68,7 @@ template <class V, int C>
   }
 #pragma GCC unroll 16
   for (int j = 0; j < C; ++j, y += t.y_step) {
-    if (t.channels == V::width)
+    if (full)
       V::store(y, v[j]);
     else
       V::store_first(y, v[j], t.channels);
@@ -90,23 +82,25 @@ template <class V>
   for (int q = 0; q < 4; ++q) acc[0][q] = V::load_sums(t.bias + q * V::width / 4);
   const uint8_t* const* pixels = t.pixels + row * t.stride_h * t.pixels_step + col * t.stride_w;
   const auto* w = static_cast<const typename V::Weight*>(t.weights);
+  const typename V::Some some(t.channels, t.x_flip);
   for (int64_t ky = 0; ky < t.kh; ky += 4)
     for (int64_t kx = 0; kx < t.kw; ++kx, w += 4 * V::width) {
       typename V::Bytes rows[4];
       for (int i = 0; i < 4; ++i)
-        rows[i] = ky + i < t.kh
-                      ? load_pixel<V>(
-                            t, pixels[(ky + i) * t.dilation_h * t.pixels_step + kx * t.dilation_w])
-                      : V::zero();
+        rows[i] =
+            ky + i < t.kh
+                ? some.load(t.first_channel +
+                            pixels[(ky + i) * t.dilation_h * t.pixels_step + kx * t.dilation_w])
+                : V::zero();
       typename V::Acts v[4];
       V::interleave(rows, v);
       for (int q = 0; q < 4; ++q) V::dot(acc[0][q], v[q], w + q * V::width);
     }
-  store_pixels<V, 1>(t, acc, row, col);
+  store_pixels<V, 1, false>(t, acc, row, col);
 }
 
 // A window known to the compiler, C neighbouring output pixels: each input column is interleaved
-// once for all of them.
+// once for all of them. `full`: unsigned, and every channel of the block exists.
 template <class V, int K, int S, int C, bool full>
 [[gnu::noinline]] void window_pixels(const DepthwiseInt8Tile& t, int64_t row, int64_t col) {
   typename V::Int acc[C][4];
@@ -118,6 +112,7 @@ template <class V, int K, int S, int C, bool full>
   }
   const uint8_t* const* pixels = t.pixels + row * S * t.pixels_step + col * S;
   const auto* weights = static_cast<const typename V::Weight*>(t.weights);
+  const typename V::Some some(t.channels, t.x_flip);
 #pragma GCC unroll 2
   for (int ky = 0; ky < K; ky += 4)
 #pragma GCC unroll 16
@@ -130,10 +125,7 @@ template <class V, int K, int S, int C, bool full>
           continue;
         }
         const uint8_t* p = pixels[(ky + i) * t.pixels_step + c];
-        if constexpr (full)  // and unsigned
-          rows[i] = V::load(p + t.first_channel);
-        else
-          rows[i] = load_pixel<V>(t, p);
+        rows[i] = full ? V::load(p + t.first_channel) : some.load(p + t.first_channel);
       }
       typename V::Acts v[4];
       V::interleave(rows, v);
@@ -146,24 +138,33 @@ template <class V, int K, int S, int C, bool full>
         for (int q = 0; q < 4; ++q) V::dot(acc[j][q], v[q], w + q * V::width);
       }
     }
-  store_pixels<V, C>(t, acc, row, col);
+  store_pixels<V, C, full>(t, acc, row, col);
+}
+
+template <class V, int K, int S, bool full>
+void window_rows(const DepthwiseInt8Tile& t) {
+  constexpr int C = V::columns;
+  // Nearly equal numbers of columns, so C or C - 1 unless the row is short.
+  const int64_t count = (t.cols + C - 1) / C, few = t.cols / count, more = t.cols % count;
+  for (int64_t row = 0; row < t.rows; ++row)
+    for (int64_t i = 0, col = 0; i < count; ++i) {
+      const int64_t cols = few + (i < more);
+      if (cols == C)
+        window_pixels<V, K, S, C, full>(t, row, col);
+      else if (cols == C - 1)
+        window_pixels<V, K, S, C - 1, full>(t, row, col);
+      else
+        for (int64_t c = 0; c < cols; ++c) any_pixel<V>(t, row, col + c);
+      col += cols;
+    }
 }
 
 template <class V, int K, int S>
 void window_tile(const DepthwiseInt8Tile& t) {
-  constexpr int C = V::columns;
-  const bool full = t.channels == V::width && t.x_flip == 0;
-  const auto block = full ? window_pixels<V, K, S, C, true> : window_pixels<V, K, S, C, false>;
-  for (int64_t row = 0; row < t.rows; ++row) {
-    int64_t col = 0;
-    for (; col + C <= t.cols; col += C) block(t, row, col);
-    if (col == t.cols) continue;
-    // The last columns again with some before them; not where y may overwrite the residual.
-    if (t.cols >= C && !t.residual)
-      block(t, row, t.cols - C);
-    else
-      for (; col < t.cols; ++col) any_pixel<V>(t, row, col);
-  }
+  if (t.channels == V::width && t.x_flip == 0)
+    window_rows<V, K, S, true>(t);
+  else
+    window_rows<V, K, S, false>(t);
 }
 
 template <class V>

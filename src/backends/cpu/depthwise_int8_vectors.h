@@ -42,25 +42,38 @@ struct Channels32 {
   static Bytes zero() { return _mm256_setzero_si256(); }
   static Bytes load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static void store(uint8_t* p, Bytes v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  // Loads the first `n` channels and flips them.
+  struct Some {
+    __m256i by;
+#ifdef __AVX512BW__
+    __mmask32 mask;
+    Some(int n, uint8_t flip) : by(_mm256_set1_epi8(static_cast<char>(flip))), mask(first(n)) {}
+    Bytes load(const uint8_t* p) const {
+      return _mm256_xor_si256(_mm256_maskz_loadu_epi8(mask, p), by);
+    }
+#else
+    int count;
+    Some(int n, uint8_t flip) : by(_mm256_set1_epi8(static_cast<char>(flip))), count(n) {}
+    Bytes load(const uint8_t* p) const {
+      alignas(32) uint8_t bytes[32] = {};
+      if (count < 32) {
+        __builtin_memcpy(bytes, p, static_cast<unsigned>(count));
+        p = bytes;
+      }
+      return _mm256_xor_si256(Channels32::load(p), by);
+    }
+#endif
+  };
 #ifdef __AVX512BW__
   static __mmask32 first(int n) { return static_cast<__mmask32>((1ULL << n) - 1); }
-  static Bytes load_first(const uint8_t* p, int n) { return _mm256_maskz_loadu_epi8(first(n), p); }
   static void store_first(uint8_t* p, Bytes v, int n) { _mm256_mask_storeu_epi8(p, first(n), v); }
 #else
-  static Bytes load_first(const uint8_t* p, int n) {
-    alignas(32) uint8_t bytes[32] = {};
-    __builtin_memcpy(bytes, p, static_cast<unsigned>(n));
-    return load(bytes);
-  }
   static void store_first(uint8_t* p, Bytes v, int n) {
     alignas(32) uint8_t bytes[32];
     store(bytes, v);
     __builtin_memcpy(p, bytes, static_cast<unsigned>(n));
   }
 #endif
-  static Bytes flip(Bytes v, uint8_t by) {
-    return _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(by)));
-  }
   static Int load_sums(const int32_t* p) { return load(p); }
   static void store_sums(int32_t* p, Int v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
@@ -130,11 +143,15 @@ struct Channels64 {
   static Bytes load(const void* p) { return _mm512_loadu_si512(p); }
   static void store(uint8_t* p, Bytes v) { _mm512_storeu_si512(p, v); }
   static __mmask64 first(int n) { return n >= 64 ? ~0ULL : (1ULL << n) - 1; }
-  static Bytes load_first(const uint8_t* p, int n) { return _mm512_maskz_loadu_epi8(first(n), p); }
+  struct Some {
+    __m512i by;
+    __mmask64 mask;
+    Some(int n, uint8_t flip) : by(_mm512_set1_epi8(static_cast<char>(flip))), mask(first(n)) {}
+    Bytes load(const uint8_t* p) const {
+      return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, p), by);
+    }
+  };
   static void store_first(uint8_t* p, Bytes v, int n) { _mm512_mask_storeu_epi8(p, first(n), v); }
-  static Bytes flip(Bytes v, uint8_t by) {
-    return _mm512_xor_si512(v, _mm512_set1_epi8(static_cast<char>(by)));
-  }
   static Int load_sums(const int32_t* p) { return load(p); }
   static void store_sums(int32_t* p, Int v) { _mm512_storeu_si512(p, v); }
 
