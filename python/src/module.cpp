@@ -37,4 +37,5 @@ NB_MODULE(_core, m) {
   m.def("available_cpus", &available_cpus);
   bind_graph(m);
   bind_program(m);
+  bind_quantize(m);
 }

@@ -1,0 +1,104 @@
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "api/octavo.h"
+#include "bindings.h"
+#include "support/error.h"
+
+namespace octavo::python {
+namespace {
+
+// One sample of an iterable: an array, a tuple or list of arrays, or {name: array}.
+std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signature, size_t index) {
+  const std::string where = fmt::format("sample {}", index);
+  std::vector<Tensor> inputs;
+  if (nb::isinstance<nb::dict>(item)) {
+    const auto dict = nb::cast<nb::dict>(item);
+    for (const std::string& name : signature.input_names) {
+      if (!dict.contains(name.c_str())) throw UserError(ErrorKind::value, where, fmt::format("has no array '{}'", name));
+      inputs.push_back(to_tensor(dict[name.c_str()], where.c_str()));
+    }
+  } else if (nb::isinstance<nb::tuple>(item) || nb::isinstance<nb::list>(item)) {
+    for (nb::handle array : item) inputs.push_back(to_tensor(array, where.c_str()));
+  } else {
+    inputs.push_back(to_tensor(item, where.c_str()));
+  }
+  return inputs;
+}
+
+// A path, or an iterable of samples (held in memory: calibrators see it twice).
+std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature, const std::string& preprocessing) {
+  const nb::object fspath = nb::module_::import_("os").attr("PathLike");
+  if (nb::isinstance<nb::str>(data) || nb::isinstance(data, fspath))
+    return open_dataset(nb::cast<std::string>(nb::str(data)), signature, preprocessing);
+  std::vector<std::vector<Tensor>> samples;
+  for (nb::handle item : nb::iter(data)) samples.push_back(to_sample(item, signature, samples.size()));
+  return memory_dataset(std::move(samples), signature);
+}
+
+// A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
+Progress to_progress(const nb::object& callback) {
+  if (callback.is_none())
+    return [](const char*, size_t, size_t) {
+      const nb::gil_scoped_acquire acquire;
+      if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    };
+  return [callback](const char* phase, size_t done, size_t total) {
+    const nb::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    callback(phase, done, total);
+  };
+}
+
+}  // namespace
+
+void bind_quantize(nb::module_& m) {
+  m.def("calibrator_names", [] {
+    std::vector<std::string> names;
+    for (const Calibrator& c : calibrators()) names.emplace_back(c.name);
+    return names;
+  });
+  m.def(
+      "quantize_graph",
+      [](const Graph& graph, const nb::object& data, const nb::object& evaluation, const std::string& preprocessing,
+         const std::string& target, const std::string& calibrator, const std::vector<std::string>& compare,
+         const std::string& weights, bool bias_correction, const std::string& rules, size_t samples, int threads,
+         const nb::object& progress) {
+        const auto signature = signature_of(graph);
+        const auto calibration = to_dataset(data, signature, preprocessing);
+        std::unique_ptr<Dataset> judge;
+        if (!evaluation.is_none()) judge = to_dataset(evaluation, signature, preprocessing);
+        QuantizeRequest request;
+        request.calibrator = calibrator;
+        request.compare = compare;
+        request.evaluation = judge.get();
+        request.options.target = target;
+        request.options.weights = weights;
+        request.options.correct_bias = bias_correction;
+        request.options.most_samples = samples;
+        request.options.threads = threads;
+        if (!rules.empty()) request.options.rules = load_rules(rules);
+        const Progress report = to_progress(progress);
+        std::optional<QuantizeResult> result;
+        {
+          const nb::gil_scoped_release release;
+          result = quantize(graph, *calibration, request, "octavo.quantize", report);
+        }
+        const std::string record = result->record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        return nb::make_tuple(nb::cast(std::move(result->graph)), record);
+      },
+      nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
+      nb::arg("target") = "octavo", nb::arg("calibrator") = "entropy", nb::arg("compare") = std::vector<std::string>{},
+      nb::arg("weights") = "mse", nb::arg("bias_correction") = true, nb::arg("rules") = "", nb::arg("samples") = 0,
+      nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+  m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
+  m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
+  m.def("inspect_json", [](const Graph& graph) { return inspect(graph).dump(); }, nb::arg("graph"));
+  m.def("plan_json", [](Program& program, int64_t symbol_value) { return inspect_plan(program, symbol_value).dump(); },
+        nb::arg("program"), nb::arg("symbol_value") = 1);
+  m.def("doctor_json", [] { return doctor().dump(); });
+}
+
+}  // namespace octavo::python
