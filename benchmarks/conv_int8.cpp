@@ -17,10 +17,9 @@
 
 #include "backends/cpu/conv.h"
 
+namespace octavo::cpu {
 namespace {
 
-using namespace octavo;
-using namespace octavo::cpu;
 using Clock = std::chrono::steady_clock;
 
 double seconds(Clock::time_point from) {
@@ -178,9 +177,7 @@ double typical(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   int threads = 0, rounds = 101;
   bool s8 = false, all = false;
   std::string net = "lite0";
@@ -265,4 +262,10 @@ int main(int argc, char** argv) {
     total.macs += sum.macs;
   }
   line("sum of layers", total);
+  return 0;
 }
+
+}  // namespace
+}  // namespace octavo::cpu
+
+int main(int argc, char** argv) { return octavo::cpu::run(argc, argv); }

@@ -88,7 +88,7 @@ class DepthwiseInt8 final : public ConvKernel {
               to[(ky * s_.kw + kx) * block.width + c] = value;
             } else if (wide) {
               const int64_t i = vector + ky % 2 * block.width / 2 + lane * 2 + ky % 4 / 2;
-              const int16_t value16 = value;
+              const auto value16 = static_cast<int16_t>(int{value});
               std::memcpy(to + i * 2, &value16, 2);
             } else {
               to[vector + lane * 4 + ky % 4] = value;
