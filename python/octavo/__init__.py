@@ -7,7 +7,7 @@
 """
 
 from octavo._core import Graph, Program, export_onnx, load_onnx
-from octavo.api import QuantizedGraph, compile, doctor, inspect, load, quantize
+from octavo.api import QuantizedGraph, compile, doctor, inspect, load, quantize, save
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "load",
     "load_onnx",
     "quantize",
+    "save",
 ]

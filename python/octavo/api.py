@@ -27,6 +27,11 @@ def load(path: Path) -> Graph:
     return _core.load_model(os.fspath(path))
 
 
+def save(graph: Graph, path: Path) -> None:
+    """Writes a graph as ``.onnx`` or ``.octavo``, by the name's ending; whole or not at all."""
+    _core.save_model(graph, os.fspath(path))
+
+
 def compile(model: Graph | Path, *, threads: int = 0, optimize: bool = True) -> Program:
     """Makes a program of a graph or a model file.
 

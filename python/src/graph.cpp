@@ -5,9 +5,11 @@
 
 #include "backends/reference/interpreter.h"
 #include "bindings.h"
+#include "codegen/compile.h"
 #include "export/onnx.h"
 #include "frontends/onnx/import.h"
 #include "graph/op_def.h"
+#include "graph/text.h"
 #include "passes/pipeline.h"
 
 namespace octavo::python {
@@ -34,6 +36,7 @@ void bind_graph(nb::module_& m) {
                      g.for_each([&](Node& node) { ops.emplace_back(node.op_name()); });
                      return ops;
                    })
+      .def("__str__", [](const Graph& g) { return print_graph(g); })
       .def("clone", &Graph::clone)
       .def("canonicalize", [](Graph& g) { canonicalize(g); });
 
@@ -61,6 +64,12 @@ void bind_graph(nb::module_& m) {
         return nb::tuple(result);
       },
       nb::arg("graph"), nb::arg("inputs"), "Runs a graph with the ops' plain definitions: slow, the judge of the rest.");
+  m.def(
+      "parse_graph", [](const std::string& text) { return parse_graph(text); }, nb::arg("text"));
+  m.def(
+      "lowered",
+      [](const Graph& graph, const std::vector<Dims>& input_dims) { return lowered(graph, input_dims); },
+      nb::arg("graph"), nb::arg("input_dims"), "The lowered form of a graph for these input shapes.");
   m.def("op_names", [] {
     std::vector<std::string> names;
     for (const OpDef& op : all_ops()) names.emplace_back(op.name);

@@ -7,6 +7,7 @@
 
 #include "evaluate/record.h"
 #include "frontends/onnx/import.h"
+#include "graph/octavo_file.h"
 #include "graph/op_def.h"
 #include "support/cpu.h"
 #include "support/env.h"
@@ -18,11 +19,12 @@ namespace octavo {
 
 using nlohmann::json;
 
-Graph load_model(const std::string& path) { return load_onnx(path); }
+Graph load_model(const std::string& path) { return is_octavo_file(path) ? load_octavo(path) : load_onnx(path); }
 
 void save_model(const Graph& graph, const std::string& path) {
   if (path.ends_with(".onnx")) return export_onnx(graph, path);
-  throw UserError(ErrorKind::value, path, "the ending names no known format", "use .onnx");
+  if (path.ends_with(".octavo")) return save_octavo(graph, path);
+  throw UserError(ErrorKind::value, path, "the ending names no known format", "use .onnx or .octavo");
 }
 
 Program::Signature signature_of(const Graph& graph) {

@@ -11,6 +11,7 @@
 #include "evaluate/record.h"
 #include "export/onnx.h"
 #include "graph/graph.h"
+#include "graph/text.h"
 #include "passes/pipeline.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/ptq.h"

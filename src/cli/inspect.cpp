@@ -32,16 +32,21 @@ void print_model(const nlohmann::json& info) {
 void add_inspect(CLI::App& app, Context& context) {
   struct Options {
     std::string model;
-    bool text = false, plan = false, full = false;
+    bool text = false, plan = false;
     int64_t batch = 1;
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("inspect", "What a model consists of, and how it is compiled");
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
+  sub->add_flag("--text", o->text, "the graph as text");
   sub->add_flag("--plan", o->plan, "the compiled steps: kernel, instruction set, memory, who declined and why");
   sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")->capture_default_str();
   sub->callback([o, &context] {
     const Graph graph = load_model(o->model);
+    if (o->text) {
+      std::fputs(print_graph(graph).c_str(), stdout);
+      return;
+    }
     if (o->plan) {
       Program program = compile(graph.clone());
       const nlohmann::json plan = inspect_plan(program, o->batch);

@@ -1,10 +1,15 @@
 #include "passes/pipeline.h"
 
+#include <atomic>
 #include <chrono>
 
 #include "graph/op_def.h"
+#include "graph/text.h"
+#include "graph/verify.h"
 #include "passes/passes.h"
 #include "support/env.h"
+#include "support/error.h"
+#include "support/file.h"
 #include "support/log.h"
 
 namespace octavo {
@@ -30,12 +35,31 @@ constexpr Pass lowering[] = {
     {"sink_transposes", sink_transposes},
 };
 
-void run(Graph& graph, std::span<const Pass> passes, std::vector<PassTime>* times) {
+// The graph as text in the folder that OCTAVO_DUMP names: <graph>.<number>.<pass>.txt.
+void dump(const Graph& graph, const char* pass) {
+  static const std::string folder = env_string("OCTAVO_DUMP", "");
+  if (folder.empty()) return;
+  static std::atomic<int> number{0};
+  std::string name = graph.name;
+  for (char& c : name)
+    if (c == '/' || c == '\0') c = '_';
+  const std::string path = fmt::format("{}/{}.{:04}.{}.txt", folder, name, ++number, pass);
+  try {
+    write_file_atomically(path, [&](std::ostream& out) { out << print_graph(graph); });
+  } catch (const UserError& error) {
+    log(LogLevel::warning, error.what());
+  }
+}
+
+void run(Graph& graph, std::span<const Pass> passes, Stage stage, std::vector<PassTime>* times) {
+  dump(graph, "before");
   for (const Pass& pass : passes) {
     const auto start = std::chrono::steady_clock::now();
     pass.run(graph);
     graph.remove_dead();
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+    verify(graph, stage, pass.name);
+    dump(graph, pass.name);
     if (times) times->push_back({pass.name, took.count()});
     log(LogLevel::debug, fmt::format("pass {}: {} nodes, {:.3f} ms", pass.name, graph.node_count(), took.count()));
   }
@@ -53,12 +77,13 @@ std::span<const Pass> canonical_passes() { return canonical; }
 std::span<const Pass> lowering_passes() { return lowering; }
 
 void canonicalize(Graph& graph, std::vector<PassTime>* times) {
-  run(graph, canonical, times);
+  run(graph, canonical, Stage::captured, times);
   graph.stage = canonical_stage(graph);
+  verify(graph);
 }
 
 void lower(Graph& graph, std::vector<PassTime>* times) {
-  run(graph, lowering, times);
+  run(graph, lowering, Stage::lowered, times);
   graph.stage = Stage::lowered;
 }
 
