@@ -246,7 +246,7 @@ INT8_PEERS: dict[str, tuple[str, Maker]] = {
 
 
 def cached(model: Path, calibration: Path, cache: Path, name: str) -> Path:
-    """The file that the peer called `name` made from these inputs, made now unless it was before."""
+    """The file that the peer called `name` makes from these inputs, or made before."""
     suffix, maker = INT8_PEERS[name]
     key = hashlib.sha256(name.encode())
     for package in ("onnxruntime", "openvino", "nncf"):

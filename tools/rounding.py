@@ -119,7 +119,8 @@ def bound(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
     constants = {t.name: torch.tensor(numpy_helper.to_array(t)).double() for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            array = numpy_helper.to_array(node.attribute[0].t)
+            value = onnx.helper.get_attribute_value(node.attribute[0])
+            array = numpy_helper.to_array(value) if node.attribute[0].name == "value" else value
             constants[node.output[0]] = torch.tensor(array).double()
     values: dict[str, Pair] = {}
     start = torch.from_numpy(inputs).double()
