@@ -140,7 +140,8 @@ struct Instance {
   }
 };
 
-Instance make(const Layer& layer, bool s8, int threads) {
+// Adds the time that making the kernel takes to `creation`.
+Instance make(const Layer& layer, bool s8, int threads, double& creation) {
   const ConvShape& s = layer.shape;
   std::mt19937 random(7);
   Instance instance;
@@ -162,7 +163,9 @@ Instance make(const Layer& layer, bool s8, int threads) {
     p.residual = p.x;
     p.residual_multiplier = 0.7f;
   }
+  const auto start = Clock::now();
   instance.kernel = make_conv(p);
+  creation += seconds(start);
   instance.layer = layer;
   instance.scratch.resize(instance.kernel->scratch_bytes(threads) + 64);
   instance.macs = static_cast<double>(weights) * static_cast<double>(s.n * s.oh * s.ow);
@@ -200,8 +203,9 @@ int run(int argc, char** argv) {
   }
   ThreadPool pool(threads);
   std::vector<Instance> instances;
+  double creation = 0;
   for (const Layer& layer : net == "resnet50" ? resnet50() : lite0())
-    instances.push_back(make(layer, s8, pool.size()));
+    instances.push_back(make(layer, s8, pool.size(), creation));
 
   size_t largest = 0;
   for (const Instance& instance : instances) {
@@ -234,6 +238,7 @@ int run(int argc, char** argv) {
   fmt::print("{} threads, dot-product peak {:.0f} GOPS, whole network {:.3f} ms (best {:.3f})\n",
              pool.size(), 2e-9 * peak, 1e3 * typical(totals),
              1e3 * *std::min_element(totals.begin(), totals.end()));
+  fmt::print("kernels made in {:.1f} ms\n", 1e3 * creation);
   struct Sum {
     double time = 0, macs = 0;
     int count = 0;

@@ -101,8 +101,11 @@ bool stays_int32(const ConvProblem& p) {
   const double residual =
       p.residual ? 255.0 * std::abs(static_cast<double>(p.residual_multiplier)) : 0;
   for (int64_t c = 0; c < s.c_out; ++c) {
-    double sum = p.bias_i32 ? std::abs(static_cast<double>(p.bias_i32[c])) : 0;
-    for (int64_t i = 0; i < count; ++i) sum += 255.0 * std::abs(w[c * count + i]);
+    uint32_t weights = 0;
+    for (int64_t i = 0; i < count; ++i)
+      weights += static_cast<uint32_t>(std::abs(w[c * count + i]));
+    const double bias = p.bias_i32 ? std::abs(static_cast<double>(p.bias_i32[c])) : 0;
+    const double sum = bias + 255.0 * weights;
     // Sums that wrap are at most 2^31; each float32 rounding adds less than 2^-23 of the value.
     if (!(std::min(sum, 0x1p31) * std::abs(static_cast<double>(p.multiplier[c])) + residual <
           0x1p31 - 4096))

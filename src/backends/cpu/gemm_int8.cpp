@@ -94,11 +94,11 @@ class GemmInt8 final : public ConvKernel {
 
   void pack(const ConvProblem& p) {
     const int64_t group_out = s_.c_out / s_.groups, blocks = ceil_div(group_out, 16);
-    const int64_t count = ceil_div(blocks, max_blocks);
+    const int64_t panels = ceil_div(blocks, max_blocks);
     int64_t weights = 0, bias = 0;
     for (int64_t g = 0; g < s_.groups; ++g)
-      for (int64_t i = 0, block = 0; i < count; ++i) {  // of nearly equal width
-        const int64_t width = blocks / count + (i < blocks % count);
+      for (int64_t i = 0, block = 0; i < panels; ++i) {  // of nearly equal width
+        const int64_t width = blocks / panels + (i < blocks % panels);
         panels_.push_back({g * group_out + block * 16, g, weights, bias, static_cast<int>(width),
                            static_cast<int>(std::min(width * 16, group_out - block * 16))});
         weights += segments_ * k4_ * width * 64;
@@ -108,21 +108,33 @@ class GemmInt8 final : public ConvKernel {
     weights_ = AlignedArray<int8_t>(weights);
     bias_ = AlignedArray<int32_t>(bias);
     multiplier_ = AlignedArray<float>(bias);
-    const int64_t group_in = s_.c_in / s_.groups;
-    const auto* w = static_cast<const int8_t*>(p.weights);
+    std::vector<int8_t> rows(static_cast<size_t>(16 * segments_ * k4_ * 4));
     for (const Panel& panel : panels_)
-      for (int64_t c = 0; c < panel.channels; ++c) {
-        const int64_t channel = panel.channel + c;
-        bias_[panel.bias + c] = packed_bias(p, channel);
-        multiplier_[panel.bias + c] = p.multiplier[channel];
-        for (int64_t ci = 0; ci < group_in; ++ci)
-          for (int64_t tap = 0; tap < s_.kh * s_.kw; ++tap) {
-            const int64_t segment = row_segments_ ? tap / s_.kw : tap;
-            const int64_t k = row_segments_ ? tap % s_.kw * group_in + ci : ci;
-            weights_[panel.weights + (segment * k4_ + k / 4) * panel.blocks * 64 + c * 4 + k % 4] =
-                w[(channel * group_in + ci) * s_.kh * s_.kw + tap];
-          }
+      for (int block = 0; block < panel.blocks; ++block) {
+        const int64_t count = std::min(16, panel.channels - block * 16);
+        for (int64_t c = 0; c < count; ++c) {
+          const int64_t channel = panel.channel + block * 16 + c, at = panel.bias + block * 16 + c;
+          bias_[at] = packed_bias(p, channel);
+          multiplier_[at] = p.multiplier[channel];
+          pack_row(p, channel, rows.data() + c * segments_ * k4_ * 4);
+        }
+        // A block's 64 bytes at a time.
+        int8_t* to = weights_.data() + panel.weights + block * 64;
+        for (int64_t k = 0; k < segments_ * k4_; ++k, to += panel.blocks * 64)
+          for (int64_t c = 0; c < count; ++c)
+            std::memcpy(to + 4 * c, rows.data() + (c * segments_ * k4_ + k) * 4, 4);
       }
+  }
+
+  // One channel's weights in the order in which the kernel meets them.
+  void pack_row(const ConvProblem& p, int64_t channel, int8_t* row) const {
+    const int64_t group_in = s_.c_in / s_.groups, taps = s_.kh * s_.kw;
+    const auto* w = static_cast<const int8_t*>(p.weights) + channel * group_in * taps;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      int8_t* to = row_segments_ ? row + tap / s_.kw * k4_ * 4 + tap % s_.kw * group_in
+                                 : row + tap * k4_ * 4;
+      for (int64_t ci = 0; ci < group_in; ++ci) to[ci] = w[ci * taps + tap];
+    }
   }
 
   Tiling tiling(int threads) const {
