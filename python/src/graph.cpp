@@ -1,4 +1,5 @@
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -43,12 +44,14 @@ void bind_graph(nb::module_& m) {
   m.def("load_onnx", &load_onnx, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
       "export_onnx",
-      [](const Graph& graph, const std::string& path, int64_t opset) {
-        OnnxExportOptions options;
-        options.opset = opset;
+      [](const Graph& graph, const std::string& path, int64_t opset, int64_t ir_version, std::optional<bool> external) {
+        OnnxExportOptions options{.opset = opset, .ir_version = ir_version};
+        if (external) options.external_data = *external ? ExternalData::always : ExternalData::never;
         export_onnx(graph, path, options);
       },
-      nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 17, nb::call_guard<nb::gil_scoped_release>());
+      nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 17, nb::arg("ir_version") = 0,
+      nb::arg("external_data") = nb::none(), nb::call_guard<nb::gil_scoped_release>(),
+      "Writes an ONNX file; external_data: whether weights go to <path>.data (None: only if they exceed 1.8 GB).");
   m.def(
       "interpret",
       [](const Graph& graph, const nb::sequence& inputs) {

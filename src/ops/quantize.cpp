@@ -146,6 +146,13 @@ Attributes import_attributes(OnnxNodeReader& reader) {
   return {{"axis", reader.integer("axis", 1)}, {"group_size", reader.integer("block_size", 0)}};
 }
 
+// Input 2. ONNX takes [] and [1] for one number; here it has the scale's shape.
+Value* import_zero_point(OnnxNodeReader& reader) {
+  const Tensor *scale = reader.constant(1), *zero = reader.constant(2);
+  if (!scale || !zero || scale->size() != 1 || zero->size() != 1 || scale->dims() == zero->dims()) return reader.input(2);
+  return reader.constant_value(zero->reshaped(scale->dims()));
+}
+
 std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
   Attributes a = import_attributes(reader);
@@ -154,12 +161,12 @@ std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
   if (onnx_dtype == 4) a["output"] = std::string("u16");
   if (onnx_dtype == 5) a["output"] = std::string("i16");
   if (onnx_dtype != 0 && (onnx_dtype < 2 || onnx_dtype > 5)) reader.unsupported("output_dtype must be an 8- or 16-bit integer");
-  return {reader.apply("quantize", {reader.input(0), reader.input(1), reader.input(2)}, std::move(a))};
+  return {reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)}, std::move(a))};
 }
 
 std::vector<Value*> import_dequantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
-  return {reader.apply("dequantize", {reader.input(0), reader.input(1), reader.input(2)}, import_attributes(reader))};
+  return {reader.apply("dequantize", {reader.input(0), reader.input(1), import_zero_point(reader)}, import_attributes(reader))};
 }
 
 void write_qdq(const Node& node, OnnxNodeWriter& writer) {

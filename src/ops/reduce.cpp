@@ -113,9 +113,18 @@ std::vector<Value*> import_global(OnnxNodeReader& reader) {
   return {reader.apply(op, {reader.input(0)}, {{"axes", axes}, {"keepdims", int64_t{1}}})};
 }
 
-template <const char* onnx_name, int64_t axes_become_input>
+// Over all axes after the first two: what INT8 runtimes know as global pooling.
+bool is_global(const Node& node, const Ints& axes) {
+  const TensorType& x = node.input(0)->type();
+  if (x.shape.rank() < 3 || node.integer("keepdims") == 0 || !is_float(x.dtype)) return false;
+  return axes.front() == 2 && static_cast<int64_t>(axes.size()) == x.shape.rank() - 2;
+}
+
+template <const char* onnx_name, const char* global_name, int64_t axes_become_input>
 void write(const Node& node, OnnxNodeWriter& writer) {
   const Ints axes = axes_of(node);
+  if (!std::string_view(global_name).empty() && is_global(node, axes))
+    return writer.node(global_name, {writer.value_name(node.input(0))}, {writer.value_name(node.output())});
   Attributes onnx{{"keepdims", node.integer("keepdims")}};
   std::vector<std::string> inputs{writer.value_name(node.input(0))};
   if (writer.opset() >= axes_become_input)
@@ -129,10 +138,10 @@ void write(const Node& node, OnnxNodeWriter& writer) {
 
 #define REDUCE(op, onnx_name, global_name, kernel, axes_become_input, formula)                         \
   namespace {                                                                                          \
-  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;                                            \
+  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name, op##_global[] = global_name;               \
   constexpr OnnxImportRule op##_import[] = {{.op_type = onnx_name, .import = import<op##_name>},        \
                                             {.op_type = global_name, .import = import_global<op##_name>}}; \
-  constexpr OnnxExportRule op##_export{write<op##_onnx, axes_become_input>};                            \
+  constexpr OnnxExportRule op##_export{write<op##_onnx, op##_global, axes_become_input>};               \
   }                                                                                                    \
   const OpImpl op_##op{.doc = formula,                                                                  \
                        .attributes = {{"axes", AttributeKind::integers, false, Ints{}},                 \

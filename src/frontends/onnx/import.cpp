@@ -2,6 +2,7 @@
 
 #include <google/protobuf/io/coded_stream.h>
 
+#include <cmath>
 #include <filesystem>
 #include <limits>
 
@@ -133,10 +134,20 @@ class Importer {
     }
   }
 
+  static void check_quantization(const Reader& reader, const Node& node) {
+    const Value *scale = node.input(1), *zero = node.input(2);
+    if (!scale->is_constant() || (zero && !zero->is_constant()))
+      reader.unsupported("a scale or zero point that is not constant");
+    for (const double s : scale->constant().to_doubles())
+      if (!(s > 0 && std::isfinite(s)))
+        reader.invalid(fmt::format("the scale {} is not positive and finite", s));
+  }
+
   // A size that is not known stays out of the graph.
   static void check_values(const Reader& reader, const Node* first) {
     for (const Node* node = first; node; node = node->next()) {
       for (const Value* output : node->outputs()) check_size(output->type(), reader.where());
+      if (node->op().kind == OpKind::quantization) check_quantization(reader, *node);
       for (const Value* input : node->inputs())
         if (input && input->is_constant() && has_tags(input->constant()))
           reader.unsupported("computes with the size of a dynamic dimension");
@@ -189,11 +200,15 @@ class Importer {
     }
   }
 
+  // One op of the captured stage (BatchNorm, say) makes a captured graph, quantized or not.
   void set_stage() {
     graph_.stage = Stage::canonical;
     for (Node* node = graph_.first(); node; node = node->next()) {
-      const Stage stage = node->op().stage;
-      if (stage == Stage::quantized || graph_.stage == Stage::canonical) graph_.stage = stage;
+      if (node->op().stage == Stage::captured) {
+        graph_.stage = Stage::captured;
+        return;
+      }
+      graph_.stage = std::max(graph_.stage, node->op().stage);
     }
   }
 

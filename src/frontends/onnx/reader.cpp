@@ -84,7 +84,7 @@ int64_t Reader::integer(std::string_view attribute, int64_t fallback) const {
 
 double Reader::real(std::string_view attribute, double fallback) const {
   const auto* found = find(attribute, AttributeProto::FLOAT);
-  return found ? found->f() : fallback;
+  return found ? found->f() : static_cast<float>(fallback);  // ONNX's defaults are float32 too
 }
 
 std::string Reader::text(std::string_view attribute, std::string fallback) const {

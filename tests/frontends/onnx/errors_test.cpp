@@ -9,6 +9,7 @@
 
 #include "frontends/onnx/import.h"
 #include "frontends/onnx/models.h"
+#include "graph/verify.h"
 
 namespace octavo {
 namespace {
@@ -273,10 +274,11 @@ TEST(OnnxErrors, ExternalData) {
   EXPECT_THAT(external_error("", "w.bin"), HasSubstr("not loaded from a file"));
 }
 
-// Either a graph or a UserError; anything else ends the test.
+// Either a sound graph or a UserError; anything else ends the test.
 void try_load(const std::string& bytes) {
   try {
-    load(bytes);
+    const Graph g = load(bytes);
+    EXPECT_THAT(violations(g, g.stage), ::testing::IsEmpty());
   } catch (const UserError& e) {
     EXPECT_FALSE(e.message().empty());
   }
@@ -340,6 +342,27 @@ TEST(OnnxErrors, TruncatedAnywhere) {
   add_node(model, "Clip", {"sum", "scale"}, {"out"});
   graph->mutable_output(0)->mutable_type()->mutable_tensor_type()->clear_shape();
   return model;
+}
+
+TEST(OnnxErrors, Scales) {
+  const auto error = [](auto spoil) {
+    auto model = many_ops();
+    spoil(*model.mutable_graph());
+    return error_of(model);
+  };
+  const auto scale = [](auto& graph) -> auto& {
+    for (auto& tensor : *graph.mutable_initializer())
+      if (tensor.name() == "scale") return tensor;
+    throw std::logic_error("no scale");
+  };
+  for (const float bad : {0.0f, -1.0f, INFINITY, NAN})
+    EXPECT_THAT(error([&](auto& g) { scale(g).set_raw_data(&bad, sizeof bad); }),
+                HasSubstr("QuantizeLinear 'q' (domain ai.onnx, opset 17): the scale"));
+  EXPECT_THAT(error([&](auto& g) {
+                g.mutable_initializer()->RemoveLast(),
+                    *g.add_input() = value_info("zp", {}, TensorProto::INT8);
+              }),
+              HasSubstr("a scale or zero point that is not constant"));
 }
 
 // Random bytes at random places, of the seed's choice.
