@@ -41,8 +41,8 @@ struct ConvProblem {
   // f32 only
   const float* bias = nullptr;  // [c_out] or none
   // int8 only
-  const int32_t* bias_i32 = nullptr;    // [c_out] or none
-  const float* multiplier = nullptr;    // [c_out]
+  const int32_t* bias_i32 = nullptr;  // [c_out] or none
+  const float* multiplier = nullptr;  // [c_out]
   int32_t x_zero_point = 0, y_zero_point = 0, residual_zero_point = 0;
   float residual_multiplier = 1;
 };
@@ -51,7 +51,8 @@ struct ConvArgs {
   const void* x = nullptr;
   const void* residual = nullptr;
   void* y = nullptr;
-  void* scratch = nullptr;  // scratch_bytes() bytes, 64-byte aligned; contents do not survive a call
+  void* scratch =
+      nullptr;  // scratch_bytes() bytes, 64-byte aligned; contents do not survive a call
 };
 
 class ConvKernel {

@@ -15,7 +15,8 @@ struct Transpose2d {
 KernelList<Transpose2d> transpose_2d_kernels();
 
 // Elements of 1, 2, 4 or 8 bytes from one strided box to another: transposes of any rank, slices
-// with any step, the inside of a padded tensor. Steps in elements, any sign; x and y point at index 0.
+// with any step, the inside of a padded tensor. Steps in elements, any sign; x and y point at index
+// 0.
 struct CopyStrided {
   static constexpr int max_rank = 8;
   int rank = 0;

@@ -39,16 +39,37 @@ struct BinaryStrided {
 KernelList<BinaryStrided> binary_strided_kernels();
 
 // The ops of ops.def with the same names, and gelu (by erf). NaN stays NaN.
-// Largest errors, in units of the last place of the exact result: exp 2, sigmoid 4, silu 5, tanh 4,
-// erf 4, elu 5 (alpha = 1); gelu: 4 epsilon * |x|. The rest is one rounding, or the C library's.
+// Largest errors, in units of the last place of the exact result: exp, tanh, erf, softplus and elu
+// (alpha = 1) 2, sigmoid 3, silu 4; gelu: 4 epsilon * |x|. The rest is one rounding an operation,
+// or the C library's.
 enum class UnaryOp : uint8_t {
-  relu, clip, leaky_relu, elu, sigmoid, hard_sigmoid, hard_swish, silu, softplus, tanh, erf, gelu,
-  exp, log, sqrt, reciprocal, neg, abs, floor, ceil, round
+  relu,
+  clip,
+  leaky_relu,
+  elu,
+  sigmoid,
+  hard_sigmoid,
+  hard_swish,
+  silu,
+  softplus,
+  tanh,
+  erf,
+  gelu,
+  exp,
+  log,
+  sqrt,
+  reciprocal,
+  neg,
+  abs,
+  floor,
+  ceil,
+  round
 };
 
 struct Unary {
   UnaryOp op = UnaryOp::relu;
-  float alpha = 0, beta = 0;  // leaky_relu, elu: alpha; hard_sigmoid: both; clip: alpha low, beta high
+  float alpha = 0,
+        beta = 0;  // leaky_relu, elu: alpha; hard_sigmoid: both; clip: alpha low, beta high
   int64_t count = 0;
   const float* x = nullptr;
   float* y = nullptr;  // may be x

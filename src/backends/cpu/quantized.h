@@ -34,12 +34,14 @@ struct Lookup {
 };
 KernelList<Lookup> lookup_kernels();
 
-// The table of y = saturate(round_half_even((float)(x - x_zero_point) * multiplier) + y_zero_point).
+// The table of y = saturate(round_half_even((float)(x - x_zero_point) * multiplier) +
+// y_zero_point).
 void make_requantize_table(Element x, int32_t x_zero_point, float multiplier, Element y,
                            int32_t y_zero_point, uint8_t table[256]);
 
 // The `onnx` arithmetic over [rows, channels]:
-//   q = saturate(round_half_even(x / step) + zero_point), NaN counts as 0;  x = (float)(q - zero_point) * step
+//   q = saturate(round_half_even(x / step) + zero_point), NaN counts as 0;  x = (float)(q -
+//   zero_point) * step
 // One step and zero point for all (`per_channel` false; then rows may be 1), or one each channel.
 struct Quantize {
   int64_t rows = 1, channels = 0;

@@ -42,6 +42,7 @@ struct Vec {
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I mul_int(I a, I b) { return _mm256_mullo_epi32(a, b); }
+  static I xor_int(I a, I b) { return _mm256_xor_si256(a, b); }
   static I shift_left_23(I a) { return _mm256_slli_epi32(a, 23); }
   static I shift_right_1(I a) { return _mm256_srai_epi32(a, 1); }
   static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
@@ -52,18 +53,10 @@ struct Vec {
   static I load_u8(const uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }
-  static I load_s8(const int8_t* p) {
-    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
   static I load_u8_n(const uint8_t* p, int n) {
     alignas(8) uint8_t bytes[8] = {};
     for (int i = 0; i < n; ++i) bytes[i] = p[i];
     return load_u8(bytes);
-  }
-  static I load_s8_n(const int8_t* p, int n) {
-    alignas(8) int8_t bytes[8] = {};
-    for (int i = 0; i < n; ++i) bytes[i] = p[i];
-    return load_s8(bytes);
   }
   static __m128i to_bytes(I v) {
     const __m256i low =

@@ -1,6 +1,11 @@
 // 16 lanes in a 512-bit register; see vec_portable.h.
 #pragma once
+// g++ 12 warns of its own header, whose undefined operands are meant.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #include <cstdint>
 
@@ -38,6 +43,7 @@ struct Vec {
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
   static I mul_int(I a, I b) { return _mm512_mullo_epi32(a, b); }
+  static I xor_int(I a, I b) { return _mm512_xor_si512(a, b); }
   static I shift_left_23(I a) { return _mm512_slli_epi32(a, 23); }
   static I shift_right_1(I a) { return _mm512_srai_epi32(a, 1); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
@@ -48,14 +54,8 @@ struct Vec {
   static I load_u8(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static I load_s8(const int8_t* p) {
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
   static I load_u8_n(const uint8_t* p, int n) {
     return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(n), p));
-  }
-  static I load_s8_n(const int8_t* p, int n) {
-    return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p));
   }
   static void store_byte(void* p, I v) {
     _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));

@@ -55,6 +55,7 @@ struct Vec {
   static I add_int(I a, I b) { return a + b; }
   static I sub_int(I a, I b) { return a - b; }
   static I mul_int(I a, I b) { return a * b; }
+  static I xor_int(I a, I b) { return a ^ b; }
   static I shift_left_23(I a) { return a << 23; }
   static I shift_right_1(I a) { return a >> 1; }
   static F to_float(I v) { return __builtin_convertvector(v, F); }
@@ -68,13 +69,7 @@ struct Vec {
 
   // Bytes to and from int32; stores take values that fit.
   static I load_u8(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
-  static I load_s8(const int8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
   static I load_u8_n(const uint8_t* p, int n) {
-    I v{};
-    for (int i = 0; i < n; ++i) v[i] = p[i];
-    return v;
-  }
-  static I load_s8_n(const int8_t* p, int n) {
     I v{};
     for (int i = 0; i < n; ++i) v[i] = p[i];
     return v;

@@ -1,0 +1,146 @@
+// elementwise.h over a `Vec` of vec_*.h, which must come first.
+#pragma once
+#include "backends/cpu/elementwise.h"
+#include "backends/cpu/parallel.h"
+#include "backends/cpu/vec_math.h"
+
+namespace octavo::cpu {
+namespace {  // NOLINT(google-build-namespaces)
+
+constexpr int64_t elementwise_grain = 16384;  // elements: a few µs, inside the level 2 cache
+
+// f(load, store) for [begin, end), whole vectors and then the tail.
+template <class F>
+void for_vectors(int64_t begin, int64_t end, const F& f) {
+  int64_t i = begin;
+  for (; i + Vec::width <= end; i += Vec::width) f(i, Vec::width);
+  if (i < end) f(i, static_cast<int>(end - i));
+}
+
+inline VecF load_part(const float* p, int n) {
+  return n == Vec::width ? Vec::load(p) : Vec::load_n(p, n);
+}
+inline void store_part(float* p, VecF v, int n) {
+  if (n == Vec::width)
+    Vec::store(p, v);
+  else
+    Vec::store_n(p, v, n);
+}
+
+template <class Op>
+void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {
+  constexpr float infinity = __builtin_inff();
+  const bool clamped = args.clamp_lo > -infinity || args.clamp_hi < infinity;
+  const VecF lo = Vec::set(args.clamp_lo), hi = Vec::set(args.clamp_hi);
+  parallel_rows(pool, args.outer, args.inner, elementwise_grain,
+                [&](int64_t row, int64_t begin, int64_t end) {
+                  const float* a = args.a + row * args.a_outer;
+                  const float* b = args.b + row * args.b_outer;
+                  float* y = args.y + row * args.inner;
+                  const VecF a_scalar = Vec::set(*a), b_scalar = Vec::set(*b);
+                  for_vectors(begin, end, [&](int64_t i, int n) {
+                    const VecF v = op(args.a_inner ? load_part(a + i, n) : a_scalar,
+                                      args.b_inner ? load_part(b + i, n) : b_scalar);
+                    store_part(y + i, clamped ? Vec::min(Vec::max(v, lo), hi) : v, n);
+                  });
+                });
+}
+
+void binary(const Binary& args, ThreadPool& pool) {
+  if (args.outer * args.inner == 0) return;  // nothing to read a scalar from
+  switch (args.op) {
+    case BinaryOp::add:
+      return binary_op(args, pool, [](VecF a, VecF b) { return Vec::add(a, b); });
+    case BinaryOp::sub:
+      return binary_op(args, pool, [](VecF a, VecF b) { return Vec::sub(a, b); });
+    case BinaryOp::mul:
+      return binary_op(args, pool, [](VecF a, VecF b) { return Vec::mul(a, b); });
+    case BinaryOp::div:
+      return binary_op(args, pool, [](VecF a, VecF b) { return Vec::div(a, b); });
+    case BinaryOp::min:
+      return binary_op(args, pool, [](VecF a, VecF b) { return keep_nan(a, Vec::min(a, b)); });
+    case BinaryOp::max:
+      return binary_op(args, pool, [](VecF a, VecF b) { return keep_nan(a, Vec::max(a, b)); });
+  }
+}
+
+template <class F>
+void map_vectors(const Unary& args, ThreadPool& pool, const F& f) {
+  parallel_chunks(pool, args.count, elementwise_grain, [&](int64_t begin, int64_t end) {
+    for_vectors(begin, end,
+                [&](int64_t i, int n) { store_part(args.y + i, f(load_part(args.x + i, n)), n); });
+  });
+}
+
+// One at a time: the C library's function, or one that the compiler vectorises.
+template <class F>
+void map_scalars(const Unary& args, ThreadPool& pool, const F& f) {
+  parallel_chunks(pool, args.count, elementwise_grain / 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) args.y[i] = f(args.x[i]);
+  });
+}
+
+void unary(const Unary& args, ThreadPool& pool) {
+  const VecF zero = Vec::set(0), one = Vec::set(1), alpha = Vec::set(args.alpha),
+             beta = Vec::set(args.beta);
+  // max and min give their second operand where one is NaN: x stands second, so that NaN stays.
+  switch (args.op) {
+    case UnaryOp::relu:
+      return map_vectors(args, pool, [&](VecF x) { return Vec::max(zero, x); });
+    case UnaryOp::clip:
+      return map_vectors(args, pool, [&](VecF x) { return Vec::min(beta, Vec::max(alpha, x)); });
+    case UnaryOp::leaky_relu:
+      return map_vectors(args, pool, [&](VecF x) {
+        return Vec::select(Vec::less(x, zero), Vec::mul(alpha, x), x);
+      });
+    case UnaryOp::elu:
+      return map_vectors(args, pool, [&](VecF x) {
+        return Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(x)), x);
+      });
+    case UnaryOp::sigmoid:
+      return map_vectors(args, pool, sigmoid_f32);
+    case UnaryOp::hard_sigmoid:
+      return map_vectors(args, pool, [&](VecF x) {
+        return Vec::min(one, Vec::max(zero, Vec::add(Vec::mul(alpha, x), beta)));
+      });
+    case UnaryOp::hard_swish:
+      return map_vectors(args, pool, [&](VecF x) {
+        const VecF gate = Vec::add(Vec::div(x, Vec::set(6)), Vec::set(0.5f));
+        return Vec::mul(x, Vec::min(one, Vec::max(zero, gate)));
+      });
+    case UnaryOp::silu:
+      return map_vectors(args, pool, [](VecF x) { return Vec::mul(x, sigmoid_f32(x)); });
+    case UnaryOp::softplus:
+      return map_scalars(args, pool, [](float x) {
+        const float rest = __builtin_log1pf(__builtin_expf(-__builtin_fabsf(x)));
+        return x > 0 ? x + rest : rest;
+      });
+    case UnaryOp::tanh:
+      return map_vectors(args, pool, tanh_f32);
+    case UnaryOp::erf:
+      return map_vectors(args, pool, erf_f32);
+    case UnaryOp::gelu:
+      return map_vectors(args, pool, gelu_f32);
+    case UnaryOp::exp:
+      return map_vectors(args, pool, exp_f32);
+    case UnaryOp::log:
+      return map_scalars(args, pool, [](float x) { return __builtin_logf(x); });
+    case UnaryOp::sqrt:
+      return map_vectors(args, pool, [](VecF x) { return Vec::sqrt(x); });
+    case UnaryOp::reciprocal:
+      return map_vectors(args, pool, [&](VecF x) { return Vec::div(one, x); });
+    case UnaryOp::neg:
+      return map_vectors(args, pool, negate);
+    case UnaryOp::abs:
+      return map_vectors(args, pool, [](VecF x) { return Vec::abs(x); });
+    case UnaryOp::floor:
+      return map_scalars(args, pool, [](float x) { return __builtin_floorf(x); });
+    case UnaryOp::ceil:
+      return map_scalars(args, pool, [](float x) { return __builtin_ceilf(x); });
+    case UnaryOp::round:
+      return map_scalars(args, pool, [](float x) { return __builtin_nearbyintf(x); });
+  }
+}
+
+}  // namespace
+}  // namespace octavo::cpu

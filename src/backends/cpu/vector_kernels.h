@@ -1,0 +1,28 @@
+// The kernels that are written once over a vector type and compiled for three instruction sets.
+#pragma once
+#include "backends/cpu/elementwise.h"
+#include "backends/cpu/pool.h"
+#include "backends/cpu/quantized.h"
+#include "backends/cpu/reduce.h"
+
+namespace octavo::cpu {
+
+struct VectorKernels {
+  void (*max_pool)(const MaxPool&, ThreadPool&);
+  void (*average_pool)(const AveragePool&, ThreadPool&);
+  void (*binary)(const Binary&, ThreadPool&);
+  void (*unary)(const Unary&, ThreadPool&);
+  void (*quantized_add)(const QuantizedBinary&, ThreadPool&);
+  void (*quantized_mul)(const QuantizedBinary&, ThreadPool&);
+  void (*quantize)(const Quantize&, ThreadPool&);
+  void (*dequantize)(const Dequantize&, ThreadPool&);
+  void (*quantize_to_nhwc)(const QuantizeToNhwc&, ThreadPool&);
+  void (*reduce)(const Reduce&, ThreadPool&);
+  void (*softmax)(const Softmax&, ThreadPool&);
+};
+
+const VectorKernels& vector_kernels_portable();
+const VectorKernels& vector_kernels_avx2();
+const VectorKernels& vector_kernels_avx512();
+
+}  // namespace octavo::cpu
