@@ -6,7 +6,7 @@
     outputs = program(x)
 """
 
-from octavo._core import Graph, Program, export_onnx, load_onnx
+from octavo._core import Graph, Program, calibrator_names, export_onnx, load_onnx
 from octavo.api import QuantizedGraph, compile, doctor, inspect, load, quantize, save
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 
@@ -18,6 +18,7 @@ __all__ = [
     "QuantizedGraph",
     "UnsupportedError",
     "UserError",
+    "calibrator_names",
     "compile",
     "doctor",
     "export_onnx",

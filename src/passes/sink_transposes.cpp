@@ -97,6 +97,18 @@ void cancel(Graph& graph, Node& node) {
             graph.apply("reshape", {node.input(0)}, {{"shape", node.output()->shape().dims()}}, "", &node));
 }
 
+// One transpose serves all readers of a value (a residual block reads its input twice).
+void share(Graph& graph) {
+  std::map<std::pair<const Value*, Ints>, Value*> known;
+  graph.for_each([&](Node& node) {
+    if (!node.is("transpose") || graph.is_output(node.output())) return;
+    const auto [it, fresh] = known.try_emplace({node.input(0), node.integers("perm")}, node.output());
+    if (fresh) return;
+    graph.replace_all_uses(node.output(), it->second);
+    graph.erase(&node);
+  });
+}
+
 }  // namespace
 
 void sink_transposes(Graph& graph) {
@@ -106,6 +118,7 @@ void sink_transposes(Graph& graph) {
   });
   // Sinking leaves inverse pairs behind; then reshapes of reshapes.
   graph.for_each([&](Node& node) { cancel(graph, node); });
+  share(graph);
   simplify(graph);
 }
 

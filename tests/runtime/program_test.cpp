@@ -1,0 +1,135 @@
+#include "runtime/program.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "backends/reference/interpreter.h"
+#include "codegen/compile.h"
+#include "codegen/memory.h"
+#include "graph/text.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+Tensor noise(Dims dims, uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal;
+  Tensor x(DType::f32, std::move(dims));
+  for (float& v : x.mutable_values<float>()) v = normal(generator);
+  return x;
+}
+
+constexpr const char* network = R"(graph "g" canonical {
+  input %x : f32[N, 3, 16, 16]
+  const %w : f32[8, 3, 3, 3] = random(1, -1, 1)
+  const %v : f32[8, 8, 1, 1] = random(2, -1, 1)
+  const %k : f32[10, 8] = random(3, -1, 1)
+  %a = conv(%x, %w) {pads = [1, 1, 1, 1], strides = [2, 2]}
+  %r = relu(%a)
+  %c = conv(%r, %v)
+  %s = add(%c, %r)
+  %p = reduce_mean(%s) {axes = [2, 3], keepdims = 1}
+  %f = reshape(%p) {shape = [0, -1]}
+  %y = gemm(%f, %k) {trans_b = 1}
+  return %y
+})";
+
+TEST(Program, ServesEveryBatchSizeAsTheInterpreterDoes) {
+  const Graph graph = parse_graph(network);
+  Program program = compile(graph.clone(), {.threads = 2});
+  for (int64_t batch : {1, 3, 1, 20, 2}) {
+    const Tensor x = noise({batch, 3, 16, 16}, static_cast<uint64_t>(batch));
+    const Tensor y = program.run(std::vector<Tensor>{x}).at(0), want = interpret(graph, std::vector<Tensor>{x}).at(0);
+    ASSERT_EQ(y.dims(), want.dims());
+    for (size_t i = 0; i < y.values<float>().size(); ++i)
+      EXPECT_NEAR(y.values<float>()[i], want.values<float>()[i], 1e-4);  // sums of at most 64 products near 1
+  }
+}
+
+TEST(Program, ResultsDoNotDependOnThreads) {
+  const Graph graph = parse_graph(network);
+  const std::vector<Tensor> x{noise({2, 3, 16, 16}, 5)};
+  const Tensor want = compile(graph.clone(), {.threads = 1}).run(x).at(0);
+  for (int threads : {2, 3, 5}) EXPECT_TRUE(compile(graph.clone(), {.threads = threads}).run(x).at(0) == want) << threads;
+}
+
+TEST(Program, ManyThreadsMayCallOneProgram) {
+  const Graph graph = parse_graph(network);
+  Program program = compile(graph.clone(), {.threads = 2});
+  std::vector<std::thread> callers;
+  for (uint64_t t = 0; t < 4; ++t)
+    callers.emplace_back([&, t] {
+      const std::vector<Tensor> x{noise({static_cast<int64_t>(1 + t % 2), 3, 16, 16}, t)};
+      const Tensor first = program.run(x).at(0);
+      for (int i = 0; i < 50; ++i) EXPECT_TRUE(program.run(x).at(0) == first);
+    });
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(Program, NamesTheInputThatDoesNotFit) {
+  Program program = compile(parse_graph(network));
+  const auto message = [&](std::vector<Tensor> inputs) -> std::string {
+    try {
+      program.run(inputs);
+    } catch (const UserError& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(message({}), "program: takes 1 inputs, not 0");
+  EXPECT_EQ(message({noise({1, 4, 16, 16}, 1)}), "input 'x': expected shape [N, 3, 16, 16], got [1, 4, 16, 16]");
+  EXPECT_EQ(message({noise({3, 16, 16}, 1)}), "input 'x': expected shape [N, 3, 16, 16], got [3, 16, 16]");
+  EXPECT_EQ(message({Tensor(DType::f64, {1, 3, 16, 16})}),
+            "input 'x': expected f32[N, 3, 16, 16], got f64[1, 3, 16, 16]");
+}
+
+TEST(Program, OutputsMayBeInputsConstantsAndDuplicates) {
+  Program program = compile(parse_graph(R"(graph "g" canonical {
+    input %x : f32[2]
+    const %c : f32[2] = [5, 6]
+    %y = relu(%x)
+    %z = reshape(%y) {shape = [2, 1]}
+    return %x, %c, %y, %y, %z
+  })"));
+  const auto out = program.run(std::vector<Tensor>{Tensor::from(Dims{2}, std::vector<float>{-1, 2})});
+  const auto values = [&](size_t i) { return out[i].to_doubles(); };
+  EXPECT_EQ(values(0), (std::vector<double>{-1, 2}));
+  EXPECT_EQ(values(1), (std::vector<double>{5, 6}));
+  EXPECT_EQ(values(2), (std::vector<double>{0, 2}));
+  EXPECT_EQ(values(3), (std::vector<double>{0, 2}));
+  EXPECT_EQ(values(4), (std::vector<double>{0, 2}));
+  EXPECT_EQ(out[4].dims(), (Dims{2, 1}));
+}
+
+TEST(MemoryPlan, NeverOverlapsWhatLivesTogether) {
+  const auto seed = static_cast<uint64_t>(std::random_device{}());
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937_64 generator(seed);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<MemoryBlock> blocks(1 + generator() % 40);
+    for (MemoryBlock& b : blocks) {
+      b.bytes = generator() % 5000;
+      b.first = static_cast<int>(generator() % 30);
+      b.last = b.first + static_cast<int>(generator() % 8);
+    }
+    const MemoryPlan plan = plan_memory(blocks);
+    EXPECT_GE(plan.bytes, plan.least);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_EQ(blocks[i].offset % 64, 0u);
+      EXPECT_LE(blocks[i].offset + blocks[i].bytes, plan.bytes);
+      for (size_t k = i + 1; k < blocks.size(); ++k) {
+        const MemoryBlock &a = blocks[i], &b = blocks[k];
+        const bool together = a.first <= b.last && b.first <= a.last;
+        const bool overlap = a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+        EXPECT_FALSE(together && overlap && a.bytes && b.bytes);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo
