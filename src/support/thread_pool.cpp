@@ -46,7 +46,10 @@ struct ThreadPool::State {
   const TaskRef* task = nullptr;
   int64_t count = 0;
   alignas(64) std::atomic<int64_t> next{0};
-  alignas(64) std::atomic<int> running{0};
+  // The job's number, whether workers may still join it, and how many are in it: a worker that was
+  // not running when the job began is not waited for.
+  static constexpr uint64_t open = 1ULL << 31, one_job = 1ULL << 32, inside = open - 1;
+  alignas(64) std::atomic<uint64_t> gate{0};
   std::atomic<bool> stop{false};
   std::exception_ptr error;
   std::atomic<bool> failed{false};
@@ -80,9 +83,17 @@ struct ThreadPool::State {
       }
       seen = epoch.load(std::memory_order_acquire);
       if (stop.load()) return;
+      if (!join()) continue;
       work(thread);
-      running.fetch_sub(1, std::memory_order_release);
+      gate.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  bool join() {
+    uint64_t value = gate.load(std::memory_order_acquire);
+    while (value & open)
+      if (gate.compare_exchange_weak(value, value + 1, std::memory_order_acq_rel)) return true;
+    return false;
   }
 
   void publish() {
@@ -119,10 +130,12 @@ void ThreadPool::run(int64_t count, TaskRef task) {
   s.count = count;
   s.failed.store(false);
   s.next.store(0, std::memory_order_relaxed);
-  s.running.store(static_cast<int>(s.workers.size()), std::memory_order_relaxed);
+  const uint64_t last = s.gate.load(std::memory_order_relaxed) & ~State::open;
+  s.gate.store(last + State::one_job + State::open, std::memory_order_release);
   s.publish();
   s.work(0);
-  for (int turns = 0; s.running.load(std::memory_order_acquire) > 0;) {
+  s.gate.fetch_and(~State::open, std::memory_order_acq_rel);
+  for (int turns = 0; (s.gate.load(std::memory_order_acquire) & State::inside) > 0;) {
     _mm_pause();
     if (++turns == spin_turns) {  // a worker lost its core: give ours away
       std::this_thread::yield();
