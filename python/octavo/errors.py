@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A value, shape, dtype or option that does not fit; the text says what, where and what to do."""
+    """A value, shape, dtype or option that does not fit; the text says what, where, what to do."""
 
 
 class FileError(UserError, OSError):

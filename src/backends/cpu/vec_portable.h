@@ -42,7 +42,7 @@ struct Vec {
   }
   static F abs(F a) { return bits_to_float(float_to_bits(a) & 0x7fffffff); }
   static B less(F a, F b) { return a < b; }
-  static B is_nan(F a) { return a != a; }
+  static B is_nan(F a) { return a != a; }  // NOLINT(misc-redundant-expression)
   static F select(B condition, F yes, F no) { return condition ? yes : no; }
 
   static I load_int(const int32_t* p) {
