@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 
 #include "support/error.h"
@@ -35,7 +36,7 @@ std::string print_nan(Bits bits, Bits usual) {
 template <class T>
 std::string print_float(T value) {
   using Bits = BitsOf<T>;
-  if (value != value) return print_nan(std::bit_cast<typename Bits::type>(value), Bits::nan);
+  if (std::isnan(value)) return print_nan(std::bit_cast<typename Bits::type>(value), Bits::nan);
   return fmt::format("{}", value);  // the shortest that reads back
 }
 
@@ -74,7 +75,7 @@ T parse_float(Lexer& lexer) {
   const size_t offset = lexer.peek().offset;
   if (lexer.accept("nan")) {
     const T value = std::bit_cast<T>(parse_nan<typename Bits::type>(lexer, Bits::nan));
-    if (value == value) lexer.fail(offset, "these bits are not a NaN's");
+    if (!std::isnan(value)) lexer.fail(offset, "these bits are not a NaN's");
     return value;
   }
   const Token token = lexer.expect(TokenKind::number, "a number");
