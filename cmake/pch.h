@@ -1,5 +1,7 @@
 // Precompiled for liboctavo: the standard headers that nearly every file uses.
 #pragma once
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,5 +18,3 @@
 #include <utility>
 #include <variant>
 #include <vector>
-
-#include <fmt/format.h>

@@ -2,9 +2,10 @@
 
     make demo
 
-The model is exported from its PyPI package once; photographs come from scikit-image and scikit-learn.
-Some photographs calibrate, other whole photographs judge. The table shows, for Octavo and the peers
-in one run: how often the top class is float's, the logits' SQNR, file size, latency at batch 1.
+The model is exported from its PyPI package once; photographs come from scikit-image and
+scikit-learn. Some photographs calibrate, other whole photographs judge. The table shows, for Octavo
+and the peers in one run: how often the top class is float's, the logits' SQNR, file size, latency
+at batch 1.
 The exit code says whether every claim that the demo makes held.
 """
 

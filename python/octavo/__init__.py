@@ -1,9 +1,9 @@
 """Octavo: networks in, small and fast INT8 programs out.
 
-    graph = octavo.load_onnx("model.onnx")
-    int8 = octavo.quantize(graph, samples, calibrator="entropy")
-    program = octavo.compile(int8)
-    outputs = program(x)
+graph = octavo.load_onnx("model.onnx")
+int8 = octavo.quantize(graph, samples, calibrator="entropy")
+program = octavo.compile(int8)
+outputs = program(x)
 """
 
 from octavo._core import Graph, Program, calibrator_names, export_onnx, load_onnx

@@ -11,18 +11,24 @@ struct Row {
   nb::dlpack::dtype_code code;
   uint8_t bits;
 };
-constexpr Row rows[] = {
-    {DType::f32, nb::dlpack::dtype_code::Float, 32}, {DType::f64, nb::dlpack::dtype_code::Float, 64},
-    {DType::f16, nb::dlpack::dtype_code::Float, 16}, {DType::bf16, nb::dlpack::dtype_code::Bfloat, 16},
-    {DType::i8, nb::dlpack::dtype_code::Int, 8},     {DType::u8, nb::dlpack::dtype_code::UInt, 8},
-    {DType::i16, nb::dlpack::dtype_code::Int, 16},   {DType::u16, nb::dlpack::dtype_code::UInt, 16},
-    {DType::i32, nb::dlpack::dtype_code::Int, 32},   {DType::u32, nb::dlpack::dtype_code::UInt, 32},
-    {DType::i64, nb::dlpack::dtype_code::Int, 64},   {DType::u64, nb::dlpack::dtype_code::UInt, 64},
-    {DType::boolean, nb::dlpack::dtype_code::Bool, 8}};
+constexpr Row rows[] = {{DType::f32, nb::dlpack::dtype_code::Float, 32},
+                        {DType::f64, nb::dlpack::dtype_code::Float, 64},
+                        {DType::f16, nb::dlpack::dtype_code::Float, 16},
+                        {DType::bf16, nb::dlpack::dtype_code::Bfloat, 16},
+                        {DType::i8, nb::dlpack::dtype_code::Int, 8},
+                        {DType::u8, nb::dlpack::dtype_code::UInt, 8},
+                        {DType::i16, nb::dlpack::dtype_code::Int, 16},
+                        {DType::u16, nb::dlpack::dtype_code::UInt, 16},
+                        {DType::i32, nb::dlpack::dtype_code::Int, 32},
+                        {DType::u32, nb::dlpack::dtype_code::UInt, 32},
+                        {DType::i64, nb::dlpack::dtype_code::Int, 64},
+                        {DType::u64, nb::dlpack::dtype_code::UInt, 64},
+                        {DType::boolean, nb::dlpack::dtype_code::Bool, 8}};
 
 DType dtype_of(const nb::dlpack::dtype& dtype, const char* what) {
   for (const Row& row : rows)
-    if (static_cast<uint8_t>(row.code) == dtype.code && row.bits == dtype.bits && dtype.lanes == 1) return row.dtype;
+    if (static_cast<uint8_t>(row.code) == dtype.code && row.bits == dtype.bits && dtype.lanes == 1)
+      return row.dtype;
   throw UserError(ErrorKind::value, what, "the array's element type is not supported",
                   "use float32, float64, float16, bfloat16, bool or an integer type");
 }
@@ -49,7 +55,8 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
   for (int64_t i = 0; i < copy.size(); ++i) {
     int64_t rest = i, at = 0;
     for (size_t d = dims.size(); d-- > 0; rest /= dims[d]) at += rest % dims[d] * array.stride(d);
-    std::memcpy(copy.mutable_data() + static_cast<size_t>(i) * size, from + at * static_cast<int64_t>(size), size);
+    std::memcpy(copy.mutable_data() + static_cast<size_t>(i) * size,
+                from + at * static_cast<int64_t>(size), size);
   }
   return copy;
 }
@@ -57,8 +64,8 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
 Tensor to_tensor(nb::handle object, const char* what) {
   AnyArray array;
   if (!nb::try_cast(object, array))
-    throw nb::type_error(fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}", what,
-                                     nb::cast<std::string>(nb::str(object.type())))
+    throw nb::type_error(fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}",
+                                     what, nb::cast<std::string>(nb::str(object.type())))
                              .c_str());
   return to_tensor(array, what);
 }
@@ -68,10 +75,11 @@ nb::object to_numpy(const Tensor& tensor) {
   while (row->dtype != tensor.dtype()) ++row;
   std::vector<size_t> shape(tensor.dims().begin(), tensor.dims().end());
   auto* keep = new std::shared_ptr<Buffer>(tensor.buffer());
-  const nb::capsule owner(keep, [](void* p) noexcept { delete static_cast<std::shared_ptr<Buffer>*>(p); });
+  const nb::capsule owner(
+      keep, [](void* p) noexcept { delete static_cast<std::shared_ptr<Buffer>*>(p); });
   const nb::dlpack::dtype dtype{static_cast<uint8_t>(row->code), row->bits, 1};
-  return nb::cast(nb::ndarray<nb::numpy>(const_cast<std::byte*>(tensor.data()), shape.size(), shape.data(), owner,
-                                         nullptr, dtype));
+  return nb::cast(nb::ndarray<nb::numpy>(const_cast<std::byte*>(tensor.data()), shape.size(),
+                                         shape.data(), owner, nullptr, dtype));
 }
 
 }  // namespace octavo::python

@@ -22,13 +22,15 @@ void bind_graph(nb::module_& m) {
       .def_prop_ro("inputs",
                    [](const Graph& g) {
                      std::vector<std::pair<std::string, std::string>> list;
-                     for (const Value* v : g.inputs()) list.emplace_back(v->name(), v->type().str());
+                     for (const Value* v : g.inputs())
+                       list.emplace_back(v->name(), v->type().str());
                      return list;
                    })
       .def_prop_ro("outputs",
                    [](const Graph& g) {
                      std::vector<std::pair<std::string, std::string>> list;
-                     for (const Value* v : g.outputs()) list.emplace_back(v->name(), v->type().str());
+                     for (const Value* v : g.outputs())
+                       list.emplace_back(v->name(), v->type().str());
                      return list;
                    })
       .def_prop_ro("ops",
@@ -44,14 +46,17 @@ void bind_graph(nb::module_& m) {
   m.def("load_onnx", &load_onnx, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
       "export_onnx",
-      [](const Graph& graph, const std::string& path, int64_t opset, int64_t ir_version, std::optional<bool> external) {
+      [](const Graph& graph, const std::string& path, int64_t opset, int64_t ir_version,
+         std::optional<bool> external) {
         OnnxExportOptions options{.opset = opset, .ir_version = ir_version};
-        if (external) options.external_data = *external ? ExternalData::always : ExternalData::never;
+        if (external)
+          options.external_data = *external ? ExternalData::always : ExternalData::never;
         export_onnx(graph, path, options);
       },
       nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 17, nb::arg("ir_version") = 0,
       nb::arg("external_data") = nb::none(), nb::call_guard<nb::gil_scoped_release>(),
-      "Writes an ONNX file; external_data: whether weights go to <path>.data (None: only if they exceed 1.8 GB).");
+      "Writes an ONNX file; external_data: whether weights go to <path>.data (None: only if they "
+      "exceed 1.8 GB).");
   m.def(
       "interpret",
       [](const Graph& graph, const nb::sequence& inputs) {
@@ -66,13 +71,17 @@ void bind_graph(nb::module_& m) {
         for (const Tensor& output : outputs) result.append(to_numpy(output));
         return nb::tuple(result);
       },
-      nb::arg("graph"), nb::arg("inputs"), "Runs a graph with the ops' plain definitions: slow, the judge of the rest.");
+      nb::arg("graph"), nb::arg("inputs"),
+      "Runs a graph with the ops' plain definitions: slow, the judge of the rest.");
   m.def(
       "parse_graph", [](const std::string& text) { return parse_graph(text); }, nb::arg("text"));
   m.def(
       "lowered",
-      [](const Graph& graph, const std::vector<Dims>& input_dims) { return lowered(graph, input_dims); },
-      nb::arg("graph"), nb::arg("input_dims"), "The lowered form of a graph for these input shapes.");
+      [](const Graph& graph, const std::vector<Dims>& input_dims) {
+        return lowered(graph, input_dims);
+      },
+      nb::arg("graph"), nb::arg("input_dims"),
+      "The lowered form of a graph for these input shapes.");
   m.def("op_names", [] {
     std::vector<std::string> names;
     for (const OpDef& op : all_ops()) names.emplace_back(op.name);

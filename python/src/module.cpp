@@ -23,19 +23,21 @@ void translate(const std::exception_ptr& pointer, void*) {
   }
 }
 
-}  // namespace
-}  // namespace octavo::python
-
-NB_MODULE(_core, m) {
-  using namespace octavo;
-  using namespace octavo::python;
+void bind(nb::module_& m) {
   m.doc() = "liboctavo for Python; use the package octavo.";
   nb::register_exception_translator(translate);
   m.def("best_isa", [] { return isa_name(best_isa()); });
   m.def("hardware_isa", [] { return isa_name(hardware_isa()); });
-  m.def("set_isa_limit", [](const std::string& name) { set_isa_limit(parse_isa(name)); }, nb::arg("name"));
+  m.def(
+      "set_isa_limit", [](const std::string& name) { set_isa_limit(parse_isa(name)); },
+      nb::arg("name"));
   m.def("available_cpus", &available_cpus);
   bind_graph(m);
   bind_program(m);
   bind_quantize(m);
 }
+
+}  // namespace
+}  // namespace octavo::python
+
+NB_MODULE(_core, m) { octavo::python::bind(m); }

@@ -17,7 +17,8 @@ std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signatu
   if (nb::isinstance<nb::dict>(item)) {
     const auto dict = nb::cast<nb::dict>(item);
     for (const std::string& name : signature.input_names) {
-      if (!dict.contains(name.c_str())) throw UserError(ErrorKind::value, where, fmt::format("has no array '{}'", name));
+      if (!dict.contains(name.c_str()))
+        throw UserError(ErrorKind::value, where, fmt::format("has no array '{}'", name));
       inputs.push_back(to_tensor(dict[name.c_str()], where.c_str()));
     }
   } else if (nb::isinstance<nb::tuple>(item) || nb::isinstance<nb::list>(item)) {
@@ -29,12 +30,14 @@ std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signatu
 }
 
 // A path, or an iterable of samples (held in memory: calibrators see it twice).
-std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature, const std::string& preprocessing) {
+std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature,
+                                    const std::string& preprocessing) {
   const nb::object fspath = nb::module_::import_("os").attr("PathLike");
   if (nb::isinstance<nb::str>(data) || nb::isinstance(data, fspath))
     return open_dataset(nb::cast<std::string>(nb::str(data)), signature, preprocessing);
   std::vector<std::vector<Tensor>> samples;
-  for (nb::handle item : nb::iter(data)) samples.push_back(to_sample(item, signature, samples.size()));
+  for (nb::handle item : nb::iter(data))
+    samples.push_back(to_sample(item, signature, samples.size()));
   return memory_dataset(std::move(samples), signature);
 }
 
@@ -62,10 +65,10 @@ void bind_quantize(nb::module_& m) {
   });
   m.def(
       "quantize_graph",
-      [](const Graph& graph, const nb::object& data, const nb::object& evaluation, const std::string& preprocessing,
-         const std::string& target, const std::string& calibrator, const std::vector<std::string>& compare,
-         const std::string& weights, bool bias_correction, const std::string& rules, size_t samples, int threads,
-         const nb::object& progress) {
+      [](const Graph& graph, const nb::object& data, const nb::object& evaluation,
+         const std::string& preprocessing, const std::string& target, const std::string& calibrator,
+         const std::vector<std::string>& compare, const std::string& weights, bool bias_correction,
+         const std::string& rules, size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
         const auto calibration = to_dataset(data, signature, preprocessing);
         std::unique_ptr<Dataset> judge;
@@ -86,18 +89,26 @@ void bind_quantize(nb::module_& m) {
           const nb::gil_scoped_release release;
           result = quantize(graph, *calibration, request, "octavo.quantize", report);
         }
-        const std::string record = result->record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        const std::string record =
+            result->record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
         return nb::make_tuple(nb::cast(std::move(result->graph)), record);
       },
-      nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
-      nb::arg("target") = "octavo", nb::arg("calibrator") = "entropy", nb::arg("compare") = std::vector<std::string>{},
-      nb::arg("weights") = "mse", nb::arg("bias_correction") = true, nb::arg("rules") = "", nb::arg("samples") = 0,
-      nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+      nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(),
+      nb::arg("preprocessing") = "", nb::arg("target") = "octavo",
+      nb::arg("calibrator") = "entropy", nb::arg("compare") = std::vector<std::string>{},
+      nb::arg("weights") = "mse", nb::arg("bias_correction") = true, nb::arg("rules") = "",
+      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
-  m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
-  m.def("inspect_json", [](const Graph& graph) { return inspect(graph).dump(); }, nb::arg("graph"));
-  m.def("plan_json", [](Program& program, int64_t symbol_value) { return inspect_plan(program, symbol_value).dump(); },
-        nb::arg("program"), nb::arg("symbol_value") = 1);
+  m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
+        nb::call_guard<nb::gil_scoped_release>());
+  m.def(
+      "inspect_json", [](const Graph& graph) { return inspect(graph).dump(); }, nb::arg("graph"));
+  m.def(
+      "plan_json",
+      [](Program& program, int64_t symbol_value) {
+        return inspect_plan(program, symbol_value).dump();
+      },
+      nb::arg("program"), nb::arg("symbol_value") = 1);
   m.def("doctor_json", [] { return doctor().dump(); });
 }
 

@@ -19,12 +19,15 @@ namespace octavo {
 
 using nlohmann::json;
 
-Graph load_model(const std::string& path) { return is_octavo_file(path) ? load_octavo(path) : load_onnx(path); }
+Graph load_model(const std::string& path) {
+  return is_octavo_file(path) ? load_octavo(path) : load_onnx(path);
+}
 
 void save_model(const Graph& graph, const std::string& path) {
   if (path.ends_with(".onnx")) return export_onnx(graph, path);
   if (path.ends_with(".octavo")) return save_octavo(graph, path);
-  throw UserError(ErrorKind::value, path, "the ending names no known format", "use .onnx or .octavo");
+  throw UserError(ErrorKind::value, path, "the ending names no known format",
+                  "use .onnx or .octavo");
 }
 
 Program::Signature signature_of(const Graph& graph) {
@@ -51,10 +54,14 @@ size_t constant_bytes(const Graph& graph) {
 }
 
 json describe_model(const Graph& graph) {
-  json model{{"name", graph.name}, {"stage", stage_name(graph.stage)}, {"nodes", graph.node_count()},
+  json model{{"name", graph.name},
+             {"stage", stage_name(graph.stage)},
+             {"nodes", graph.node_count()},
              {"weights_bytes", constant_bytes(graph)}};
-  for (const Value* input : graph.inputs()) model["inputs"].push_back({{"name", input->name()}, {"type", input->type().str()}});
-  for (const Value* output : graph.outputs()) model["outputs"].push_back({{"name", output->name()}, {"type", output->type().str()}});
+  for (const Value* input : graph.inputs())
+    model["inputs"].push_back({{"name", input->name()}, {"type", input->type().str()}});
+  for (const Value* output : graph.outputs())
+    model["outputs"].push_back({{"name", output->name()}, {"type", output->type().str()}});
   return model;
 }
 
@@ -70,16 +77,22 @@ QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeR
   result.record = new_record(command);
   json& record = result.record;
   record["model"] = describe_model(ptq.graph());
-  record["data"] = {{"calibration_samples", ptq.samples()}, {"evaluation_samples", judge.size()},
+  record["data"] = {{"calibration_samples", ptq.samples()},
+                    {"evaluation_samples", judge.size()},
                     {"evaluated_on_calibration_data", request.evaluation == nullptr}};
   json skipped = json::array();
-  for (const auto& s : ptq.placement().skipped) skipped.push_back({{"node", s.node}, {"op", s.op}, {"reason", s.reason}});
-  record["quantization"] = {{"target", request.options.target},   {"calibrator", request.calibrator},
-                            {"weights", request.options.weights}, {"bias_correction", request.options.correct_bias},
-                            {"integer_layers", ptq.placement().weights.size()}, {"skipped", skipped}};
+  for (const auto& s : ptq.placement().skipped)
+    skipped.push_back({{"node", s.node}, {"op", s.op}, {"reason", s.reason}});
+  record["quantization"] = {{"target", request.options.target},
+                            {"calibrator", request.calibrator},
+                            {"weights", request.options.weights},
+                            {"bias_correction", request.options.correct_bias},
+                            {"integer_layers", ptq.placement().weights.size()},
+                            {"skipped", skipped}};
   std::vector<std::string> calibrators{request.calibrator};
   for (const std::string& name : request.compare)
-    if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end()) calibrators.push_back(name);
+    if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end())
+      calibrators.push_back(name);
   json tensors = json::object();
   std::vector<std::string> order;
   for (const std::string& name : calibrators) {
@@ -98,7 +111,8 @@ QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeR
       entry["by_calibrator"][name] = chosen.value(error.name, json::object());
       entry["by_calibrator"][name]["sqnr_db"] = finite(error.sqnr_db);
       if (name == request.calibrator && error.sqnr_db < collapsed_sqnr_db) {
-        const std::string warning = fmt::format("tensor '{}': SQNR of {:.1f} dB, its signal has collapsed", error.name, error.sqnr_db);
+        const std::string warning = fmt::format(
+            "tensor '{}': SQNR of {:.1f} dB, its signal has collapsed", error.name, error.sqnr_db);
         record["warnings"].push_back(warning);
         log(LogLevel::warning, warning);
       }
@@ -120,7 +134,9 @@ json inspect(const Graph& graph) {
   info["layers"] = json::array();
   graph.for_each([&](Node& node) {
     ++ops[std::string(node.op_name())];
-    json layer{{"name", node.name()}, {"op", node.op_name()}, {"output", node.outputs().empty() ? "" : node.output()->type().str()}};
+    json layer{{"name", node.name()},
+               {"op", node.op_name()},
+               {"output", node.outputs().empty() ? "" : node.output()->type().str()}};
     size_t weights = 0;
     for (const Value* input : node.inputs())
       if (input && input->is_constant()) weights += input->constant().bytes();
@@ -145,16 +161,25 @@ std::vector<Dims> concrete_dims(const Program::Signature& signature, int64_t sym
 
 json inspect_plan(Program& program, int64_t symbol_value) {
   const auto plan = program.plan(concrete_dims(program.signature(), symbol_value));
-  json info{{"arena_bytes", plan->arena_bytes}, {"least_arena_bytes", plan->least_arena_bytes},
-            {"scratch_bytes", plan->scratch_bytes}, {"threads", program.threads()}, {"steps", json::array()}};
+  json info{{"arena_bytes", plan->arena_bytes},
+            {"least_arena_bytes", plan->least_arena_bytes},
+            {"scratch_bytes", plan->scratch_bytes},
+            {"threads", program.threads()},
+            {"steps", json::array()}};
   for (const Step& step : plan->steps)
-    info["steps"].push_back({{"node", step.node}, {"op", step.op}, {"kernel", step.kernel->name()},
-                             {"isa", isa_name(step.kernel->isa())}, {"macs", step.macs}, {"bytes", step.bytes},
-                             {"packed_bytes", step.kernel->packed_bytes()}, {"declined", step.declined}});
+    info["steps"].push_back({{"node", step.node},
+                             {"op", step.op},
+                             {"kernel", step.kernel->name()},
+                             {"isa", isa_name(step.kernel->isa())},
+                             {"macs", step.macs},
+                             {"bytes", step.bytes},
+                             {"packed_bytes", step.kernel->packed_bytes()},
+                             {"declined", step.declined}});
   return info;
 }
 
-std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed, int64_t symbol_value) {
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
+                                  int64_t symbol_value) {
   std::mt19937_64 generator(seed);
   std::normal_distribution<float> normal;
   std::vector<Tensor> inputs;
@@ -162,7 +187,8 @@ std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t 
   for (size_t i = 0; i < dims.size(); ++i) {
     const DType dtype = signature.input_types[i].dtype;
     Tensor x(DType::f32, dims[i]);
-    for (float& v : x.mutable_values<float>()) v = is_float(dtype) ? normal(generator) : static_cast<float>(generator() % 2);
+    for (float& v : x.mutable_values<float>())
+      v = is_float(dtype) ? normal(generator) : static_cast<float>(generator() % 2);
     inputs.push_back(convert(x, dtype));
   }
   return inputs;
@@ -187,10 +213,12 @@ BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double se
   for (int i = 0; i < 3; ++i) program.run(*plan, in, out);
   BenchResult result;
   const auto begin = Clock::now();
-  while (result.milliseconds.size() < 5 || std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
+  while (result.milliseconds.size() < 5 ||
+         std::chrono::duration<double>(Clock::now() - begin).count() < seconds) {
     const auto start = Clock::now();
     program.run(*plan, in, out);
-    result.milliseconds.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    result.milliseconds.push_back(
+        std::chrono::duration<double, std::milli>(Clock::now() - start).count());
   }
   std::vector<double> sorted = result.milliseconds;
   std::sort(sorted.begin(), sorted.end());
@@ -209,7 +237,8 @@ json doctor() {
             {"ops", all_ops().size()},
             {"environment", json::array()}};
   for (const EnvFlag& flag : env_flags())
-    info["environment"].push_back({{"name", flag.name}, {"value", env_string(flag.name, "")}, {"meaning", flag.meaning}});
+    info["environment"].push_back(
+        {{"name", flag.name}, {"value", env_string(flag.name, "")}, {"meaning", flag.meaning}});
   return info;
 }
 

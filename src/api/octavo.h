@@ -27,10 +27,10 @@ void save_model(const Graph& graph, const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
 struct QuantizeRequest {
-  std::string calibrator = "entropy";    // of the graph that is returned
-  std::vector<std::string> compare;      // further calibrators, judged from the same pass
+  std::string calibrator = "entropy";  // of the graph that is returned
+  std::vector<std::string> compare;    // further calibrators, judged from the same pass
   PtqOptions options;
-  const Dataset* evaluation = nullptr;   // judged on; none: on the calibration data, and said so
+  const Dataset* evaluation = nullptr;  // judged on; none: on the calibration data, and said so
 };
 struct QuantizeResult {
   Graph graph;
@@ -47,7 +47,8 @@ nlohmann::json inspect(const Graph& graph);
 nlohmann::json inspect_plan(Program& program, int64_t symbol_value = 1);
 
 // Inputs of the right types filled with seeded noise; symbolic dimensions count as `symbol_value`.
-std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed, int64_t symbol_value = 1);
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
+                                  int64_t symbol_value = 1);
 
 struct BenchResult {
   std::vector<double> milliseconds;  // each call, in order

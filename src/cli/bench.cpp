@@ -14,17 +14,27 @@ void add_bench(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("bench", "Latency of a model on seeded noise");
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
-  sub->add_option("--seconds", o->seconds, "how long to measure")->capture_default_str()->check(CLI::Range(0.01, 3600.0));
+  sub->add_option("--seconds", o->seconds, "how long to measure")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 3600.0));
   sub->add_option("--threads", o->threads, "threads (0: what affinity and cgroup allow)");
-  sub->add_option("--batch", o->batch, "what symbolic dimensions count as")->capture_default_str()->check(CLI::PositiveNumber);
+  sub->add_option("--batch", o->batch, "what symbolic dimensions count as")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   sub->callback([o, &context] {
     Program program = compile(load_model(o->model), {.threads = o->threads});
-    const BenchResult result = bench(program, random_inputs(program.signature(), 1, o->batch), o->seconds);
+    const BenchResult result =
+        bench(program, random_inputs(program.signature(), 1, o->batch), o->seconds);
     if (context.json)
-      return print_json({{"model", o->model}, {"calls", result.milliseconds.size()}, {"median_ms", result.median},
-                         {"least_ms", result.least}, {"threads", program.threads()}, {"batch", o->batch}});
-    std::printf("%s: median %.3f ms, least %.3f ms, %zu calls, %d threads, batch %ld\n", o->model.c_str(), result.median,
-                result.least, result.milliseconds.size(), program.threads(), static_cast<long>(o->batch));
+      return print_json({{"model", o->model},
+                         {"calls", result.milliseconds.size()},
+                         {"median_ms", result.median},
+                         {"least_ms", result.least},
+                         {"threads", program.threads()},
+                         {"batch", o->batch}});
+    std::printf("%s: median %.3f ms, least %.3f ms, %zu calls, %d threads, batch %ld\n",
+                o->model.c_str(), result.median, result.least, result.milliseconds.size(),
+                program.threads(), static_cast<long>(o->batch));
   });
 }
 

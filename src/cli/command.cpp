@@ -29,8 +29,10 @@ Progress progress_bar() {
     const double remaining = done ? elapsed / part - elapsed : 0;
     constexpr int width = 30;
     const int filled = static_cast<int>(part * width);
-    const std::string line = fmt::format("\r{:<28.28} [{}{}] {}/{}  {:.1f} s, {:.1f} s left ", phase, std::string(static_cast<size_t>(filled), '#'),
-                                         std::string(static_cast<size_t>(width - filled), '.'), done, total, elapsed, remaining);
+    const std::string line = fmt::format("\r{:<28.28} [{}{}] {}/{}  {:.1f} s, {:.1f} s left ",
+                                         phase, std::string(static_cast<size_t>(filled), '#'),
+                                         std::string(static_cast<size_t>(width - filled), '.'),
+                                         done, total, elapsed, remaining);
     std::fputs(line.c_str(), stderr);
     if (done >= total) std::fputc('\n', stderr);
     std::fflush(stderr);
@@ -47,7 +49,8 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
   for (const auto& row : rows) {
     std::string line;
     for (size_t i = 0; i < row.size(); ++i)
-      line += i == 0 ? fmt::format("{:<{}}", row[i], widths[i]) : fmt::format("  {:>{}}", row[i], widths[i]);
+      line += i == 0 ? fmt::format("{:<{}}", row[i], widths[i])
+                     : fmt::format("  {:>{}}", row[i], widths[i]);
     text += line + "\n";
   }
   return text;

@@ -9,22 +9,29 @@ void print_plan(const nlohmann::json& plan) {
   std::vector<std::vector<std::string>> rows{{"node", "op", "kernel", "ISA", "MMAC", "packed"}};
   for (const auto& step : plan["steps"])
     rows.push_back({step["node"], step["op"], step["kernel"], step["isa"],
-                    fmt::format("{:.2f}", step["macs"].get<double>() / 1e6), bytes_text(step["packed_bytes"].get<double>())});
+                    fmt::format("{:.2f}", step["macs"].get<double>() / 1e6),
+                    bytes_text(step["packed_bytes"].get<double>())});
   std::fputs(table(rows).c_str(), stdout);
-  std::printf("activations %s (at least %s), scratch %s\n", bytes_text(plan["arena_bytes"].get<double>()).c_str(),
-              bytes_text(plan["least_arena_bytes"].get<double>()).c_str(), bytes_text(plan["scratch_bytes"].get<double>()).c_str());
+  std::printf("activations %s (at least %s), scratch %s\n",
+              bytes_text(plan["arena_bytes"].get<double>()).c_str(),
+              bytes_text(plan["least_arena_bytes"].get<double>()).c_str(),
+              bytes_text(plan["scratch_bytes"].get<double>()).c_str());
   for (const auto& step : plan["steps"])
     for (const auto& line : step["declined"])
-      std::printf("  %s: declined by %s\n", step["node"].get<std::string>().c_str(), line.get<std::string>().c_str());
+      std::printf("  %s: declined by %s\n", step["node"].get<std::string>().c_str(),
+                  line.get<std::string>().c_str());
 }
 
 void print_model(const nlohmann::json& info) {
-  std::printf("%s, %s: %zu nodes, weights %s\n", info["name"].get<std::string>().c_str(), info["stage"].get<std::string>().c_str(),
-              info["nodes"].get<size_t>(), bytes_text(info["weights_bytes"].get<double>()).c_str());
+  std::printf("%s, %s: %zu nodes, weights %s\n", info["name"].get<std::string>().c_str(),
+              info["stage"].get<std::string>().c_str(), info["nodes"].get<size_t>(),
+              bytes_text(info["weights_bytes"].get<double>()).c_str());
   for (const char* side : {"inputs", "outputs"})
     for (const auto& value : info[side])
-      std::printf("  %-7s %s: %s\n", side, value["name"].get<std::string>().c_str(), value["type"].get<std::string>().c_str());
-  for (const auto& [op, count] : info["ops"].items()) std::printf("  %5d %s\n", count.get<int>(), op.c_str());
+      std::printf("  %-7s %s: %s\n", side, value["name"].get<std::string>().c_str(),
+                  value["type"].get<std::string>().c_str());
+  for (const auto& [op, count] : info["ops"].items())
+    std::printf("  %5d %s\n", count.get<int>(), op.c_str());
 }
 
 }  // namespace
@@ -39,8 +46,10 @@ void add_inspect(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand("inspect", "What a model consists of, and how it is compiled");
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
   sub->add_flag("--text", o->text, "the graph as text");
-  sub->add_flag("--plan", o->plan, "the compiled steps: kernel, instruction set, memory, who declined and why");
-  sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")->capture_default_str();
+  sub->add_flag("--plan", o->plan,
+                "the compiled steps: kernel, instruction set, memory, who declined and why");
+  sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")
+      ->capture_default_str();
   sub->callback([o, &context] {
     const Graph graph = load_model(o->model);
     if (o->text) {

@@ -10,14 +10,16 @@ namespace octavo::cli {
 namespace {
 
 int report(const Context& context, int code, const char* kind, const std::string& message) {
-  if (context.json) print_json({{"error", {{"kind", kind}, {"message", message}, {"exit_code", code}}}});
+  if (context.json)
+    print_json({{"error", {{"kind", kind}, {"message", message}, {"exit_code", code}}}});
   std::fprintf(stderr, "octavo: error: %s\n", message.c_str());
   return code;
 }
 
 int run(int argc, char** argv) {
   Context context;
-  for (int i = 0; i < argc; ++i) context.command += (i ? " " : "") + std::string(i ? argv[i] : "octavo");
+  for (int i = 0; i < argc; ++i)
+    context.command += (i ? " " : "") + std::string(i ? argv[i] : "octavo");
 
   CLI::App app("Octavo makes networks small and fast: ONNX in, INT8 programs out.", "octavo");
   app.require_subcommand(1);
@@ -47,9 +49,12 @@ int run(int argc, char** argv) {
     return code == 0 ? ok : usage;
   } catch (const UserError& error) {
     switch (error.kind()) {
-      case ErrorKind::value: return report(context, bad_value, "value", error.what());
-      case ErrorKind::file: return report(context, bad_file, "file", error.what());
-      case ErrorKind::unsupported: return report(context, unsupported, "unsupported", error.what());
+      case ErrorKind::value:
+        return report(context, bad_value, "value", error.what());
+      case ErrorKind::file:
+        return report(context, bad_file, "file", error.what());
+      case ErrorKind::unsupported:
+        return report(context, unsupported, "unsupported", error.what());
     }
   } catch (const std::exception& error) {
     return report(context, internal, "internal", error.what());

@@ -11,16 +11,19 @@ struct Options {
 };
 
 void print_summary(const nlohmann::json& record, const Options& o) {
-  std::vector<std::vector<std::string>> rows{{"calibrator", "SQNR dB", "agreement", "confident", "weights"}};
+  std::vector<std::vector<std::string>> rows{
+      {"calibrator", "SQNR dB", "agreement", "confident", "weights"}};
   const auto number = [](const nlohmann::json& v, const char* format) {
     return v.is_null() ? std::string("inf") : fmt::format(fmt::runtime(format), v.get<double>());
   };
   for (const auto& c : record["calibrators"])
-    rows.push_back({c["name"].get<std::string>(), number(c["output_sqnr_db"], "{:.2f}"), number(c["agreement"], "{:.3f}"),
-                    number(c["confident_agreement"], "{:.3f}"), bytes_text(c["weights_bytes"].get<double>())});
+    rows.push_back({c["name"].get<std::string>(), number(c["output_sqnr_db"], "{:.2f}"),
+                    number(c["agreement"], "{:.3f}"), number(c["confident_agreement"], "{:.3f}"),
+                    bytes_text(c["weights_bytes"].get<double>())});
   std::fputs(table(rows).c_str(), stdout);
   std::printf("%s: %d integer layers, %zu in float; float weights %s\n", o.output.c_str(),
-              record["quantization"]["integer_layers"].get<int>(), record["quantization"]["skipped"].size(),
+              record["quantization"]["integer_layers"].get<int>(),
+              record["quantization"]["skipped"].size(),
               bytes_text(record["model"]["weights_bytes"].get<double>()).c_str());
   if (record["data"]["evaluated_on_calibration_data"].get<bool>())
     std::puts("judged on the calibration data; give --evaluate-data for an honest figure");
@@ -30,22 +33,37 @@ void print_summary(const nlohmann::json& record, const Options& o) {
 
 void add_quantize(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
-  CLI::App* sub = app.add_subcommand("quantize", "Post-training quantization: a float ONNX file becomes an INT8 one");
-  sub->footer("Example: octavo quantize model.onnx -o int8.onnx --data photos/ --calibrator entropy --record run.json\n"
-              "Data: an .npz (one array per input, first axis counts samples), an .npy, a folder of such\n"
-              "files (one sample each), or a folder of PNG and JPEG pictures with a preprocessing file.");
+  CLI::App* sub = app.add_subcommand(
+      "quantize", "Post-training quantization: a float ONNX file becomes an INT8 one");
+  sub->footer(
+      "Example: octavo quantize model.onnx -o int8.onnx --data photos/ --calibrator entropy "
+      "--record run.json\n"
+      "Data: an .npz (one array per input, first axis counts samples), an .npy, a folder of such\n"
+      "files (one sample each), or a folder of PNG and JPEG pictures with a preprocessing file.");
   sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the quantized model, .onnx or .octavo")->required();
   sub->add_option("--data", o->data, "calibration data")->required();
-  sub->add_option("--evaluate-data", o->evaluation, "data to judge by; default: the calibration data");
-  sub->add_option("--preprocessing", o->preprocessing, "how pictures become inputs; default: preprocessing.json beside them");
-  sub->add_option("--target", o->request.options.target, "who will run it (octavo)")->capture_default_str();
-  sub->add_option("--calibrator", o->request.calibrator, "how ranges are chosen: " + calibrator_names())->capture_default_str();
-  sub->add_option("--compare", o->request.compare, "further calibrators, judged from the same pass over the data")->delimiter(',');
-  sub->add_option("--weights", o->request.options.weights, "how weights are rounded: " + weight_method_names())->capture_default_str();
-  sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias, "correct the mean error of each channel");
-  sub->add_option("--samples", o->request.options.most_samples, "use at most this many samples (0: all)");
-  sub->add_option("--threads", o->request.options.threads, "threads (0: what affinity and cgroup allow)");
+  sub->add_option("--evaluate-data", o->evaluation,
+                  "data to judge by; default: the calibration data");
+  sub->add_option("--preprocessing", o->preprocessing,
+                  "how pictures become inputs; default: preprocessing.json beside them");
+  sub->add_option("--target", o->request.options.target, "who will run it (octavo)")
+      ->capture_default_str();
+  sub->add_option("--calibrator", o->request.calibrator,
+                  "how ranges are chosen: " + calibrator_names())
+      ->capture_default_str();
+  sub->add_option("--compare", o->request.compare,
+                  "further calibrators, judged from the same pass over the data")
+      ->delimiter(',');
+  sub->add_option("--weights", o->request.options.weights,
+                  "how weights are rounded: " + weight_method_names())
+      ->capture_default_str();
+  sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias,
+                "correct the mean error of each channel");
+  sub->add_option("--samples", o->request.options.most_samples,
+                  "use at most this many samples (0: all)");
+  sub->add_option("--threads", o->request.options.threads,
+                  "threads (0: what affinity and cgroup allow)");
   sub->add_option("--rules", o->rules, "rules file: which nodes stay in float");
   sub->add_option("--record", o->record, "write the run record (JSON) here");
   sub->callback([o, &context] {
@@ -58,7 +76,8 @@ void add_quantize(CLI::App& app, Context& context) {
       evaluation = open_dataset(o->evaluation, signature, o->preprocessing);
       o->request.evaluation = evaluation.get();
     }
-    QuantizeResult result = quantize(graph, *data, o->request, context.command, context.json ? Progress{} : progress_bar());
+    QuantizeResult result = quantize(graph, *data, o->request, context.command,
+                                     context.json ? Progress{} : progress_bar());
     result.record["model"]["path"] = o->model;
     result.record["data"]["path"] = o->data;
     result.record["quantized_model"]["path"] = o->output;

@@ -12,8 +12,10 @@ void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Contex
   double total = 0;
   for (size_t i = 0; i < profiles[0].size(); ++i) {
     std::vector<double> times;
+    times.reserve(profiles.size());
     for (const auto& profile : profiles) times.push_back(profile[i].microseconds);
-    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
+                     times.end());
     medians.push_back(times[times.size() / 2]);
     total += medians.back();
   }
@@ -21,17 +23,23 @@ void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Contex
     nlohmann::json rows = nlohmann::json::array();
     for (size_t i = 0; i < medians.size(); ++i) {
       const StepProfile& s = profiles[0][i];
-      rows.push_back({{"node", s.node}, {"op", s.op}, {"kernel", s.kernel}, {"isa", s.isa}, {"microseconds", medians[i]},
-                      {"macs", s.macs}, {"bytes", s.bytes}});
+      rows.push_back({{"node", s.node},
+                      {"op", s.op},
+                      {"kernel", s.kernel},
+                      {"isa", s.isa},
+                      {"microseconds", medians[i]},
+                      {"macs", s.macs},
+                      {"bytes", s.bytes}});
     }
     return print_json({{"profile", rows}, {"microseconds", total}});
   }
   std::vector<std::vector<std::string>> rows{{"node", "kernel", "ISA", "us", "%", "GMAC/s"}};
   for (size_t i = 0; i < medians.size(); ++i) {
     const StepProfile& s = profiles[0][i];
-    rows.push_back({s.node.size() > 40 ? "…" + s.node.substr(s.node.size() - 39) : s.node, s.kernel, s.isa, fmt::format("{:.1f}", medians[i]),
-                    fmt::format("{:.1f}", 100 * medians[i] / total),
-                    s.macs ? fmt::format("{:.1f}", static_cast<double>(s.macs) / medians[i] / 1e3) : "-"});
+    rows.push_back(
+        {s.node.size() > 40 ? "…" + s.node.substr(s.node.size() - 39) : s.node, s.kernel, s.isa,
+         fmt::format("{:.1f}", medians[i]), fmt::format("{:.1f}", 100 * medians[i] / total),
+         s.macs ? fmt::format("{:.1f}", static_cast<double>(s.macs) / medians[i] / 1e3) : "-"});
   }
   std::fputs(table(rows).c_str(), stdout);
   std::printf("%.1f us in all\n", total);
@@ -48,7 +56,9 @@ void add_run(CLI::App& app, Context& context) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("run", "Runs a model on data");
-  sub->footer("Without --data the inputs are seeded noise. Outputs of all samples are stacked along the first axis.");
+  sub->footer(
+      "Without --data the inputs are seeded noise. Outputs of all samples are stacked along the "
+      "first axis.");
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
   sub->add_option("--data", o->data, "inputs, in the forms that `octavo quantize --help` lists");
   sub->add_option("--preprocessing", o->preprocessing, "how pictures become inputs");
@@ -85,6 +95,7 @@ void add_run(CLI::App& app, Context& context) {
       std::map<std::string, Tensor> stacked;
       for (size_t k = 0; k < program.signature().output_names.size(); ++k) {
         std::vector<Tensor> parts;
+        parts.reserve(outputs.size());
         for (const auto& sample : outputs) parts.push_back(sample[k]);
         stacked[program.signature().output_names[k]] = stack_rows(parts);
       }
@@ -93,11 +104,13 @@ void add_run(CLI::App& app, Context& context) {
     if (o->profile) return print_profile(profiles, context);
     nlohmann::json summary{{"samples", count}, {"outputs", nlohmann::json::array()}};
     for (size_t k = 0; k < program.signature().output_names.size(); ++k)
-      summary["outputs"].push_back({{"name", program.signature().output_names[k]}, {"type", outputs[0][k].type().str()}});
+      summary["outputs"].push_back(
+          {{"name", program.signature().output_names[k]}, {"type", outputs[0][k].type().str()}});
     if (context.json) return print_json(summary);
     std::printf("%zu samples\n", count);
     for (const auto& output : summary["outputs"])
-      std::printf("  %s: %s\n", output["name"].get<std::string>().c_str(), output["type"].get<std::string>().c_str());
+      std::printf("  %s: %s\n", output["name"].get<std::string>().c_str(),
+                  output["type"].get<std::string>().c_str());
   });
 }
 

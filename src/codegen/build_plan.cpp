@@ -21,7 +21,8 @@ class CopyKernel final : public StepKernel {
   explicit CopyKernel(size_t bytes) : bytes_(bytes) {}
   const char* name() const override { return "copy"; }
   Isa isa() const override { return Isa::portable; }
-  void run(std::span<const void* const> in, std::span<void* const> out, StepContext) const override {
+  void run(std::span<const void* const> in, std::span<void* const> out,
+           StepContext) const override {
     std::memcpy(out[0], in[0], bytes_);
   }
 
@@ -34,11 +35,14 @@ size_t value_bytes(const Value& value) {
 }
 
 int64_t count_macs(const Node& node) {
-  if (!node.is("fused_conv") && !node.is("fused_gemm") && !node.is("conv") && !node.is("gemm")) return 0;
+  if (!node.is("fused_conv") && !node.is("fused_gemm") && !node.is("conv") && !node.is("gemm"))
+    return 0;
   const Dims w = node.input(1)->shape().dims();
   const bool k_first = node.is("gemm") && node.integer("trans_b") == 0;
   const int64_t channels = k_first ? w[1] : w[0];
-  return channels == 0 ? 0 : element_count(node.output()->shape().dims()) * (element_count(w) / channels);
+  return channels == 0
+             ? 0
+             : element_count(node.output()->shape().dims()) * (element_count(w) / channels);
 }
 
 class Builder {
@@ -55,8 +59,9 @@ class Builder {
     }
     for (const Value* output : graph_.outputs()) {
       if (!output->shape().is_static())
-        throw UserError(ErrorKind::unsupported, fmt::format("output '{}'", output->name()),
-                        fmt::format("its shape {} is not known at compile time", output->shape().str()));
+        throw UserError(
+            ErrorKind::unsupported, fmt::format("output '{}'", output->name()),
+            fmt::format("its shape {} is not known at compile time", output->shape().str()));
       plan_->output_types.push_back(output->type());
     }
     claim_outputs();
@@ -112,7 +117,8 @@ class Builder {
     for (size_t i = 0; i < node.inputs().size(); ++i) {
       const Value* input = node.input(i);
       if (input) step.bytes += value_bytes(*input);
-      const bool absorbed = std::find(selected.absorbed.begin(), selected.absorbed.end(), i) != selected.absorbed.end();
+      const bool absorbed = std::find(selected.absorbed.begin(), selected.absorbed.end(), i) !=
+                            selected.absorbed.end();
       step.inputs.push_back(absorbed ? -1 : slot(input));
       touch(step.inputs.back());
     }
@@ -154,7 +160,8 @@ class Builder {
     const MemoryPlan memory = plan_memory(blocks_);
     plan_->arena_bytes = memory.bytes;
     plan_->least_arena_bytes = memory.least;
-    for (const auto& [s, block] : block_of_) plan_->slots[static_cast<size_t>(s)].offset = blocks_[block].offset;
+    for (const auto& [s, block] : block_of_)
+      plan_->slots[static_cast<size_t>(s)].offset = blocks_[block].offset;
   }
 
   const Graph& graph_;

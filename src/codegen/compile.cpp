@@ -7,7 +7,8 @@
 
 namespace octavo {
 
-Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims, const CompileOptions& options) {
+Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
+              const CompileOptions& options) {
   Graph bound = graph.clone();
   for (size_t i = 0; i < input_dims.size(); ++i)
     bound.inputs()[i]->set_type({bound.inputs()[i]->dtype(), Shape(input_dims[i])});
@@ -21,7 +22,8 @@ Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims, const Com
 
 Program compile(Graph graph, const CompileOptions& options) {
   if (graph.stage == Stage::lowered)
-    throw UserError(ErrorKind::value, graph.name, "is lowered already", "compile the canonical or quantized graph");
+    throw UserError(ErrorKind::value, graph.name, "is lowered already",
+                    "compile the canonical or quantized graph");
   canonicalize(graph);
   Program::Signature signature;
   bool is_static = true;
@@ -36,11 +38,12 @@ Program compile(Graph graph, const CompileOptions& options) {
   }
   const auto shared = std::make_shared<const Graph>(std::move(graph));
   const int threads = options.threads > 0 ? options.threads : default_pool().size();
-  Program program(signature,
-                  [shared, options, threads](const std::vector<Dims>& dims) {
-                    return build_plan(lowered(*shared, dims, options), threads);
-                  },
-                  threads);
+  Program program(
+      signature,
+      [shared, options, threads](const std::vector<Dims>& dims) {
+        return build_plan(lowered(*shared, dims, options), threads);
+      },
+      threads);
   if (is_static) {
     std::vector<Dims> dims;
     for (const TensorType& type : signature.input_types) dims.push_back(type.shape.dims());

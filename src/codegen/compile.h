@@ -6,8 +6,8 @@
 namespace octavo {
 
 struct CompileOptions {
-  int threads = 0;        // 0: what affinity and cgroup quota allow
-  bool optimize = true;   // false: no fusion; each canonical node by itself (tests)
+  int threads = 0;       // 0: what affinity and cgroup quota allow
+  bool optimize = true;  // false: no fusion; each canonical node by itself (tests)
 };
 
 // Any stage but lowered. Static graphs are planned at once, graphs with symbols per binding at
@@ -15,7 +15,8 @@ struct CompileOptions {
 Program compile(Graph graph, const CompileOptions& options = {});
 
 // The lowered form for one binding of the inputs' shapes (inspect, tests).
-Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims, const CompileOptions& options = {});
+Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
+              const CompileOptions& options = {});
 
 // The plan of a lowered graph for a pool of `threads`.
 std::shared_ptr<const Plan> build_plan(Graph graph, int threads);

@@ -9,7 +9,8 @@ MemoryPlan plan_memory(std::vector<MemoryBlock>& blocks) {
   const auto padded = [](const MemoryBlock& b) { return (b.bytes + 63) / 64 * 64; };
   std::vector<size_t> order(blocks.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
   MemoryPlan plan;
   std::vector<const MemoryBlock*> placed;  // by offset
   for (size_t i : order) {

@@ -23,11 +23,13 @@ class ReferenceKernel final : public StepKernel {
     for (const Value* output : node.outputs())
       if (!output->shape().is_static())
         throw UserError(ErrorKind::unsupported, node.where(),
-                        fmt::format("the output's shape {} is not known at compile time", output->shape().str()));
+                        fmt::format("the output's shape {} is not known at compile time",
+                                    output->shape().str()));
   }
   const char* name() const override { return "reference"; }
   Isa isa() const override { return Isa::portable; }
-  void run(std::span<const void* const> in, std::span<void* const> out, StepContext) const override {
+  void run(std::span<const void* const> in, std::span<void* const> out,
+           StepContext) const override {
     std::vector<Tensor> inputs(in.size());
     std::vector<const Tensor*> pointers(in.size(), nullptr);
     for (size_t i = 0; i < in.size(); ++i) {
@@ -42,7 +44,8 @@ class ReferenceKernel final : public StepKernel {
       pointers[i] = &inputs[i];
     }
     std::vector<Tensor> outputs;
-    for (const Value* value : node_.outputs()) outputs.emplace_back(value->dtype(), value->shape().dims());
+    for (const Value* value : node_.outputs())
+      outputs.emplace_back(value->dtype(), value->shape().dims());
     node_.op().impl->reference(node_, pointers, outputs);
     for (size_t i = 0; i < out.size(); ++i)
       if (out[i]) std::memcpy(out[i], outputs[i].data(), outputs[i].bytes());

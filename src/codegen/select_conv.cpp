@@ -6,7 +6,9 @@ namespace octavo {
 namespace {
 
 cpu::Element element(DType dtype) {
-  return dtype == DType::u8 ? cpu::Element::u8 : dtype == DType::i8 ? cpu::Element::s8 : cpu::Element::f32;
+  return dtype == DType::u8   ? cpu::Element::u8
+         : dtype == DType::i8 ? cpu::Element::s8
+                              : cpu::Element::f32;
 }
 
 class ConvStep final : public StepKernel {
@@ -16,7 +18,8 @@ class ConvStep final : public StepKernel {
   Isa isa() const override { return kernel_->isa(); }
   size_t scratch_bytes(int threads) const override { return kernel_->scratch_bytes(threads); }
   size_t packed_bytes() const override { return kernel_->packed_bytes(); }
-  void run(std::span<const void* const> in, std::span<void* const> out, StepContext context) const override {
+  void run(std::span<const void* const> in, std::span<void* const> out,
+           StepContext context) const override {
     kernel_->run({in[0], in.size() > 4 ? in[4] : nullptr, out[0], context.scratch}, context.pool);
   }
 
@@ -38,15 +41,29 @@ void select_conv(const Node& node, Selected& selected) {
       return;
     }
   cpu::ConvProblem problem;
-  const Dims x = node.input(0)->shape().dims(), w = node.input(1)->shape().dims(), y = node.output()->shape().dims();
+  const Dims x = node.input(0)->shape().dims(), w = node.input(1)->shape().dims(),
+             y = node.output()->shape().dims();
   if (node.is("fused_conv")) {
     const auto pair = [&](const char* name, size_t i, int64_t fallback) {
       const Ints& values = node.integers(name);
       return values.empty() ? fallback : values[i];
     };
-    problem.shape = {x[0], x[1], x[2], x[3], y[1], y[2], y[3], w[2], w[3],
-                     pair("strides", 0, 1), pair("strides", 1, 1), pair("pads", 0, 0), pair("pads", 1, 0),
-                     pair("dilations", 0, 1), pair("dilations", 1, 1), node.integer("group")};
+    problem.shape = {x[0],
+                     x[1],
+                     x[2],
+                     x[3],
+                     y[1],
+                     y[2],
+                     y[3],
+                     w[2],
+                     w[3],
+                     pair("strides", 0, 1),
+                     pair("strides", 1, 1),
+                     pair("pads", 0, 0),
+                     pair("pads", 1, 0),
+                     pair("dilations", 0, 1),
+                     pair("dilations", 1, 1),
+                     node.integer("group")};
   } else {
     problem.shape.w = problem.shape.ow = x[0];
     problem.shape.c_in = x[1];
@@ -70,7 +87,8 @@ void select_conv(const Node& node, Selected& selected) {
 
   std::vector<cpu::Declined> declined;
   auto kernel = cpu::make_conv(problem, &declined);
-  for (const cpu::Declined& d : declined) selected.declined.push_back(fmt::format("{}: {}", d.kernel, d.reason));
+  for (const cpu::Declined& d : declined)
+    selected.declined.push_back(fmt::format("{}: {}", d.kernel, d.reason));
   if (!kernel) return;
   selected.kernel = std::make_unique<ConvStep>(std::move(kernel));
   selected.absorbed = {1, 2, 3};

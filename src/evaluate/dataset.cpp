@@ -14,34 +14,39 @@ namespace {
 
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail(const std::string& where, const std::string& message, const std::string& hint = "") {
+[[noreturn]] void fail(const std::string& where, const std::string& message,
+                       const std::string& hint = "") {
   throw UserError(ErrorKind::file, where, message, hint);
 }
 
 // Element types and shapes against the signature; NaN and infinities are refused, since statistics
 // made of them would be worthless.
-void check_sample(const std::vector<Tensor>& inputs, const Program::Signature& signature, const std::string& where) {
+void check_sample(const std::vector<Tensor>& inputs, const Program::Signature& signature,
+                  const std::string& where) {
   if (inputs.size() != signature.input_types.size())
-    fail(where, fmt::format("has {} inputs, the network takes {}", inputs.size(), signature.input_types.size()));
+    fail(where, fmt::format("has {} inputs, the network takes {}", inputs.size(),
+                            signature.input_types.size()));
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorType& type = signature.input_types[i];
     bool fits = inputs[i].dtype() == type.dtype && inputs[i].rank() == type.shape.rank();
     for (size_t d = 0; fits && d < type.shape.size(); ++d)
       fits = !type.shape[d].is_static() || type.shape[d].value() == inputs[i].dims()[d];
     if (!fits)
-      fail(where, fmt::format("input '{}' expects {}, the data are {}", signature.input_names[i], type.str(),
-                              inputs[i].type().str()));
+      fail(where, fmt::format("input '{}' expects {}, the data are {}", signature.input_names[i],
+                              type.str(), inputs[i].type().str()));
     if (inputs[i].dtype() == DType::f32)
       for (float v : inputs[i].values<float>())
         if (!std::isfinite(v))
-          fail(where, fmt::format("input '{}' holds {}", signature.input_names[i], std::isnan(v) ? "NaN" : "infinity"),
+          fail(where,
+               fmt::format("input '{}' holds {}", signature.input_names[i],
+                           std::isnan(v) ? "NaN" : "infinity"),
                "clean the data: statistics of it would be meaningless");
   }
 }
 
 // The arrays of one file in the order of the inputs.
-std::vector<Tensor> in_order(std::map<std::string, Tensor> arrays, const Program::Signature& signature,
-                             const std::string& where) {
+std::vector<Tensor> in_order(std::map<std::string, Tensor> arrays,
+                             const Program::Signature& signature, const std::string& where) {
   std::vector<Tensor> inputs;
   if (signature.input_names.size() == 1 && arrays.size() == 1) return {arrays.begin()->second};
   for (const std::string& name : signature.input_names) {
@@ -49,7 +54,8 @@ std::vector<Tensor> in_order(std::map<std::string, Tensor> arrays, const Program
     if (it == arrays.end()) {
       std::string have;
       for (const auto& [key, value] : arrays) have += (have.empty() ? "" : ", ") + key;
-      fail(where, fmt::format("has no array '{}' (it has: {})", name, have), "name the arrays after the inputs");
+      fail(where, fmt::format("has no array '{}' (it has: {})", name, have),
+           "name the arrays after the inputs");
     }
     inputs.push_back(it->second);
   }
@@ -74,10 +80,12 @@ class ArrayDataset final : public Dataset {
     for (size_t i = 0; i < arrays_.size(); ++i) {
       const Tensor& array = arrays_[i];
       const Shape& shape = signature.input_types[i].shape;
-      if (array.rank() == 0 || shape.empty()) fail(where_, "an array of samples needs a first axis that counts them");
+      if (array.rank() == 0 || shape.empty())
+        fail(where_, "an array of samples needs a first axis that counts them");
       const int64_t rows = shape[0].is_static() ? shape[0].value() : 1;
       if (rows == 0 || array.dims()[0] % rows != 0)
-        fail(where_, fmt::format("{} rows do not divide into batches of {}", array.dims()[0], rows));
+        fail(where_,
+             fmt::format("{} rows do not divide into batches of {}", array.dims()[0], rows));
       rows_.push_back(rows);
       const auto count = static_cast<size_t>(array.dims()[0] / rows);
       if (i > 0 && count != size_) fail(where_, "the arrays hold different numbers of samples");
@@ -109,7 +117,8 @@ class ArrayDataset final : public Dataset {
 
 class FolderDataset final : public Dataset {
  public:
-  FolderDataset(std::vector<std::string> files, bool pictures, Preprocessing how, const Program::Signature& signature)
+  FolderDataset(std::vector<std::string> files, bool pictures, Preprocessing how,
+                const Program::Signature& signature)
       : files_(std::move(files)), pictures_(pictures), how_(how), signature_(signature) {}
   size_t size() const override { return files_.size(); }
   std::vector<Tensor> sample(size_t i) const override {
@@ -144,21 +153,28 @@ std::unique_ptr<Dataset> open_folder(const std::string& path, const Program::Sig
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string extension = lower_extension(entry.path());
     if (extension == ".npy" || extension == ".npz") arrays.push_back(entry.path().string());
-    if (extension == ".png" || extension == ".jpg" || extension == ".jpeg") pictures.push_back(entry.path().string());
+    if (extension == ".png" || extension == ".jpg" || extension == ".jpeg")
+      pictures.push_back(entry.path().string());
   }
   if (arrays.empty() && pictures.empty()) fail(path, "holds no .npz, .npy, .png or .jpg file");
-  if (!arrays.empty() && !pictures.empty()) fail(path, "holds both arrays and pictures", "keep one kind in a folder");
+  if (!arrays.empty() && !pictures.empty())
+    fail(path, "holds both arrays and pictures", "keep one kind in a folder");
   std::sort(arrays.begin(), arrays.end());
   std::sort(pictures.begin(), pictures.end());
-  if (pictures.empty()) return std::make_unique<FolderDataset>(arrays, false, Preprocessing{}, signature);
-  if (signature.input_types.size() != 1) fail(path, "pictures fit a network of one input only", "use .npz files");
+  if (pictures.empty())
+    return std::make_unique<FolderDataset>(arrays, false, Preprocessing{}, signature);
+  if (signature.input_types.size() != 1)
+    fail(path, "pictures fit a network of one input only", "use .npz files");
   std::string description = preprocessing;
   if (description.empty())
-    for (const fs::path& candidate : {fs::path(path) / "preprocessing.json", fs::path(path) / ".." / "preprocessing.json"})
+    for (const fs::path& candidate :
+         {fs::path(path) / "preprocessing.json", fs::path(path) / ".." / "preprocessing.json"})
       if (description.empty() && fs::exists(candidate)) description = candidate.string();
   if (description.empty())
-    fail(path, "pictures need a preprocessing file", "give --preprocessing FILE or put preprocessing.json beside them");
-  return std::make_unique<FolderDataset>(pictures, true, load_preprocessing(description), signature);
+    fail(path, "pictures need a preprocessing file",
+         "give --preprocessing FILE or put preprocessing.json beside them");
+  return std::make_unique<FolderDataset>(pictures, true, load_preprocessing(description),
+                                         signature);
 }
 
 }  // namespace
@@ -169,17 +185,22 @@ std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Si
   if (!fs::exists(path, error)) fail(path, "does not exist");
   if (fs::is_directory(path)) return open_folder(path, signature, preprocessing);
   const std::string extension = lower_extension(path);
-  if (extension == ".npz") return std::make_unique<ArrayDataset>(in_order(load_npz(path), signature, path), signature, path);
+  if (extension == ".npz")
+    return std::make_unique<ArrayDataset>(in_order(load_npz(path), signature, path), signature,
+                                          path);
   if (extension == ".npy") {
-    if (signature.input_names.size() != 1) fail(path, "an .npy fits a network of one input only", "use .npz");
+    if (signature.input_names.size() != 1)
+      fail(path, "an .npy fits a network of one input only", "use .npz");
     return std::make_unique<ArrayDataset>(std::vector<Tensor>{load_npy(path)}, signature, path);
   }
   fail(path, "is neither a folder nor .npz nor .npy");
 }
 
-std::unique_ptr<Dataset> memory_dataset(std::vector<std::vector<Tensor>> samples, const Program::Signature& signature) {
+std::unique_ptr<Dataset> memory_dataset(std::vector<std::vector<Tensor>> samples,
+                                        const Program::Signature& signature) {
   if (samples.empty()) throw UserError(ErrorKind::value, "data", "there is no sample");
-  for (size_t i = 0; i < samples.size(); ++i) check_sample(samples[i], signature, fmt::format("sample {}", i));
+  for (size_t i = 0; i < samples.size(); ++i)
+    check_sample(samples[i], signature, fmt::format("sample {}", i));
   return std::make_unique<MemoryDataset>(std::move(samples));
 }
 

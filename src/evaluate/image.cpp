@@ -70,14 +70,17 @@ bool decode_jpeg_raw(const MappedFile& file, JpegErrors& errors, int64_t& height
   jpeg.dct_method = JDCT_ISLOW;
   jpeg_start_decompress(&jpeg);
   height = jpeg.output_height, width = jpeg.output_width;
-  uint8_t* pixels = height * width <= most_pixels ? allocate(owner, static_cast<size_t>(height * width * 3)) : nullptr;
+  uint8_t* pixels = height * width <= most_pixels
+                        ? allocate(owner, static_cast<size_t>(height * width * 3))
+                        : nullptr;
   if (!pixels) {
     std::snprintf(errors.message, sizeof errors.message, "more than 2^28 pixels");
     jpeg_destroy_decompress(&jpeg);
     return false;
   }
   while (jpeg.output_scanline < jpeg.output_height) {
-    JSAMPROW row = pixels + static_cast<size_t>(jpeg.output_scanline) * static_cast<size_t>(width) * 3;
+    JSAMPROW row =
+        pixels + static_cast<size_t>(jpeg.output_scanline) * static_cast<size_t>(width) * 3;
     jpeg_read_scanlines(&jpeg, &row, 1);
   }
   jpeg_finish_decompress(&jpeg);
@@ -106,7 +109,8 @@ struct Taps {
   std::vector<double> weights;
 };
 std::vector<Taps> filter(int64_t from, int64_t to) {
-  const double scale = static_cast<double>(from) / static_cast<double>(to), support = std::max(1.0, scale);
+  const double scale = static_cast<double>(from) / static_cast<double>(to),
+               support = std::max(1.0, scale);
   std::vector<Taps> taps(static_cast<size_t>(to));
   for (int64_t i = 0; i < to; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
@@ -125,7 +129,9 @@ std::vector<Taps> filter(int64_t from, int64_t to) {
   return taps;
 }
 
-uint8_t to_byte(double value) { return static_cast<uint8_t>(std::clamp(std::floor(value + 0.5), 0.0, 255.0)); }
+uint8_t to_byte(double value) {
+  return static_cast<uint8_t>(std::clamp(std::floor(value + 0.5), 0.0, 255.0));
+}
 
 }  // namespace
 
@@ -133,13 +139,15 @@ Image load_image(const std::string& path) {
   const auto file = MappedFile::open(path);
   const auto* bytes = reinterpret_cast<const uint8_t*>(file->data());
   if (file->size() >= 8 && png_sig_cmp(bytes, 0, 8) == 0) return decode_png(*file, path);
-  if (file->size() >= 3 && bytes[0] == 0xff && bytes[1] == 0xd8 && bytes[2] == 0xff) return decode_jpeg(*file, path);
+  if (file->size() >= 3 && bytes[0] == 0xff && bytes[1] == 0xd8 && bytes[2] == 0xff)
+    return decode_jpeg(*file, path);
   fail(path, "is neither PNG nor JPEG");
 }
 
 Image resize(const Image& image, int64_t height, int64_t width) {
   // Columns first, then rows, each rounded to bytes.
-  Image wide{image.height, width, std::vector<uint8_t>(static_cast<size_t>(image.height * width * 3))};
+  Image wide{image.height, width,
+             std::vector<uint8_t>(static_cast<size_t>(image.height * width * 3))};
   const auto columns = filter(image.width, width), rows = filter(image.height, height);
   for (int64_t y = 0; y < image.height; ++y)
     for (int64_t x = 0; x < width; ++x)
@@ -147,7 +155,8 @@ Image resize(const Image& image, int64_t height, int64_t width) {
         const Taps& t = columns[static_cast<size_t>(x)];
         double sum = 0;
         for (size_t k = 0; k < t.weights.size(); ++k)
-          sum += t.weights[k] * image.pixels[static_cast<size_t>((y * image.width + t.first) * 3 + c) + 3 * k];
+          sum += t.weights[k] *
+                 image.pixels[static_cast<size_t>((y * image.width + t.first) * 3 + c) + 3 * k];
         wide.pixels[static_cast<size_t>((y * width + x) * 3 + c)] = to_byte(sum);
       }
   Image out{height, width, std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
@@ -156,7 +165,8 @@ Image resize(const Image& image, int64_t height, int64_t width) {
       const Taps& t = rows[static_cast<size_t>(y)];
       double sum = 0;
       for (size_t k = 0; k < t.weights.size(); ++k)
-        sum += t.weights[k] * wide.pixels[static_cast<size_t>(t.first * width * 3 + i) + k * static_cast<size_t>(width) * 3];
+        sum += t.weights[k] * wide.pixels[static_cast<size_t>(t.first * width * 3 + i) +
+                                          k * static_cast<size_t>(width) * 3];
       out.pixels[static_cast<size_t>(y * width * 3 + i)] = to_byte(sum);
     }
   return out;
@@ -179,7 +189,8 @@ Preprocessing parse_preprocessing(std::string_view text, const std::string& wher
       } else if (key == "resize") {
         p.shorter_side = value.at("shorter_side").get<int64_t>();
         if (value.value("filter", "bilinear") != "bilinear") bad("resize.filter must be bilinear");
-        if (p.shorter_side < 1 || p.shorter_side > 16384) bad("resize.shorter_side must be in 1 to 16384");
+        if (p.shorter_side < 1 || p.shorter_side > 16384)
+          bad("resize.shorter_side must be in 1 to 16384");
       } else if (key == "crop") {
         p.crop_height = value.at("height").get<int64_t>();
         p.crop_width = value.at("width").get<int64_t>();
@@ -223,9 +234,11 @@ Tensor preprocess(const Image& original, const Preprocessing& how, const std::st
     resized = resize(original, scaled(original.height), scaled(original.width));
     image = &resized;
   }
-  const int64_t h = how.crop_height ? how.crop_height : image->height, w = how.crop_width ? how.crop_width : image->width;
+  const int64_t h = how.crop_height ? how.crop_height : image->height,
+                w = how.crop_width ? how.crop_width : image->width;
   if (h > image->height || w > image->width)
-    fail(where, fmt::format("the crop of {}x{} is larger than the picture, {}x{}", h, w, image->height, image->width));
+    fail(where, fmt::format("the crop of {}x{} is larger than the picture, {}x{}", h, w,
+                            image->height, image->width));
   const int64_t top = (image->height - h) / 2, left = (image->width - w) / 2;
   Tensor out(DType::f32, how.channels_last ? Dims{1, h, w, 3} : Dims{1, 3, h, w});
   auto values = out.mutable_values<float>();
@@ -233,9 +246,11 @@ Tensor preprocess(const Image& original, const Preprocessing& how, const std::st
     for (int64_t x = 0; x < w; ++x)
       for (int64_t c = 0; c < 3; ++c) {
         const int64_t source = how.bgr ? 2 - c : c;
-        const float v = image->pixels[static_cast<size_t>(((y + top) * image->width + x + left) * 3 + source)];
+        const float v =
+            image->pixels[static_cast<size_t>(((y + top) * image->width + x + left) * 3 + source)];
         const int64_t at = how.channels_last ? (y * w + x) * 3 + c : (c * h + y) * w + x;
-        values[static_cast<size_t>(at)] = (v - how.mean[static_cast<size_t>(c)]) / how.std[static_cast<size_t>(c)];
+        values[static_cast<size_t>(at)] =
+            (v - how.mean[static_cast<size_t>(c)]) / how.std[static_cast<size_t>(c)];
       }
   return out;
 }

@@ -29,7 +29,8 @@ struct Preprocessing {
 Preprocessing parse_preprocessing(std::string_view json, const std::string& where);
 Preprocessing load_preprocessing(const std::string& path);
 
-// Bilinear with the triangle filter widened when shrinking (as Pillow's BILINEAR), rounded to bytes.
+// Bilinear with the triangle filter widened when shrinking (as Pillow's BILINEAR), rounded to
+// bytes.
 Image resize(const Image& image, int64_t height, int64_t width);
 
 // f32[1, 3, H, W] or f32[1, H, W, 3]. UserError if the crop is larger than the picture.

@@ -26,7 +26,9 @@ class Sqnr {
 class TopAgreement {
  public:
   void add(const Tensor& truth, const Tensor& approximation);
-  double fraction() const { return rows_ ? static_cast<double>(same_) / static_cast<double>(rows_) : 1; }
+  double fraction() const {
+    return rows_ ? static_cast<double>(same_) / static_cast<double>(rows_) : 1;
+  }
   double confident_fraction() const {
     return confident_ ? static_cast<double>(confident_same_) / static_cast<double>(confident_) : 1;
   }

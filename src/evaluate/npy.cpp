@@ -15,11 +15,13 @@ struct Code {
   const char* text;
   DType dtype;
 };
-constexpr Code codes[] = {{"<f4", DType::f32}, {"<f8", DType::f64}, {"<f2", DType::f16}, {"|i1", DType::i8},
-                          {"|u1", DType::u8},  {"<i2", DType::i16}, {"<u2", DType::u16}, {"<i4", DType::i32},
-                          {"<u4", DType::u32}, {"<i8", DType::i64}, {"<u8", DType::u64}, {"|b1", DType::boolean}};
+constexpr Code codes[] = {{"<f4", DType::f32}, {"<f8", DType::f64}, {"<f2", DType::f16},
+                          {"|i1", DType::i8},  {"|u1", DType::u8},  {"<i2", DType::i16},
+                          {"<u2", DType::u16}, {"<i4", DType::i32}, {"<u4", DType::u32},
+                          {"<i8", DType::i64}, {"<u8", DType::u64}, {"|b1", DType::boolean}};
 
-[[noreturn]] void fail(const std::string& where, const std::string& message, const std::string& hint = "") {
+[[noreturn]] void fail(const std::string& where, const std::string& message,
+                       const std::string& hint = "") {
   throw UserError(ErrorKind::file, where, message, hint);
 }
 
@@ -30,7 +32,9 @@ std::string_view field(std::string_view header, std::string_view key, const std:
   if (at == std::string_view::npos) fail(where, fmt::format("the .npy header has no {}", quoted));
   std::string_view rest = header.substr(at + quoted.size());
   while (!rest.empty() && rest.front() == ' ') rest.remove_prefix(1);
-  const size_t end = rest.empty() ? 0 : rest.front() == '(' ? rest.find(')') : rest.find_first_of(",}");
+  const size_t end = rest.empty()          ? 0
+                     : rest.front() == '(' ? rest.find(')')
+                                           : rest.find_first_of(",}");
   if (end == std::string_view::npos || end == 0) fail(where, "the .npy header is damaged");
   return rest.substr(0, end);
 }
@@ -46,7 +50,8 @@ Dims parse_dims(std::string_view text, const std::string& where) {
     }
     int64_t value = -1;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || value < 0 || dims.size() >= 32) fail(where, "the .npy header's shape is damaged");
+    if (error != std::errc() || value < 0 || dims.size() >= 32)
+      fail(where, "the .npy header's shape is damaged");
     dims.push_back(value);
     text.remove_prefix(static_cast<size_t>(end - text.data()));
   }
@@ -58,10 +63,12 @@ std::string npy_header(const Tensor& tensor) {
   for (const Code& c : codes)
     if (c.dtype == tensor.dtype()) code = c.text;
   if (code.empty())
-    throw UserError(ErrorKind::unsupported, "npy", fmt::format("NumPy has no type for {}", dtype_name(tensor.dtype())));
+    throw UserError(ErrorKind::unsupported, "npy",
+                    fmt::format("NumPy has no type for {}", dtype_name(tensor.dtype())));
   std::string dims;
   for (int64_t dim : tensor.dims()) dims += std::to_string(dim) + ",";
-  std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", code, dims);
+  std::string text =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", code, dims);
   text.append(63 - (10 + text.size()) % 64, ' ');
   text += '\n';
   std::string header("\x93NUMPY\x01\x00", 8);
@@ -81,13 +88,16 @@ struct EntryClose {
 
 Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
   const auto* text = reinterpret_cast<const char*>(bytes.data());
-  if (bytes.size() < 12 || std::memcmp(text, "\x93NUMPY", 6) != 0) fail(where, "is not a .npy file");
+  if (bytes.size() < 12 || std::memcmp(text, "\x93NUMPY", 6) != 0)
+    fail(where, "is not a .npy file");
   const int major = static_cast<uint8_t>(text[6]);
   if (major < 1 || major > 3) fail(where, fmt::format(".npy format {} is not known", major));
-  size_t start = 10, length = static_cast<uint8_t>(text[8]) | static_cast<size_t>(static_cast<uint8_t>(text[9])) << 8;
+  size_t start = 10, length = static_cast<uint8_t>(text[8]) |
+                              static_cast<size_t>(static_cast<uint8_t>(text[9])) << 8;
   if (major > 1) {
     start = 12;
-    length |= static_cast<size_t>(static_cast<uint8_t>(text[10])) << 16 | static_cast<size_t>(static_cast<uint8_t>(text[11])) << 24;
+    length |= static_cast<size_t>(static_cast<uint8_t>(text[10])) << 16 |
+              static_cast<size_t>(static_cast<uint8_t>(text[11])) << 24;
   }
   if (length > bytes.size() - start) fail(where, "the file is cut off in its header");
   const std::string_view header(text + start, length);
@@ -109,8 +119,8 @@ Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
   }
   const size_t size = static_cast<size_t>(count) * dtype_size(found->dtype);
   if (bytes.size() - start - length < size)
-    fail(where, fmt::format("the file is cut off: {} {} needs {} bytes, {} are there", found->text, dims_str(dims), size,
-                            bytes.size() - start - length));
+    fail(where, fmt::format("the file is cut off: {} {} needs {} bytes, {} are there", found->text,
+                            dims_str(dims), size, bytes.size() - start - length));
   Tensor tensor(found->dtype, std::move(dims));
   std::memcpy(tensor.mutable_data(), bytes.data() + start + length, size);
   return tensor;
@@ -137,15 +147,18 @@ std::map<std::string, Tensor> load_npz(const std::string& path) {
   for (zip_int64_t i = 0; i < entries; ++i) {
     zip_stat_t info;
     zip_stat_init(&info);
-    if (zip_stat_index(archive.get(), static_cast<zip_uint64_t>(i), 0, &info) != 0 || !(info.valid & ZIP_STAT_SIZE))
+    if (zip_stat_index(archive.get(), static_cast<zip_uint64_t>(i), 0, &info) != 0 ||
+        !(info.valid & ZIP_STAT_SIZE))
       fail(path, "has a damaged directory");
     std::string name = info.name;
     const std::string where = path + ":" + name;
     constexpr zip_uint64_t most = zip_uint64_t{64} << 30;
     if (info.size > most) fail(where, "is larger than 64 GB");
-    const std::unique_ptr<zip_file_t, EntryClose> entry(zip_fopen_index(archive.get(), static_cast<zip_uint64_t>(i), 0));
+    const std::unique_ptr<zip_file_t, EntryClose> entry(
+        zip_fopen_index(archive.get(), static_cast<zip_uint64_t>(i), 0));
     std::vector<std::byte> bytes(info.size);
-    if (!entry || zip_fread(entry.get(), bytes.data(), info.size) != static_cast<zip_int64_t>(info.size))
+    if (!entry ||
+        zip_fread(entry.get(), bytes.data(), info.size) != static_cast<zip_int64_t>(info.size))
       fail(where, "cannot be unpacked");
     if (name.ends_with(".npy")) name.resize(name.size() - 4);
     tensors[name] = parse_npy(bytes, where);
@@ -157,25 +170,32 @@ void save_npy(const Tensor& tensor, const std::string& path) {
   const std::string header = npy_header(tensor);
   write_file_atomically(path, [&](std::ostream& out) {
     out << header;
-    out.write(reinterpret_cast<const char*>(tensor.data()), static_cast<std::streamsize>(tensor.bytes()));
+    out.write(reinterpret_cast<const char*>(tensor.data()),
+              static_cast<std::streamsize>(tensor.bytes()));
   });
 }
 
 void save_npz(const std::map<std::string, Tensor>& tensors, const std::string& path) {
   // libzip writes to a temporary of its own and renames it when closed.
   int code = 0;
-  std::unique_ptr<zip_t, ZipClose> archive(zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
+  std::unique_ptr<zip_t, ZipClose> archive(
+      zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
   if (!archive) fail(path, "cannot be written");
   std::vector<std::string> contents;  // must outlive the archive
   contents.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
-    contents.push_back(npy_header(tensor) + std::string(reinterpret_cast<const char*>(tensor.data()), tensor.bytes()));
-    zip_source_t* source = zip_source_buffer(archive.get(), contents.back().data(), contents.back().size(), 0);
-    const zip_int64_t index = source ? zip_file_add(archive.get(), (name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8) : -1;
+    contents.push_back(npy_header(tensor) +
+                       std::string(reinterpret_cast<const char*>(tensor.data()), tensor.bytes()));
+    zip_source_t* source =
+        zip_source_buffer(archive.get(), contents.back().data(), contents.back().size(), 0);
+    const zip_int64_t index =
+        source ? zip_file_add(archive.get(), (name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8)
+               : -1;
     if (index < 0) fail(path, "cannot be written");
     zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
   }
-  if (zip_close(archive.get()) != 0) fail(path, fmt::format("cannot be written: {}", zip_strerror(archive.get())));
+  if (zip_close(archive.get()) != 0)
+    fail(path, fmt::format("cannot be written: {}", zip_strerror(archive.get())));
   (void)archive.release();  // zip_close freed it
 }
 
@@ -188,7 +208,9 @@ Tensor stack_rows(const std::vector<Tensor>& parts) {
     bool fits = part.dtype() == parts[0].dtype() && part.rank() == parts[0].rank();
     for (size_t d = 1; fits && d < dims.size(); ++d) fits = part.dims()[d] == dims[d];
     if (!fits)
-      throw UserError(ErrorKind::value, "output", fmt::format("samples of {} and {} do not stack", parts[0].type().str(), part.type().str()));
+      throw UserError(ErrorKind::value, "output",
+                      fmt::format("samples of {} and {} do not stack", parts[0].type().str(),
+                                  part.type().str()));
     dims[0] += part.dims()[0];
   }
   Tensor all(parts[0].dtype(), dims);

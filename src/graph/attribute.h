@@ -17,7 +17,14 @@ using Floats = std::vector<double>;
 using Attribute = std::variant<int64_t, double, std::string, Ints, Floats, Tensor>;
 using Attributes = std::map<std::string, Attribute, std::less<>>;
 
-enum class AttributeKind { integer, real, text, integers, reals, tensor };  // index() of the variant
+enum class AttributeKind {
+  integer,
+  real,
+  text,
+  integers,
+  reals,
+  tensor
+};  // index() of the variant
 const char* attribute_kind_name(AttributeKind kind);
 
 }  // namespace octavo

@@ -13,10 +13,12 @@ SymbolBinding check_inputs(const Graph& graph, std::span<const Tensor> tensors) 
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Value& input = *graph.inputs()[i];
     const auto mismatch = [&](const std::string& why) {
-      throw UserError(ErrorKind::value, fmt::format("input '{}'", input.name()),
-                      fmt::format("expected {}, got {}{}", input.type().str(), tensors[i].type().str(), why));
+      throw UserError(
+          ErrorKind::value, fmt::format("input '{}'", input.name()),
+          fmt::format("expected {}, got {}{}", input.type().str(), tensors[i].type().str(), why));
     };
-    if (tensors[i].dtype() != input.dtype() || tensors[i].rank() != input.shape().rank()) mismatch("");
+    if (tensors[i].dtype() != input.dtype() || tensors[i].rank() != input.shape().rank())
+      mismatch("");
     for (size_t d = 0; d < input.shape().size(); ++d) {
       const Dim& dim = input.shape()[d];
       const int64_t size = tensors[i].dims()[d];
@@ -37,7 +39,8 @@ Graph bind_symbols(const Graph& graph, const SymbolBinding& binding) {
   for (Value* input : bound.inputs()) {
     TensorType type = input->type();
     for (Dim& dim : type.shape)
-      if (const auto it = binding.find(dim.symbol()); !dim.is_static() && it != binding.end()) dim = it->second;
+      if (const auto it = binding.find(dim.symbol()); !dim.is_static() && it != binding.end())
+        dim = it->second;
     input->set_type(std::move(type));
   }
   bound.infer_types();

@@ -10,7 +10,19 @@ struct Row {
   const char* name;
   size_t size;
 };
-constexpr std::array<Row, dtype_count> rows{{{"f32", 4}, {"f64", 8}, {"f16", 2}, {"bf16", 2}, {"i8", 1}, {"u8", 1}, {"i16", 2}, {"u16", 2}, {"i32", 4}, {"u32", 4}, {"i64", 8}, {"u64", 8}, {"bool", 1}}};
+constexpr std::array<Row, dtype_count> rows{{{"f32", 4},
+                                             {"f64", 8},
+                                             {"f16", 2},
+                                             {"bf16", 2},
+                                             {"i8", 1},
+                                             {"u8", 1},
+                                             {"i16", 2},
+                                             {"u16", 2},
+                                             {"i32", 4},
+                                             {"u32", 4},
+                                             {"i64", 8},
+                                             {"u64", 8},
+                                             {"bool", 1}}};
 }  // namespace
 
 size_t dtype_size(DType dtype) { return rows[static_cast<size_t>(dtype)].size; }

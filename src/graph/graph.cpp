@@ -8,7 +8,8 @@
 namespace octavo {
 namespace {
 constexpr const char* stage_names[] = {"captured", "canonical", "quantized", "lowered"};
-constexpr const char* attribute_kind_names[] = {"integer", "real", "text", "integers", "reals", "tensor"};
+constexpr const char* attribute_kind_names[] = {"integer",  "real",  "text",
+                                                "integers", "reals", "tensor"};
 
 void drop_use(std::vector<Use>& uses, Node* node, size_t index) {
   const auto it = std::find(uses.begin(), uses.end(), Use{node, index});
@@ -25,7 +26,9 @@ Stage parse_stage(std::string_view name) {
   throw UserError(ErrorKind::value, "stage", fmt::format("unknown stage '{}'", name));
 }
 
-const char* attribute_kind_name(AttributeKind kind) { return attribute_kind_names[static_cast<size_t>(kind)]; }
+const char* attribute_kind_name(AttributeKind kind) {
+  return attribute_kind_names[static_cast<size_t>(kind)];
+}
 
 const AttributeSpec* OpDef::attribute(std::string_view attribute_name) const {
   for (const AttributeSpec& spec : impl->attributes)
@@ -68,7 +71,9 @@ const T& get(const Attribute& attribute, const Node& node, std::string_view name
 
 int64_t Node::integer(std::string_view n) const { return get<int64_t>(attribute(n), *this, n); }
 double Node::real(std::string_view n) const { return get<double>(attribute(n), *this, n); }
-const std::string& Node::text(std::string_view n) const { return get<std::string>(attribute(n), *this, n); }
+const std::string& Node::text(std::string_view n) const {
+  return get<std::string>(attribute(n), *this, n);
+}
 const Ints& Node::integers(std::string_view n) const { return get<Ints>(attribute(n), *this, n); }
 const Floats& Node::reals(std::string_view n) const { return get<Floats>(attribute(n), *this, n); }
 
@@ -179,7 +184,8 @@ Node* Graph::add(std::string_view op, std::vector<Value*> inputs, Attributes att
   }
   for (const AttributeSpec& spec : impl.attributes)
     if (spec.required && !node->has(spec.name))
-      throw UserError(ErrorKind::value, node->where(), fmt::format("attribute '{}' is missing", spec.name));
+      throw UserError(ErrorKind::value, node->where(),
+                      fmt::format("attribute '{}' is missing", spec.name));
   std::vector<TensorType> types = impl.infer(*node);
 
   s_->nodes.emplace(node, std::move(owned));
@@ -188,7 +194,9 @@ Node* Graph::add(std::string_view op, std::vector<Value*> inputs, Attributes att
     if (node->inputs_[i]) node->inputs_[i]->uses_.push_back({node, i});
   for (size_t i = 0; i < types.size(); ++i) {
     const std::string& base = node->name_;
-    Value* value = s_->make_value(base.empty() ? "" : i == 0 ? base : fmt::format("{}:{}", base, i));
+    Value* value = s_->make_value(base.empty() ? ""
+                                  : i == 0     ? base
+                                               : fmt::format("{}:{}", base, i));
     value->type_ = std::move(types[i]);
     value->producer_ = node;
     value->output_index_ = i;
@@ -243,7 +251,8 @@ size_t Graph::remove_dead() {
   }
   std::vector<Value*> dead;
   for (const auto& [key, value] : s_->values)
-    if (value->is_constant() && value->uses_.empty() && !outputs.contains(key)) dead.push_back(value.get());
+    if (value->is_constant() && value->uses_.empty() && !outputs.contains(key))
+      dead.push_back(value.get());
   for (Value* value : dead) s_->forget(value);
   return removed;
 }
@@ -272,7 +281,8 @@ std::vector<Value*> Graph::constants() const {
   std::vector<Value*> found;
   for (const auto& [key, value] : s_->values)
     if (value->is_constant()) found.push_back(value.get());
-  std::sort(found.begin(), found.end(), [](const Value* a, const Value* b) { return a->name_ < b->name_; });
+  std::sort(found.begin(), found.end(),
+            [](const Value* a, const Value* b) { return a->name_ < b->name_; });
   return found;
 }
 

@@ -40,7 +40,7 @@ struct OnnxExportRule;
 
 // What an op's own file provides.
 struct OpImpl {
-  std::string_view doc;  // one or two lines: the formula, the shapes
+  std::string_view doc;                   // one or two lines: the formula, the shapes
   size_t min_inputs = 1, max_inputs = 1;  // inputs min..max may be null or absent; max may be huge
   size_t outputs = 1;
   std::vector<AttributeSpec> attributes = {};
@@ -49,7 +49,8 @@ struct OpImpl {
   std::vector<TensorType> (*infer)(const Node& node) = nullptr;
   // The plain definition. `in[i]` is null where the input is left out; `out` tensors are allocated
   // with the inferred types, whose dims are all known. Float ops accumulate in float64.
-  void (*reference)(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) = nullptr;
+  void (*reference)(const Node& node, std::span<const Tensor* const> in,
+                    std::span<Tensor> out) = nullptr;
   std::span<const OnnxImportRule> onnx_import = {};
   const OnnxExportRule* onnx_export = nullptr;
 };

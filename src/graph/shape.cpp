@@ -57,7 +57,8 @@ std::string dims_str(const Dims& dims) { return Shape(dims).str(); }
 
 int64_t normalize_axis(int64_t axis, int64_t rank, const std::string& where) {
   if (axis < -rank || axis >= rank)
-    throw UserError(ErrorKind::value, where, fmt::format("axis {} is outside a rank of {}", axis, rank));
+    throw UserError(ErrorKind::value, where,
+                    fmt::format("axis {} is outside a rank of {}", axis, rank));
   return axis < 0 ? axis + rank : axis;
 }
 

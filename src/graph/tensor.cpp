@@ -19,25 +19,40 @@ struct BFloat16 {
 template <class F>
 auto visit_dtype(DType dtype, F f) {
   switch (dtype) {
-    case DType::f32: return f(float{});
-    case DType::f64: return f(double{});
-    case DType::f16: return f(Half{});
-    case DType::bf16: return f(BFloat16{});
-    case DType::i8: return f(int8_t{});
-    case DType::u8: return f(uint8_t{});
-    case DType::i16: return f(int16_t{});
-    case DType::u16: return f(uint16_t{});
-    case DType::i32: return f(int32_t{});
-    case DType::u32: return f(uint32_t{});
-    case DType::i64: return f(int64_t{});
-    case DType::u64: return f(uint64_t{});
-    case DType::boolean: return f(bool{});
+    case DType::f32:
+      return f(float{});
+    case DType::f64:
+      return f(double{});
+    case DType::f16:
+      return f(Half{});
+    case DType::bf16:
+      return f(BFloat16{});
+    case DType::i8:
+      return f(int8_t{});
+    case DType::u8:
+      return f(uint8_t{});
+    case DType::i16:
+      return f(int16_t{});
+    case DType::u16:
+      return f(uint16_t{});
+    case DType::i32:
+      return f(int32_t{});
+    case DType::u32:
+      return f(uint32_t{});
+    case DType::i64:
+      return f(int64_t{});
+    case DType::u64:
+      return f(uint64_t{});
+    case DType::boolean:
+      return f(bool{});
   }
   throw InternalError("unknown dtype");
 }
 
 template <class T>
-T load(T value) { return value; }
+T load(T value) {
+  return value;
+}
 float load(Half value) { return half_to_float(value.bits); }
 float load(BFloat16 value) { return bfloat16_to_float(value.bits); }
 
@@ -67,10 +82,16 @@ void convert_into(const Tensor& from, To* out) {
 }  // namespace
 
 Tensor::Tensor(DType dtype, Dims dims)
-    : dtype_(dtype), dims_(std::move(dims)), size_(element_count(dims_)), buffer_(Buffer::allocate(bytes())) {}
+    : dtype_(dtype),
+      dims_(std::move(dims)),
+      size_(element_count(dims_)),
+      buffer_(Buffer::allocate(bytes())) {}
 
 Tensor::Tensor(DType dtype, Dims dims, std::shared_ptr<Buffer> buffer)
-    : dtype_(dtype), dims_(std::move(dims)), size_(element_count(dims_)), buffer_(std::move(buffer)) {
+    : dtype_(dtype),
+      dims_(std::move(dims)),
+      size_(element_count(dims_)),
+      buffer_(std::move(buffer)) {
   OCTAVO_CHECK(buffer_ && buffer_->size() >= bytes());
 }
 
@@ -95,10 +116,13 @@ std::vector<int64_t> Tensor::to_ints() const {
 
 bool operator==(const Tensor& a, const Tensor& b) {
   if (!a || !b) return !a && !b;
-  return a.dtype_ == b.dtype_ && a.dims_ == b.dims_ && std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+  return a.dtype_ == b.dtype_ && a.dims_ == b.dims_ &&
+         std::memcmp(a.data(), b.data(), a.bytes()) == 0;
 }
 
-float bfloat16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+float bfloat16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 uint16_t float_to_bfloat16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
@@ -121,7 +145,7 @@ uint16_t float_to_half(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00);  // NaN
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00);   // NaN
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to infinity
   if (magnitude < 0x38800000u) {  // subnormal half: adding 0.5 rounds at its last bit
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;

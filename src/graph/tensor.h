@@ -26,7 +26,9 @@ class Tensor {
     return from(std::move(dims), std::span<const T>(values));
   }
   template <class T>
-  static Tensor scalar(T value) { return from(Dims{}, std::span<const T>(&value, 1)); }
+  static Tensor scalar(T value) {
+    return from(Dims{}, std::span<const T>(&value, 1));
+  }
 
   explicit operator bool() const { return buffer_ != nullptr; }
   DType dtype() const { return dtype_; }

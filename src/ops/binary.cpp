@@ -45,10 +45,14 @@ void broadcast(const Tensor& a, const Tensor& b, Tensor& out, F f) {
 template <class F>
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   switch (out[0].dtype()) {
-    case DType::f32: return broadcast<float>(*in[0], *in[1], out[0], [](double a, double b) { return F{}(a, b); });
-    case DType::i64: return broadcast<int64_t>(*in[0], *in[1], out[0], F{});
-    case DType::i32: return broadcast<int32_t>(*in[0], *in[1], out[0], F{});
-    default: fail(node, fmt::format("no kernel for {}", dtype_name(out[0].dtype())));
+    case DType::f32:
+      return broadcast<float>(*in[0], *in[1], out[0], [](double a, double b) { return F{}(a, b); });
+    case DType::i64:
+      return broadcast<int64_t>(*in[0], *in[1], out[0], F{});
+    case DType::i32:
+      return broadcast<int32_t>(*in[0], *in[1], out[0], F{});
+    default:
+      fail(node, fmt::format("no kernel for {}", dtype_name(out[0].dtype())));
   }
 }
 
@@ -120,19 +124,19 @@ struct Pow {
 
 }  // namespace
 
-#define BINARY(op, onnx_name, functor, formula)                                            \
-  namespace {                                                                              \
-  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;                                \
-  constexpr OnnxImportRule op##_import[] = {                                               \
-      {.op_type = onnx_name, .since = 7, .import = import<op##_name>}};                      \
-  constexpr OnnxExportRule op##_export{write<op##_onnx>};                                   \
-  }                                                                                        \
-  const OpImpl op_##op{.doc = formula,                                                      \
-                       .min_inputs = 2,                                                    \
-                       .max_inputs = 2,                                                    \
-                       .infer = infer,                                                     \
-                       .reference = reference<functor>,                                    \
-                       .onnx_import = op##_import,                                         \
+#define BINARY(op, onnx_name, functor, formula)                          \
+  namespace {                                                            \
+  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;             \
+  constexpr OnnxImportRule op##_import[] = {                             \
+      {.op_type = onnx_name, .since = 7, .import = import <op##_name>}}; \
+  constexpr OnnxExportRule op##_export{write<op##_onnx>};                \
+  }                                                                      \
+  const OpImpl op_##op{.doc = formula,                                   \
+                       .min_inputs = 2,                                  \
+                       .max_inputs = 2,                                  \
+                       .infer = infer,                                   \
+                       .reference = reference<functor>,                  \
+                       .onnx_import = op##_import,                       \
                        .onnx_export = &op##_export};
 
 BINARY(add, "Add", Add, "y = a + b, broadcast")

@@ -29,7 +29,8 @@ std::vector<TensorType> infer(const Node& node) {
             "the bias must be one value per output channel, of the input's type");
   const Window window = window_of(node, kernel_of(w.shape));
   Shape y{x.shape[0], w.shape[0]};
-  for (size_t i = 0; i < window.rank(); ++i) y.push_back(window_output(node, window, i, x.shape[i + 2]));
+  for (size_t i = 0; i < window.rank(); ++i)
+    y.push_back(window_output(node, window, i, x.shape[i + 2]));
   return {{x.dtype, y}};
 }
 
@@ -62,9 +63,11 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
       for (int64_t o = 0; o < wd[0]; ++o) {
         double sum = in.size() > 2 && in[2] ? in[2]->values<float>()[static_cast<size_t>(o)] : 0;
         for (int64_t c = 0; c < wd[1]; ++c) {
-          const float* plane = &x[static_cast<size_t>((n * xd[1] + o / out_per_group * wd[1] + c) * x_plane)];
+          const float* plane =
+              &x[static_cast<size_t>((n * xd[1] + o / out_per_group * wd[1] + c) * x_plane)];
           const float* taps_of = &w[static_cast<size_t>((o * wd[1] + c) * taps)];
-          for (const auto& [k, offset] : inside) sum += static_cast<double>(plane[offset]) * taps_of[k];
+          for (const auto& [k, offset] : inside)
+            sum += static_cast<double>(plane[offset]) * taps_of[k];
         }
         y[static_cast<size_t>((n * wd[0] + o) * y_plane + p)] = static_cast<float>(sum);
       }
@@ -74,9 +77,11 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
 std::vector<Value*> import(OnnxNodeReader& reader) {
   Value *x = reader.input(0), *w = reader.input(1);
   if (!x || !w) reader.invalid("needs an input and weights");
-  if (!w->shape().is_static() || w->shape().rank() < 3) reader.unsupported("weights whose shape is not known");
+  if (!w->shape().is_static() || w->shape().rank() < 3)
+    reader.unsupported("weights whose shape is not known");
   const Ints kernel = kernel_of(w->shape());
-  if (reader.integers("kernel_shape", kernel) != kernel) reader.invalid("kernel_shape is not the weights'");
+  if (reader.integers("kernel_shape", kernel) != kernel)
+    reader.invalid("kernel_shape is not the weights'");
   Attributes attributes = import_window(reader, kernel, x->shape());
   attributes["group"] = reader.integer("group", 1);
   return {reader.apply("conv", {x, w, reader.input(2)}, std::move(attributes))};
@@ -87,7 +92,8 @@ constexpr OnnxImportRule import_rules[] = {{.op_type = "Conv", .import = import}
 constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer) {
   Attributes onnx{{"group", node.integer("group")}};
   export_window(node, node.input(1)->shape().size() - 2, onnx);
-  std::vector<std::string> inputs{writer.value_name(node.input(0)), writer.value_name(node.input(1))};
+  std::vector<std::string> inputs{writer.value_name(node.input(0)),
+                                  writer.value_name(node.input(1))};
   if (node.input(2)) inputs.push_back(writer.value_name(node.input(2)));
   writer.node("Conv", std::move(inputs), {writer.value_name(node.output())}, onnx);
 }};
@@ -95,14 +101,16 @@ constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer
 }  // namespace
 
 const OpImpl op_conv{
-    .doc = "Convolution: x [N, C, spatial…], w [O, C/group, kernel…], bias [O] or none; y [N, O, …].",
+    .doc =
+        "Convolution: x [N, C, spatial…], w [O, C/group, kernel…], bias [O] or none; y [N, O, …].",
     .min_inputs = 2,
     .max_inputs = 3,
-    .attributes = [] {
-      auto specs = window_attributes();
-      specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
-      return specs;
-    }(),
+    .attributes =
+        [] {
+          auto specs = window_attributes();
+          specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
+          return specs;
+        }(),
     .infer = infer,
     .reference = reference,
     .onnx_import = import_rules,

@@ -15,8 +15,9 @@ std::vector<AttributeSpec> epilogue_attributes() {
 }
 
 Epilogue epilogue_of(const Node& node) {
-  const Epilogue e{static_cast<float>(node.real("clamp_lo")), static_cast<float>(node.real("clamp_hi")),
-                   static_cast<int32_t>(node.integer("y_zero_point")), parse_dtype(node.text("output"))};
+  const Epilogue e{
+      static_cast<float>(node.real("clamp_lo")), static_cast<float>(node.real("clamp_hi")),
+      static_cast<int32_t>(node.integer("y_zero_point")), parse_dtype(node.text("output"))};
   require(node, e.output == DType::f32 || e.output == DType::u8 || e.output == DType::i8,
           "the output must be f32, u8 or i8");
   return e;
@@ -24,9 +25,12 @@ Epilogue epilogue_of(const Node& node) {
 
 float centred(const Tensor& tensor, size_t i, int32_t zero_point) {
   switch (tensor.dtype()) {
-    case DType::u8: return static_cast<float>(tensor.values<uint8_t>()[i] - zero_point);
-    case DType::i8: return static_cast<float>(tensor.values<int8_t>()[i] - zero_point);
-    default: return tensor.values<float>()[i];
+    case DType::u8:
+      return static_cast<float>(tensor.values<uint8_t>()[i] - zero_point);
+    case DType::i8:
+      return static_cast<float>(tensor.values<int8_t>()[i] - zero_point);
+    default:
+      return tensor.values<float>()[i];
   }
 }
 

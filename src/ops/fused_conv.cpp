@@ -15,7 +15,8 @@ void check_operands(const Node& node, int64_t c_out) {
   const Value *bias = node.input(2), *multiplier = node.input(3);
   const bool integer = is_byte(x.dtype);
   require(node, integer || x.dtype == DType::f32, "the input must be f32, u8 or i8");
-  require(node, w.dtype == (integer ? DType::i8 : DType::f32), "weights must be f32 for f32, i8 for integers");
+  require(node, w.dtype == (integer ? DType::i8 : DType::f32),
+          "weights must be f32 for f32, i8 for integers");
   if (bias)
     require(node, bias->type() == TensorType{integer ? DType::i32 : DType::f32, Shape(Dims{c_out})},
             "the bias must be one i32 (f32 for f32) per output channel");
@@ -29,27 +30,31 @@ void check_operands(const Node& node, int64_t c_out) {
 void check_residual(const Node& node, const TensorType& y) {
   if (const Value* r = node.input(4)) {
     require(node, r->shape() == y.shape, "the residual must have the output's shape");
-    require(node, r->dtype() == DType::f32 || is_byte(r->dtype()), "the residual must be f32, u8 or i8");
+    require(node, r->dtype() == DType::f32 || is_byte(r->dtype()),
+            "the residual must be f32, u8 or i8");
   }
 }
 
 std::vector<TensorType> infer_conv(const Node& node) {
   const Shape &x = node.input(0)->shape(), &w = node.input(1)->shape();
-  require(node, x.rank() == 4 && w.rank() == 4 && w.is_static(), "x is [N, H, W, C], w is [O, C/group, KH, KW]");
+  require(node, x.rank() == 4 && w.rank() == 4 && w.is_static(),
+          "x is [N, H, W, C], w is [O, C/group, KH, KW]");
   check_operands(node, w[0].value());
   const int64_t group = node.integer("group");
   require(node, group > 0 && w[0].value() % group == 0 && x[3] == Dim(w[1].value() * group),
           "channels and groups do not fit");
   const Window window = window_of(node, {w[2].value(), w[3].value()});
-  const TensorType y{epilogue_of(node).output,
-                     {x[0], window_output(node, window, 0, x[1]), window_output(node, window, 1, x[2]), w[0]}};
+  const TensorType y{
+      epilogue_of(node).output,
+      {x[0], window_output(node, window, 0, x[1]), window_output(node, window, 1, x[2]), w[0]}};
   check_residual(node, y);
   return {y};
 }
 
 std::vector<TensorType> infer_gemm(const Node& node) {
   const Shape &x = node.input(0)->shape(), &w = node.input(1)->shape();
-  require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1], "x is [M, K], w is [N, K]");
+  require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1],
+          "x is [M, K], w is [N, K]");
   check_operands(node, w[0].value());
   const TensorType y{epilogue_of(node).output, {x[0], w[0]}};
   check_residual(node, y);
@@ -64,7 +69,8 @@ struct Geometry {
 };
 
 template <class X, class W, class Sum>
-void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* const> in, Tensor& out) {
+void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* const> in,
+                Tensor& out) {
   const auto x = in[0]->values<X>();
   const auto w = in[1]->values<W>();
   const Epilogue e = epilogue_of(node);
@@ -86,10 +92,12 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
               const int64_t iy = oy * g.strides[0] + ky * g.dilations[0] - g.pads[0];
               const int64_t ix = ox * g.strides[1] + kx * g.dilations[1] - g.pads[1];
               if (iy < 0 || iy >= g.x[1] || ix < 0 || ix >= g.x[2]) continue;
-              const auto base = static_cast<size_t>(((n * g.x[1] + iy) * g.x[2] + ix) * g.x[3] + first);
+              const auto base =
+                  static_cast<size_t>(((n * g.x[1] + iy) * g.x[2] + ix) * g.x[3] + first);
               for (int64_t c = 0; c < g.w[1]; ++c)
                 sum += (static_cast<Sum>(x[base + static_cast<size_t>(c)]) - zero) *
-                       static_cast<Sum>(w[static_cast<size_t>(((o * g.w[1] + c) * g.w[2] + ky) * g.w[3] + kx)]);
+                       static_cast<Sum>(
+                           w[static_cast<size_t>(((o * g.w[1] + c) * g.w[2] + ky) * g.w[3] + kx)]);
             }
           const auto oc = static_cast<size_t>(o);
           float f = 0;
@@ -109,22 +117,29 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
 
 void run(const Node& node, const Geometry& g, std::span<const Tensor* const> in, Tensor& out) {
   switch (in[0]->dtype()) {
-    case DType::u8: return accumulate<uint8_t, int8_t, int64_t>(node, g, in, out);
-    case DType::i8: return accumulate<int8_t, int8_t, int64_t>(node, g, in, out);
-    default: return accumulate<float, float, double>(node, g, in, out);
+    case DType::u8:
+      return accumulate<uint8_t, int8_t, int64_t>(node, g, in, out);
+    case DType::i8:
+      return accumulate<int8_t, int8_t, int64_t>(node, g, in, out);
+    default:
+      return accumulate<float, float, double>(node, g, in, out);
   }
 }
 
 void reference_conv(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const Dims& w = in[1]->dims();
   const Window window = window_of(node, {w[2], w[3]});
-  run(node, {in[0]->dims(), w, out[0].dims(), window.strides, window.pads, window.dilations, node.integer("group")},
+  run(node,
+      {in[0]->dims(), w, out[0].dims(), window.strides, window.pads, window.dilations,
+       node.integer("group")},
       in, out[0]);
 }
 
 void reference_gemm(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const Dims &x = in[0]->dims(), &w = in[1]->dims();
-  run(node, {{1, 1, x[0], x[1]}, {w[0], w[1], 1, 1}, {1, 1, x[0], w[0]}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1}, in, out[0]);
+  run(node,
+      {{1, 1, x[0], x[1]}, {w[0], w[1], 1, 1}, {1, 1, x[0], w[0]}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1},
+      in, out[0]);
 }
 
 std::vector<AttributeSpec> operand_attributes() {
@@ -138,16 +153,19 @@ std::vector<AttributeSpec> operand_attributes() {
 }  // namespace
 
 const OpImpl op_fused_conv{
-    .doc = "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, multiplier "
-           "[O], residual; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
+    .doc =
+        "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, "
+        "multiplier "
+        "[O], residual; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
     .min_inputs = 2,
     .max_inputs = 5,
-    .attributes = [] {
-      auto specs = operand_attributes();
-      for (auto& spec : window_attributes()) specs.push_back(spec);
-      specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
-      return specs;
-    }(),
+    .attributes =
+        [] {
+          auto specs = operand_attributes();
+          for (auto& spec : window_attributes()) specs.push_back(spec);
+          specs.push_back({"group", AttributeKind::integer, false, int64_t{1}});
+          return specs;
+        }(),
     .infer = infer_conv,
     .reference = reference_conv};
 

@@ -15,7 +15,9 @@ std::vector<TensorType> infer_binary(const Node& node) {
   return {{epilogue_of(node).output, a.shape}};
 }
 
-int32_t zero_point(const Node& node, const char* name) { return static_cast<int32_t>(node.integer(name)); }
+int32_t zero_point(const Node& node, const char* name) {
+  return static_cast<int32_t>(node.integer(name));
+}
 
 void reference_add(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const Epilogue e = epilogue_of(node);
@@ -32,8 +34,9 @@ void reference_mul(const Node& node, std::span<const Tensor* const> in, std::spa
   const Epilogue e = epilogue_of(node);
   const auto multiplier = static_cast<float>(node.real("multiplier"));
   for (size_t i = 0; i < static_cast<size_t>(out[0].size()); ++i) {
-    const float product = centred(*in[0], i, zero_point(node, "a_zero_point")) *  // exact: below 2^16
-                          centred(*in[1], i, zero_point(node, "b_zero_point"));
+    const float product =
+        centred(*in[0], i, zero_point(node, "a_zero_point")) *  // exact: below 2^16
+        centred(*in[1], i, zero_point(node, "b_zero_point"));
     store(e, product * multiplier, out[0], i);
   }
 }
@@ -102,8 +105,9 @@ void reference_pool(const Node& node, std::span<const Tensor* const> in, std::sp
               const bool inside = iy >= 0 && iy < xd[1] && ix >= 0 && ix < xd[2];
               count += all ? padded : inside;
               if (!inside) continue;
-              const double v = centred(x, static_cast<size_t>(((n * xd[1] + iy) * xd[2] + ix) * xd[3] + c),
-                                       average ? zero : 0);
+              const double v =
+                  centred(x, static_cast<size_t>(((n * xd[1] + iy) * xd[2] + ix) * xd[3] + c),
+                          average ? zero : 0);
               sum += v;
               most = std::max(most, v);
             }
@@ -115,7 +119,9 @@ void reference_pool(const Node& node, std::span<const Tensor* const> in, std::sp
           } else if (x.dtype() == DType::f32) {
             store(e, static_cast<float>(sum / static_cast<double>(count)), out[0], at);
           } else {  // sum is an exact int32
-            store(e, static_cast<float>(static_cast<int32_t>(sum)) * (multiplier / static_cast<float>(count)),
+            store(e,
+                  static_cast<float>(static_cast<int32_t>(sum)) *
+                      (multiplier / static_cast<float>(count)),
                   out[0], at);
           }
         }
@@ -124,11 +130,13 @@ void reference_pool(const Node& node, std::span<const Tensor* const> in, std::sp
 }  // namespace
 
 const OpImpl op_quantized_add{
-    .doc = "y = epilogue((a - a_zero_point) * a_multiplier + (b - b_zero_point) * b_multiplier), integers.",
+    .doc =
+        "y = epilogue((a - a_zero_point) * a_multiplier + (b - b_zero_point) * b_multiplier), "
+        "integers.",
     .min_inputs = 2,
     .max_inputs = 2,
-    .attributes = with_zero_points({{"a_multiplier", AttributeKind::real, true},
-                                    {"b_multiplier", AttributeKind::real, true}}),
+    .attributes = with_zero_points(
+        {{"a_multiplier", AttributeKind::real, true}, {"b_multiplier", AttributeKind::real, true}}),
     .infer = infer_binary,
     .reference = reference_add};
 
@@ -140,26 +148,29 @@ const OpImpl op_quantized_mul{
     .infer = infer_binary,
     .reference = reference_mul};
 
-const OpImpl op_lookup{.doc = "y = table[x as an unsigned byte]: any function of one 8-bit element.",
-                       .min_inputs = 2,
-                       .max_inputs = 2,
-                       .infer = infer_lookup,
-                       .reference = reference_lookup};
+const OpImpl op_lookup{
+    .doc = "y = table[x as an unsigned byte]: any function of one 8-bit element.",
+    .min_inputs = 2,
+    .max_inputs = 2,
+    .infer = infer_lookup,
+    .reference = reference_lookup};
 
 const OpImpl op_pool{
-    .doc = "max or average over windows of x [N, H, W, C]; integer averages are "
-           "epilogue(sum(x - x_zero_point) * (multiplier / count)).",
-    .attributes = [] {
-      auto specs = epilogue_attributes();
-      for (auto& spec : window_attributes()) specs.push_back(spec);
-      specs.push_back({"mode", AttributeKind::text, true});
-      specs.push_back({"kernel", AttributeKind::integers, true});
-      specs.push_back({"ceil_mode", AttributeKind::integer, false, int64_t{0}});
-      specs.push_back({"count_include_pad", AttributeKind::integer, false, int64_t{0}});
-      specs.push_back({"x_zero_point", AttributeKind::integer, false, int64_t{0}});
-      specs.push_back({"multiplier", AttributeKind::real, false, 1.0});
-      return specs;
-    }(),
+    .doc =
+        "max or average over windows of x [N, H, W, C]; integer averages are "
+        "epilogue(sum(x - x_zero_point) * (multiplier / count)).",
+    .attributes =
+        [] {
+          auto specs = epilogue_attributes();
+          for (auto& spec : window_attributes()) specs.push_back(spec);
+          specs.push_back({"mode", AttributeKind::text, true});
+          specs.push_back({"kernel", AttributeKind::integers, true});
+          specs.push_back({"ceil_mode", AttributeKind::integer, false, int64_t{0}});
+          specs.push_back({"count_include_pad", AttributeKind::integer, false, int64_t{0}});
+          specs.push_back({"x_zero_point", AttributeKind::integer, false, int64_t{0}});
+          specs.push_back({"multiplier", AttributeKind::real, false, 1.0});
+          return specs;
+        }(),
     .infer = infer_pool,
     .reference = reference_pool};
 

@@ -8,7 +8,8 @@ namespace {
 
 std::vector<TensorType> infer_gemm(const Node& node) {
   const TensorType &x = float_input(node, 0), &w = float_input(node, 1);
-  require(node, x.shape.rank() == 2 && w.shape.rank() == 2 && x.dtype == w.dtype, "x and w must be matrices of one type");
+  require(node, x.shape.rank() == 2 && w.shape.rank() == 2 && x.dtype == w.dtype,
+          "x and w must be matrices of one type");
   const bool ta = node.integer("trans_a") != 0, tb = node.integer("trans_b") != 0;
   const Dim &m = x.shape[ta], &k = x.shape[!ta], &k2 = w.shape[tb], &n = w.shape[!tb];
   if (k.is_static() && k2.is_static() && !(k == k2))
@@ -58,7 +59,8 @@ std::vector<Value*> import_gemm(OnnxNodeReader& reader) {
 
 constexpr OnnxImportRule gemm_import[] = {{.op_type = "Gemm", .since = 7, .import = import_gemm}};
 constexpr OnnxExportRule gemm_export{[](const Node& node, OnnxNodeWriter& writer) {
-  std::vector<std::string> inputs{writer.value_name(node.input(0)), writer.value_name(node.input(1))};
+  std::vector<std::string> inputs{writer.value_name(node.input(0)),
+                                  writer.value_name(node.input(1))};
   if (node.input(2)) inputs.push_back(writer.value_name(node.input(2)));
   writer.node("Gemm", std::move(inputs), {writer.value_name(node.output())},
               {{"transA", node.integer("trans_a")},
@@ -113,7 +115,8 @@ void reference_matmul(const Node&, std::span<const Tensor* const> in, std::span<
       for (int64_t j = 0; j < n; ++j) {
         double sum = 0;
         for (int64_t p = 0; p < k; ++p)
-          sum += static_cast<double>(x[static_cast<size_t>((ia * m + i) * k + p)]) * w[static_cast<size_t>((ib * k + p) * n + j)];
+          sum += static_cast<double>(x[static_cast<size_t>((ia * m + i) * k + p)]) *
+                 w[static_cast<size_t>((ib * k + p) * n + j)];
         y[static_cast<size_t>((batch * m + i) * n + j)] = static_cast<float>(sum);
       }
   }
@@ -126,22 +129,24 @@ std::vector<Value*> import_matmul(OnnxNodeReader& reader) {
 
 constexpr OnnxImportRule matmul_import[] = {{.op_type = "MatMul", .import = import_matmul}};
 constexpr OnnxExportRule matmul_export{[](const Node& node, OnnxNodeWriter& writer) {
-  writer.node("MatMul", {writer.value_name(node.input(0)), writer.value_name(node.input(1))}, {writer.value_name(node.output())});
+  writer.node("MatMul", {writer.value_name(node.input(0)), writer.value_name(node.input(1))},
+              {writer.value_name(node.output())});
 }};
 
 }  // namespace
 
-const OpImpl op_gemm{.doc = "y = alpha * x w + beta * c; x [M, K] and w [K, N], or their transposes; c broadcasts.",
-                     .min_inputs = 2,
-                     .max_inputs = 3,
-                     .attributes = {{"trans_a", AttributeKind::integer, false, int64_t{0}},
-                                    {"trans_b", AttributeKind::integer, false, int64_t{0}},
-                                    {"alpha", AttributeKind::real, false, 1.0},
-                                    {"beta", AttributeKind::real, false, 1.0}},
-                     .infer = infer_gemm,
-                     .reference = reference_gemm,
-                     .onnx_import = gemm_import,
-                     .onnx_export = &gemm_export};
+const OpImpl op_gemm{
+    .doc = "y = alpha * x w + beta * c; x [M, K] and w [K, N], or their transposes; c broadcasts.",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .attributes = {{"trans_a", AttributeKind::integer, false, int64_t{0}},
+                   {"trans_b", AttributeKind::integer, false, int64_t{0}},
+                   {"alpha", AttributeKind::real, false, 1.0},
+                   {"beta", AttributeKind::real, false, 1.0}},
+    .infer = infer_gemm,
+    .reference = reference_gemm,
+    .onnx_import = gemm_import,
+    .onnx_export = &gemm_export};
 
 const OpImpl op_matmul{.doc = "NumPy's matmul: [..., M, K] x [..., K, N], batch axes broadcast.",
                        .min_inputs = 2,

@@ -13,13 +13,15 @@ std::vector<int64_t> strides_of(const Dims& dims) {
 }
 
 // out[i...] = in[start + sum i_d * stride_d], any element type.
-void gather_strided(const Tensor& in, int64_t start, const std::vector<int64_t>& strides, Tensor& out) {
+void gather_strided(const Tensor& in, int64_t start, const std::vector<int64_t>& strides,
+                    Tensor& out) {
   const size_t size = dtype_size(in.dtype());
   const Dims& dims = out.dims();
   for (int64_t i = 0; i < out.size(); ++i) {
     int64_t rest = i, at = start;
     for (size_t d = dims.size(); d-- > 0; rest /= dims[d]) at += rest % dims[d] * strides[d];
-    std::memcpy(out.mutable_data() + static_cast<size_t>(i) * size, in.data() + static_cast<size_t>(at) * size, size);
+    std::memcpy(out.mutable_data() + static_cast<size_t>(i) * size,
+                in.data() + static_cast<size_t>(at) * size, size);
   }
 }
 
@@ -38,7 +40,8 @@ std::vector<TensorType> infer_transpose(const Node& node) {
   return {{x.dtype, y}};
 }
 
-void reference_transpose(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+void reference_transpose(const Node& node, std::span<const Tensor* const> in,
+                         std::span<Tensor> out) {
   const auto from = strides_of(in[0]->dims());
   std::vector<int64_t> strides;
   for (int64_t axis : node.integers("perm")) strides.push_back(from[static_cast<size_t>(axis)]);
@@ -49,25 +52,29 @@ std::vector<Value*> import_transpose(OnnxNodeReader& reader) {
   if (!reader.input(0)) reader.invalid("needs an input");
   Ints reversed;
   for (int64_t i = reader.input(0)->shape().rank(); i-- > 0;) reversed.push_back(i);
-  return {reader.apply("transpose", {reader.input(0)}, {{"perm", reader.integers("perm", reversed)}})};
+  return {
+      reader.apply("transpose", {reader.input(0)}, {{"perm", reader.integers("perm", reversed)}})};
 }
 
 // ---- concat
 
 std::vector<TensorType> infer_concat(const Node& node) {
   const TensorType& first = node.input(0)->type();
-  const auto axis = static_cast<size_t>(normalize_axis(node.integer("axis"), first.shape.rank(), node.where()));
+  const auto axis =
+      static_cast<size_t>(normalize_axis(node.integer("axis"), first.shape.rank(), node.where()));
   TensorType y = first;
   for (size_t i = 1; i < node.inputs().size(); ++i) {
     require(node, node.input(i) != nullptr, "an input is missing");
     const TensorType& x = node.input(i)->type();
-    require(node, x.dtype == y.dtype && x.shape.rank() == y.shape.rank(), "the inputs differ in type or rank");
+    require(node, x.dtype == y.dtype && x.shape.rank() == y.shape.rank(),
+            "the inputs differ in type or rank");
     for (size_t d = 0; d < x.shape.size(); ++d) {
       const Dim &a = y.shape[d], &b = x.shape[d];
       if (d == axis)
         y.shape[d] = a.is_static() && b.is_static() ? Dim(a.value() + b.value()) : Dim::unknown();
       else if (a.is_static() && b.is_static() && !(a == b))
-        fail(node, fmt::format("{} and {} differ outside axis {}", first.shape.str(), x.shape.str(), axis));
+        fail(node, fmt::format("{} and {} differ outside axis {}", first.shape.str(), x.shape.str(),
+                               axis));
       else if (b.is_static())
         y.shape[d] = b;
     }
@@ -76,9 +83,11 @@ std::vector<TensorType> infer_concat(const Node& node) {
 }
 
 void reference_concat(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto axis = static_cast<size_t>(normalize_axis(node.integer("axis"), out[0].rank(), node.where()));
+  const auto axis =
+      static_cast<size_t>(normalize_axis(node.integer("axis"), out[0].rank(), node.where()));
   size_t outer = 1, inner = dtype_size(out[0].dtype());
-  for (size_t i = 0; i < out[0].dims().size(); ++i) (i < axis ? outer : inner) *= i == axis ? 1 : static_cast<size_t>(out[0].dims()[i]);
+  for (size_t i = 0; i < out[0].dims().size(); ++i)
+    (i < axis ? outer : inner) *= i == axis ? 1 : static_cast<size_t>(out[0].dims()[i]);
   const size_t row = inner * static_cast<size_t>(out[0].dims()[axis]);
   size_t offset = 0;
   for (const Tensor* x : in) {
@@ -114,16 +123,19 @@ Range range_of(const Node& node, int64_t size, int64_t start, int64_t end, int64
     start = std::clamp<int64_t>(start, 0, size), end = std::clamp<int64_t>(end, 0, size);
     return {start, step, start < end ? (end - start + step - 1) / step : 0};
   }
-  start = std::clamp<int64_t>(start, 0, std::max<int64_t>(size - 1, 0)), end = std::clamp<int64_t>(end, -1, size - 1);
+  start = std::clamp<int64_t>(start, 0, std::max<int64_t>(size - 1, 0)),
+  end = std::clamp<int64_t>(end, -1, size - 1);
   return {start, step, size > 0 && start > end ? (start - end - step - 1) / -step : 0};
 }
 
 std::vector<TensorType> infer_slice(const Node& node) {
   TensorType y = node.input(0)->type();
-  const Ints &starts = node.integers("starts"), &ends = node.integers("ends"), &axes = node.integers("axes"),
-             &steps = node.integers("steps");
-  require(node, starts.size() == ends.size() && starts.size() == axes.size() && starts.size() == steps.size(),
-          "starts, ends, axes and steps must have one length");
+  const Ints &starts = node.integers("starts"), &ends = node.integers("ends"),
+             &axes = node.integers("axes"), &steps = node.integers("steps");
+  require(
+      node,
+      starts.size() == ends.size() && starts.size() == axes.size() && starts.size() == steps.size(),
+      "starts, ends, axes and steps must have one length");
   for (size_t i = 0; i < axes.size(); ++i) {
     const auto axis = static_cast<size_t>(normalize_axis(axes[i], y.shape.rank(), node.where()));
     const Dim& dim = node.input(0)->shape()[axis];
@@ -140,9 +152,10 @@ void reference_slice(const Node& node, std::span<const Tensor* const> in, std::s
   auto strides = from;
   int64_t start = 0;
   for (size_t i = 0; i < node.integers("axes").size(); ++i) {
-    const auto axis = static_cast<size_t>(normalize_axis(node.integers("axes")[i], in[0]->rank(), node.where()));
-    const Range r = range_of(node, in[0]->dims()[axis], node.integers("starts")[i], node.integers("ends")[i],
-                             node.integers("steps")[i]);
+    const auto axis =
+        static_cast<size_t>(normalize_axis(node.integers("axes")[i], in[0]->rank(), node.where()));
+    const Range r = range_of(node, in[0]->dims()[axis], node.integers("starts")[i],
+                             node.integers("ends")[i], node.integers("steps")[i]);
     start += r.start * from[axis];
     strides[axis] = r.step * from[axis];
   }
@@ -162,7 +175,9 @@ std::vector<Value*> import_slice(OnnxNodeReader& reader) {
   Ints all;
   for (size_t i = 0; i < starts->size(); ++i) all.push_back(static_cast<int64_t>(i));
   return {reader.apply("slice", {reader.input(0)},
-                       {{"starts", *starts}, {"ends", *ends}, {"axes", axes ? *axes : all},
+                       {{"starts", *starts},
+                        {"ends", *ends},
+                        {"axes", axes ? *axes : all},
                         {"steps", steps ? *steps : Ints(starts->size(), 1)}})};
 }
 
@@ -183,13 +198,17 @@ std::vector<Value*> import_split(OnnxNodeReader& reader) {
     const int64_t part = (dim.value() + parts - 1) / parts;
     for (int64_t i = 0; i < parts; ++i) sizes.push_back(std::min(part, dim.value() - i * part));
   }
-  if (sizes.size() != reader.output_count()) reader.invalid("the number of parts is not that of the outputs");
+  if (sizes.size() != reader.output_count())
+    reader.invalid("the number of parts is not that of the outputs");
   std::vector<Value*> outputs;
   int64_t start = 0;
   for (int64_t size : sizes) {
     if (size < 0 || size > (int64_t{1} << 40)) reader.invalid("a part is negative or too large");
     outputs.push_back(reader.apply("slice", {reader.input(0)},
-                                   {{"starts", Ints{start}}, {"ends", Ints{start + size}}, {"axes", Ints{axis}}, {"steps", Ints{1}}}));
+                                   {{"starts", Ints{start}},
+                                    {"ends", Ints{start + size}},
+                                    {"axes", Ints{axis}},
+                                    {"steps", Ints{1}}}));
     start += size;
   }
   if (const Dim& dim = x[static_cast<size_t>(axis)]; dim.is_static() && dim.value() != start)
@@ -200,23 +219,29 @@ std::vector<Value*> import_split(OnnxNodeReader& reader) {
 void write_slice(const Node& node, OnnxNodeWriter& writer) {
   const auto list = [&](const char* name) {
     const Ints& values = node.integers(name);
-    return writer.initializer(name, Tensor::from(Dims{static_cast<int64_t>(values.size())}, values));
+    return writer.initializer(name,
+                              Tensor::from(Dims{static_cast<int64_t>(values.size())}, values));
   };
-  writer.node("Slice", {writer.value_name(node.input(0)), list("starts"), list("ends"), list("axes"), list("steps")},
-              {writer.value_name(node.output())});
+  writer.node(
+      "Slice",
+      {writer.value_name(node.input(0)), list("starts"), list("ends"), list("axes"), list("steps")},
+      {writer.value_name(node.output())});
 }
 
-constexpr OnnxImportRule transpose_import[] = {{.op_type = "Transpose", .import = import_transpose}};
+constexpr OnnxImportRule transpose_import[] = {
+    {.op_type = "Transpose", .import = import_transpose}};
 constexpr OnnxImportRule concat_import[] = {{.op_type = "Concat", .import = import_concat}};
 constexpr OnnxImportRule slice_import[] = {{.op_type = "Slice", .import = import_slice},
                                            {.op_type = "Split", .import = import_split}};
 constexpr OnnxExportRule transpose_export{[](const Node& node, OnnxNodeWriter& writer) {
-  writer.node("Transpose", {writer.value_name(node.input(0))}, {writer.value_name(node.output())}, {{"perm", node.integers("perm")}});
+  writer.node("Transpose", {writer.value_name(node.input(0))}, {writer.value_name(node.output())},
+              {{"perm", node.integers("perm")}});
 }};
 constexpr OnnxExportRule concat_export{[](const Node& node, OnnxNodeWriter& writer) {
   std::vector<std::string> inputs;
   for (const Value* input : node.inputs()) inputs.push_back(writer.value_name(input));
-  writer.node("Concat", std::move(inputs), {writer.value_name(node.output())}, {{"axis", node.integer("axis")}});
+  writer.node("Concat", std::move(inputs), {writer.value_name(node.output())},
+              {{"axis", node.integer("axis")}});
 }};
 constexpr OnnxExportRule slice_export{write_slice};
 

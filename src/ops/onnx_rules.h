@@ -15,12 +15,12 @@ namespace octavo {
 class OnnxNodeReader {
  public:
   virtual ~OnnxNodeReader() = default;
-  virtual const std::string& name() const = 0;    // never empty: the node's, else its first output's
+  virtual const std::string& name() const = 0;  // never empty: the node's, else its first output's
   virtual std::string_view op_type() const = 0;
   virtual int64_t opset() const = 0;  // of the node's domain
   virtual size_t input_count() const = 0;
   virtual size_t output_count() const = 0;
-  virtual Value* input(size_t i) const = 0;           // null if left out
+  virtual Value* input(size_t i) const = 0;            // null if left out
   virtual const Tensor* constant(size_t i) const = 0;  // null if left out or not constant
   // Input i as a constant; fails if it is given but not constant; empty if it is left out.
   virtual std::optional<Ints> constant_ints(size_t i, std::string_view what) const = 0;
@@ -34,7 +34,8 @@ class OnnxNodeReader {
   virtual const Tensor* tensor(std::string_view attribute) const = 0;
   virtual Graph& graph() const = 0;
   // Adds a node to the graph; named after this ONNX node.
-  virtual Value* apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes = {}) = 0;
+  virtual Value* apply(std::string_view op, std::vector<Value*> inputs,
+                       Attributes attributes = {}) = 0;
   virtual Value* constant_value(Tensor tensor) = 0;
   // Throws UserError (unsupported) naming this node.
   [[noreturn]] virtual void unsupported(const std::string& message) const = 0;

@@ -10,9 +10,12 @@ namespace {
 std::vector<TensorType> infer(const Node& node) {
   const TensorType& x = node.input(0)->type();
   const Ints& kernel = node.integers("kernel");
-  require(node, x.shape.rank() == static_cast<int64_t>(kernel.size()) + 2, "the kernel's rank must be the input's less 2");
-  require(node, is_float(x.dtype) || (node.is("max_pool") && (x.dtype == DType::i8 || x.dtype == DType::u8)),
-          "the input must be floating point");
+  require(node, x.shape.rank() == static_cast<int64_t>(kernel.size()) + 2,
+          "the kernel's rank must be the input's less 2");
+  require(
+      node,
+      is_float(x.dtype) || (node.is("max_pool") && (x.dtype == DType::i8 || x.dtype == DType::u8)),
+      "the input must be floating point");
   const Window window = window_of(node, kernel);
   Shape y{x.shape[0], x.shape[1]};
   for (size_t i = 0; i < kernel.size(); ++i)
@@ -37,7 +40,8 @@ void run(const Node& node, const Tensor& in, Tensor& out) {
       int64_t offset = 0, p_rest = p, k_rest = k, scale = 1;
       bool ok = true, padded = true;
       for (size_t i = rank; i-- > 0;) {
-        const int64_t at = p_rest % yd[i + 2] * w.strides[i] + k_rest % w.kernel[i] * w.dilations[i] - w.pads[i];
+        const int64_t at =
+            p_rest % yd[i + 2] * w.strides[i] + k_rest % w.kernel[i] * w.dilations[i] - w.pads[i];
         ok = ok && at >= 0 && at < xd[i + 2];
         padded = padded && at < xd[i + 2] + w.pads[rank + i];  // not what ceil_mode adds behind
         offset += at * scale;
@@ -53,16 +57,20 @@ void run(const Node& node, const Tensor& in, Tensor& out) {
         sum += v;
         most = std::max(most, v);
       }
-      y[static_cast<size_t>(c * y_plane + p)] = static_cast<T>(average ? sum / static_cast<double>(counted) : most);
+      y[static_cast<size_t>(c * y_plane + p)] =
+          static_cast<T>(average ? sum / static_cast<double>(counted) : most);
     }
   }
 }
 
 void reference_max(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   switch (in[0]->dtype()) {
-    case DType::i8: return run<int8_t, false>(node, *in[0], out[0]);
-    case DType::u8: return run<uint8_t, false>(node, *in[0], out[0]);
-    default: return run<float, false>(node, *in[0], out[0]);
+    case DType::i8:
+      return run<int8_t, false>(node, *in[0], out[0]);
+    case DType::u8:
+      return run<uint8_t, false>(node, *in[0], out[0]);
+    default:
+      return run<float, false>(node, *in[0], out[0]);
   }
 }
 void reference_avg(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
@@ -93,7 +101,8 @@ std::vector<Value*> import_avg(OnnxNodeReader& reader) {
 }
 
 void write(const Node& node, OnnxNodeWriter& writer) {
-  Attributes onnx{{"kernel_shape", node.integers("kernel")}, {"ceil_mode", node.integer("ceil_mode")}};
+  Attributes onnx{{"kernel_shape", node.integers("kernel")},
+                  {"ceil_mode", node.integer("ceil_mode")}};
   export_window(node, node.integers("kernel").size(), onnx);
   if (node.is("avg_pool")) {
     onnx["count_include_pad"] = node.integer("count_include_pad");
@@ -127,15 +136,17 @@ const OpImpl op_max_pool{.doc = "Maximum over windows of x [N, C, spatial…]; p
                          .onnx_import = max_import,
                          .onnx_export = &export_rule};
 
-const OpImpl op_avg_pool{.doc = "Mean over windows of x [N, C, spatial…]; padding counts if count_include_pad.",
-                         .attributes = [] {
-                           auto specs = attributes();
-                           specs.push_back({"count_include_pad", AttributeKind::integer, false, int64_t{0}});
-                           return specs;
-                         }(),
-                         .infer = infer,
-                         .reference = reference_avg,
-                         .onnx_import = avg_import,
-                         .onnx_export = &export_rule};
+const OpImpl op_avg_pool{
+    .doc = "Mean over windows of x [N, C, spatial…]; padding counts if count_include_pad.",
+    .attributes =
+        [] {
+          auto specs = attributes();
+          specs.push_back({"count_include_pad", AttributeKind::integer, false, int64_t{0}});
+          return specs;
+        }(),
+    .infer = infer,
+    .reference = reference_avg,
+    .onnx_import = avg_import,
+    .onnx_export = &export_rule};
 
 }  // namespace octavo::ops

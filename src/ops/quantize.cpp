@@ -13,12 +13,18 @@ struct Limits {
 
 Limits limits_of(const Node& node, DType dtype) {
   switch (dtype) {
-    case DType::i8: return {-128, 127};
-    case DType::u8: return {0, 255};
-    case DType::i16: return {-32768, 32767};
-    case DType::u16: return {0, 65535};
-    case DType::i32: return {INT32_MIN, INT32_MAX};
-    default: fail(node, fmt::format("{} is no quantized type", dtype_name(dtype)));
+    case DType::i8:
+      return {-128, 127};
+    case DType::u8:
+      return {0, 255};
+    case DType::i16:
+      return {-32768, 32767};
+    case DType::u16:
+      return {0, 65535};
+    case DType::i32:
+      return {INT32_MIN, INT32_MAX};
+    default:
+      fail(node, fmt::format("{} is no quantized type", dtype_name(dtype)));
   }
 }
 
@@ -36,8 +42,10 @@ struct Granularity {
 Granularity granularity(const Node& node, const Dims& x, const Dims& scale) {
   Granularity g;
   if (element_count(scale) == 1 && scale.size() <= 1) return g;
-  const int64_t axis = normalize_axis(node.integer("axis"), static_cast<int64_t>(x.size()), node.where());
-  for (size_t i = static_cast<size_t>(axis) + 1; i < x.size(); ++i) g.inner *= static_cast<size_t>(x[i]);
+  const int64_t axis =
+      normalize_axis(node.integer("axis"), static_cast<int64_t>(x.size()), node.where());
+  for (size_t i = static_cast<size_t>(axis) + 1; i < x.size(); ++i)
+    g.inner *= static_cast<size_t>(x[i]);
   g.dim = static_cast<size_t>(x[static_cast<size_t>(axis)]);
   g.count = static_cast<size_t>(element_count(scale));
   g.group = static_cast<size_t>(node.integer("group_size"));
@@ -52,7 +60,8 @@ void check_parameters(const Node& node) {
   const int64_t group = node.integer("group_size");
   require(node, group >= 0, "group_size must not be negative");
   if (scale.rank() == 0 || (scale.rank() == 1 && scale[0] == Dim(1) && group == 0)) return;
-  const auto axis = static_cast<size_t>(normalize_axis(node.integer("axis"), x.rank(), node.where()));
+  const auto axis =
+      static_cast<size_t>(normalize_axis(node.integer("axis"), x.rank(), node.where()));
   if (group == 0) {
     require(node, scale.rank() == 1 && (!x[axis].is_static() || scale[0] == x[axis]),
             "the scale must be one number, or one per index of the axis");
@@ -61,7 +70,8 @@ void check_parameters(const Node& node) {
   require(node, scale.rank() == x.rank(), "a scale per group needs the input's rank");
   for (size_t i = 0; i < x.size(); ++i)
     if (x[i].is_static() && scale[i].is_static())
-      require(node, scale[i].value() == (i == axis ? (x[i].value() + group - 1) / group : x[i].value()),
+      require(node,
+              scale[i].value() == (i == axis ? (x[i].value() + group - 1) / group : x[i].value()),
               "the scale's shape does not match the groups");
 }
 
@@ -77,7 +87,8 @@ std::vector<TensorType> infer_dequantize(const Node& node) {
   limits_of(node, node.input(0)->dtype());
   check_parameters(node);
   if (const Value* zero = node.input(2))
-    require(node, zero->dtype() == node.input(0)->dtype(), "input and zero point must have one type");
+    require(node, zero->dtype() == node.input(0)->dtype(),
+            "input and zero point must have one type");
   return {{DType::f32, node.input(0)->shape()}};
 }
 
@@ -95,51 +106,63 @@ std::vector<int64_t> zero_points(std::span<const Tensor* const> in, size_t count
 
 int64_t quantize_one(float x, float scale, int64_t zero, Limits limits) {
   const float r = std::nearbyint(x / scale);
-  if (std::isnan(r)) return std::clamp<int64_t>(zero, limits.least, limits.most);  // NaN counts as 0
+  if (std::isnan(r))
+    return std::clamp<int64_t>(zero, limits.least, limits.most);  // NaN counts as 0
   const float bounded = std::clamp(r, -1e9f, 1e9f);
   return std::clamp<int64_t>(static_cast<int64_t>(bounded) + zero, limits.least, limits.most);
 }
 
 template <class T>
-void quantize_into(const Tensor& x, std::span<const float> scales, const std::vector<int64_t>& zeros,
-                   const Granularity& g, Limits limits, Tensor& out) {
+void quantize_into(const Tensor& x, std::span<const float> scales,
+                   const std::vector<int64_t>& zeros, const Granularity& g, Limits limits,
+                   Tensor& out) {
   const auto from = x.values<float>();
   auto to = out.mutable_values<T>();
   for (size_t i = 0; i < from.size(); ++i)
     to[i] = static_cast<T>(quantize_one(from[i], scales[g(i)], zeros[g(i)], limits));
 }
 
-void reference_quantize(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+void reference_quantize(const Node& node, std::span<const Tensor* const> in,
+                        std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
   const auto scales = in[1]->values<float>();
   const auto zeros = zero_points(in, scales.size());
   const Limits limits = limits_of(node, out[0].dtype());
   switch (out[0].dtype()) {
-    case DType::i8: return quantize_into<int8_t>(*in[0], scales, zeros, g, limits, out[0]);
-    case DType::u8: return quantize_into<uint8_t>(*in[0], scales, zeros, g, limits, out[0]);
-    case DType::i16: return quantize_into<int16_t>(*in[0], scales, zeros, g, limits, out[0]);
-    case DType::u16: return quantize_into<uint16_t>(*in[0], scales, zeros, g, limits, out[0]);
-    default: return quantize_into<int32_t>(*in[0], scales, zeros, g, limits, out[0]);
+    case DType::i8:
+      return quantize_into<int8_t>(*in[0], scales, zeros, g, limits, out[0]);
+    case DType::u8:
+      return quantize_into<uint8_t>(*in[0], scales, zeros, g, limits, out[0]);
+    case DType::i16:
+      return quantize_into<int16_t>(*in[0], scales, zeros, g, limits, out[0]);
+    case DType::u16:
+      return quantize_into<uint16_t>(*in[0], scales, zeros, g, limits, out[0]);
+    default:
+      return quantize_into<int32_t>(*in[0], scales, zeros, g, limits, out[0]);
   }
 }
 
-void reference_dequantize(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+void reference_dequantize(const Node& node, std::span<const Tensor* const> in,
+                          std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
   const auto scales = in[1]->values<float>();
   const auto zeros = zero_points(in, scales.size());
   const auto q = in[0]->to_ints();
   auto y = out[0].mutable_values<float>();
-  for (size_t i = 0; i < q.size(); ++i) y[i] = static_cast<float>(q[i] - zeros[g(i)]) * scales[g(i)];
+  for (size_t i = 0; i < q.size(); ++i)
+    y[i] = static_cast<float>(q[i] - zeros[g(i)]) * scales[g(i)];
 }
 
 void reference_fake(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
   const auto x = in[0]->values<float>(), scales = in[1]->values<float>();
   const auto zeros = zero_points(in, scales.size());
-  const Limits limits{static_cast<int32_t>(node.integer("least")), static_cast<int32_t>(node.integer("most"))};
+  const Limits limits{static_cast<int32_t>(node.integer("least")),
+                      static_cast<int32_t>(node.integer("most"))};
   auto y = out[0].mutable_values<float>();
   for (size_t i = 0; i < x.size(); ++i)
-    y[i] = static_cast<float>(quantize_one(x[i], scales[g(i)], zeros[g(i)], limits) - zeros[g(i)]) * scales[g(i)];
+    y[i] = static_cast<float>(quantize_one(x[i], scales[g(i)], zeros[g(i)], limits) - zeros[g(i)]) *
+           scales[g(i)];
 }
 
 Attributes import_attributes(OnnxNodeReader& reader) {
@@ -149,7 +172,8 @@ Attributes import_attributes(OnnxNodeReader& reader) {
 // Input 2. ONNX takes [] and [1] for one number; here it has the scale's shape.
 Value* import_zero_point(OnnxNodeReader& reader) {
   const Tensor *scale = reader.constant(1), *zero = reader.constant(2);
-  if (!scale || !zero || scale->size() != 1 || zero->size() != 1 || scale->dims() == zero->dims()) return reader.input(2);
+  if (!scale || !zero || scale->size() != 1 || zero->size() != 1 || scale->dims() == zero->dims())
+    return reader.input(2);
   return reader.constant_value(zero->reshaped(scale->dims()));
 }
 
@@ -160,25 +184,31 @@ std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
   if (onnx_dtype == 3) a["output"] = std::string("i8");
   if (onnx_dtype == 4) a["output"] = std::string("u16");
   if (onnx_dtype == 5) a["output"] = std::string("i16");
-  if (onnx_dtype != 0 && (onnx_dtype < 2 || onnx_dtype > 5)) reader.unsupported("output_dtype must be an 8- or 16-bit integer");
-  return {reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)}, std::move(a))};
+  if (onnx_dtype != 0 && (onnx_dtype < 2 || onnx_dtype > 5))
+    reader.unsupported("output_dtype must be an 8- or 16-bit integer");
+  return {reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)},
+                       std::move(a))};
 }
 
 std::vector<Value*> import_dequantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
-  return {reader.apply("dequantize", {reader.input(0), reader.input(1), import_zero_point(reader)}, import_attributes(reader))};
+  return {reader.apply("dequantize", {reader.input(0), reader.input(1), import_zero_point(reader)},
+                       import_attributes(reader))};
 }
 
 void write_qdq(const Node& node, OnnxNodeWriter& writer) {
   const bool quantize = node.is("quantize");
-  std::vector<std::string> inputs{writer.value_name(node.input(0)), writer.value_name(node.input(1))};
+  std::vector<std::string> inputs{writer.value_name(node.input(0)),
+                                  writer.value_name(node.input(1))};
   if (node.input(2)) {
     inputs.push_back(writer.value_name(node.input(2)));
   } else if (quantize && node.output()->dtype() != DType::u8) {
     // ONNX reads the type off the zero point; without one it means u8.
-    Tensor zero = convert(Tensor::from(node.input(1)->shape().dims(),
-                                       std::vector<int32_t>(static_cast<size_t>(element_count(node.input(1)->shape().dims())), 0)),
-                          node.output()->dtype());
+    Tensor zero = convert(
+        Tensor::from(node.input(1)->shape().dims(),
+                     std::vector<int32_t>(
+                         static_cast<size_t>(element_count(node.input(1)->shape().dims())), 0)),
+        node.output()->dtype());
     inputs.push_back(writer.initializer("zero_point", zero));
   }
   Attributes a;
@@ -187,7 +217,8 @@ void write_qdq(const Node& node, OnnxNodeWriter& writer) {
     if (writer.opset() < 21) fail(node, "groups need ONNX opset 21");
     a["block_size"] = node.integer("group_size");
   }
-  writer.node(quantize ? "QuantizeLinear" : "DequantizeLinear", std::move(inputs), {writer.value_name(node.output())}, a);
+  writer.node(quantize ? "QuantizeLinear" : "DequantizeLinear", std::move(inputs),
+              {writer.value_name(node.output())}, a);
 }
 
 // As a pair, which is what it stands for.
@@ -201,18 +232,23 @@ void write_fake(const Node& node, OnnxNodeWriter& writer) {
     if (!node.input(2)->is_constant()) fail(node, "the zero point must be constant to be exported");
     zero = convert(node.input(2)->constant(), u8 ? DType::u8 : DType::i8);
   } else {
-    zero = convert(Tensor::from(node.input(1)->shape().dims(), std::vector<int32_t>(count, 0)), u8 ? DType::u8 : DType::i8);
+    zero = convert(Tensor::from(node.input(1)->shape().dims(), std::vector<int32_t>(count, 0)),
+                   u8 ? DType::u8 : DType::i8);
   }
-  const std::string zero_name = writer.initializer("zero_point", zero), scale = writer.value_name(node.input(1));
+  const std::string zero_name = writer.initializer("zero_point", zero),
+                    scale = writer.value_name(node.input(1));
   const std::string between = writer.temporary("quantized");
   Attributes a;
   if (node.input(1)->shape().rank() > 0) a["axis"] = node.integer("axis");
   writer.node("QuantizeLinear", {writer.value_name(node.input(0)), scale, zero_name}, {between}, a);
-  writer.node("DequantizeLinear", {between, scale, zero_name}, {writer.value_name(node.output())}, a);
+  writer.node("DequantizeLinear", {between, scale, zero_name}, {writer.value_name(node.output())},
+              a);
 }
 
-constexpr OnnxImportRule quantize_import[] = {{.op_type = "QuantizeLinear", .since = 10, .import = import_quantize}};
-constexpr OnnxImportRule dequantize_import[] = {{.op_type = "DequantizeLinear", .since = 10, .import = import_dequantize}};
+constexpr OnnxImportRule quantize_import[] = {
+    {.op_type = "QuantizeLinear", .since = 10, .import = import_quantize}};
+constexpr OnnxImportRule dequantize_import[] = {
+    {.op_type = "DequantizeLinear", .since = 10, .import = import_dequantize}};
 constexpr OnnxExportRule qdq_export{write_qdq};
 constexpr OnnxExportRule fake_export{write_fake};
 
@@ -227,8 +263,11 @@ std::vector<AttributeSpec> attributes(std::initializer_list<AttributeSpec> more 
 }  // namespace
 
 const OpImpl op_quantize{
-    .doc = "q = saturate(round_half_even(x / scale) + zero_point); inputs x, scale, zero_point (its type is q's; "
-           "without one `output` is). One scale, one per index of `axis`, or one per `group_size` of it. NaN gives the zero point.",
+    .doc =
+        "q = saturate(round_half_even(x / scale) + zero_point); inputs x, scale, zero_point (its "
+        "type is q's; "
+        "without one `output` is). One scale, one per index of `axis`, or one per `group_size` of "
+        "it. NaN gives the zero point.",
     .min_inputs = 2,
     .max_inputs = 3,
     .attributes = attributes({{"output", AttributeKind::text, false, std::string("u8")}}),
@@ -237,17 +276,20 @@ const OpImpl op_quantize{
     .onnx_import = quantize_import,
     .onnx_export = &qdq_export};
 
-const OpImpl op_dequantize{.doc = "x = (q - zero_point) * scale; inputs q, scale, zero_point as for quantize.",
-                           .min_inputs = 2,
-                           .max_inputs = 3,
-                           .attributes = attributes(),
-                           .infer = infer_dequantize,
-                           .reference = reference_dequantize,
-                           .onnx_import = dequantize_import,
-                           .onnx_export = &qdq_export};
+const OpImpl op_dequantize{
+    .doc = "x = (q - zero_point) * scale; inputs q, scale, zero_point as for quantize.",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .attributes = attributes(),
+    .infer = infer_dequantize,
+    .reference = reference_dequantize,
+    .onnx_import = dequantize_import,
+    .onnx_export = &qdq_export};
 
 const OpImpl op_fake_quantize{
-    .doc = "dequantize(quantize(x)) in float, integers clamped to [least, most]; inputs x, scale, zero_point.",
+    .doc =
+        "dequantize(quantize(x)) in float, integers clamped to [least, most]; inputs x, scale, "
+        "zero_point.",
     .min_inputs = 2,
     .max_inputs = 3,
     .attributes = attributes({{"least", AttributeKind::integer, false, int64_t{-128}},

@@ -64,7 +64,8 @@ std::vector<TensorType> infer_reshape(const Node& node) {
       y[*rest] = from / to;
     } else {
       // One symbol left over and numbers that cancel: the -1 is that symbol.
-      y[*rest] = x_symbols.size() == 1 && y_symbols.empty() && from == to ? x_symbols[0] : Dim::unknown();
+      y[*rest] =
+          x_symbols.size() == 1 && y_symbols.empty() && from == to ? x_symbols[0] : Dim::unknown();
     }
   } else if (known && from != to) {
     mismatch();
@@ -77,7 +78,8 @@ std::vector<Value*> import_reshape(OnnxNodeReader& reader) {
   const auto shape = reader.constant_ints(1, "shape");
   if (!shape && !reader.has("shape")) reader.invalid("needs a shape");
   return {reader.apply("reshape", {reader.input(0)},
-                       {{"shape", shape ? *shape : reader.integers("shape", {})}, {"allow_zero", reader.integer("allowzero", 0)}})};
+                       {{"shape", shape ? *shape : reader.integers("shape", {})},
+                        {"allow_zero", reader.integer("allowzero", 0)}})};
 }
 
 std::vector<Value*> import_flatten(OnnxNodeReader& reader) {
@@ -96,24 +98,27 @@ std::vector<Value*> import_flatten(OnnxNodeReader& reader) {
     if (dim.is_static()) (i < axis ? first : second) *= dim.value();
   }
   if (!first_known && !second_known) reader.unsupported("dynamic sizes on both sides of the axis");
-  return {reader.apply("reshape", {reader.input(0)}, {{"shape", Ints{first_known ? first : -1, second_known ? second : -1}}})};
+  return {reader.apply("reshape", {reader.input(0)},
+                       {{"shape", Ints{first_known ? first : -1, second_known ? second : -1}}})};
 }
 
 void write_reshape(const Node& node, OnnxNodeWriter& writer) {
   const Ints& shape = node.integers("shape");
   Attributes onnx;
   if (node.integer("allow_zero") != 0 && writer.opset() >= 14) onnx["allowzero"] = int64_t{1};
-  writer.node("Reshape",
-              {writer.value_name(node.input(0)),
-               writer.initializer("shape", Tensor::from(Dims{static_cast<int64_t>(shape.size())}, shape))},
-              {writer.value_name(node.output())}, onnx);
+  writer.node(
+      "Reshape",
+      {writer.value_name(node.input(0)),
+       writer.initializer("shape", Tensor::from(Dims{static_cast<int64_t>(shape.size())}, shape))},
+      {writer.value_name(node.output())}, onnx);
 }
 
 Ints normalized(const Node& node, int64_t rank) {
   Ints axes = node.integers("axes");
   for (int64_t& axis : axes) axis = normalize_axis(axis, rank, node.where());
   std::sort(axes.begin(), axes.end());
-  require(node, std::adjacent_find(axes.begin(), axes.end()) == axes.end(), "an axis is named twice");
+  require(node, std::adjacent_find(axes.begin(), axes.end()) == axes.end(),
+          "an axis is named twice");
   return axes;
 }
 
@@ -154,22 +159,28 @@ void write_axes(const Node& node, OnnxNodeWriter& writer) {
   Attributes onnx;
   std::vector<std::string> inputs{writer.value_name(node.input(0))};
   if (!axes.empty() && writer.opset() >= 13)
-    inputs.push_back(writer.initializer("axes", Tensor::from(Dims{static_cast<int64_t>(axes.size())}, axes)));
+    inputs.push_back(
+        writer.initializer("axes", Tensor::from(Dims{static_cast<int64_t>(axes.size())}, axes)));
   else if (!axes.empty())
     onnx["axes"] = axes;
-  writer.node(node.is("squeeze") ? "Squeeze" : "Unsqueeze", std::move(inputs), {writer.value_name(node.output())}, onnx);
+  writer.node(node.is("squeeze") ? "Squeeze" : "Unsqueeze", std::move(inputs),
+              {writer.value_name(node.output())}, onnx);
 }
 
 constexpr char squeeze_name[] = "squeeze", unsqueeze_name[] = "unsqueeze";
 constexpr OnnxImportRule reshape_import[] = {{.op_type = "Reshape", .import = import_reshape},
                                              {.op_type = "Flatten", .import = import_flatten}};
-constexpr OnnxImportRule squeeze_import[] = {{.op_type = "Squeeze", .import = import_axes<squeeze_name>}};
-constexpr OnnxImportRule unsqueeze_import[] = {{.op_type = "Unsqueeze", .import = import_axes<unsqueeze_name>}};
+constexpr OnnxImportRule squeeze_import[] = {
+    {.op_type = "Squeeze", .import = import_axes<squeeze_name>}};
+constexpr OnnxImportRule unsqueeze_import[] = {
+    {.op_type = "Unsqueeze", .import = import_axes<unsqueeze_name>}};
 constexpr OnnxExportRule reshape_export{write_reshape}, axes_export{write_axes};
 
 }  // namespace
 
-const OpImpl op_reshape{.doc = "The same elements in another shape; 0 copies the input's dim (unless allow_zero), -1 is what remains.",
+const OpImpl op_reshape{.doc =
+                            "The same elements in another shape; 0 copies the input's dim (unless "
+                            "allow_zero), -1 is what remains.",
                         .attributes = {{"shape", AttributeKind::integers, true},
                                        {"allow_zero", AttributeKind::integer, false, int64_t{0}}},
                         .infer = infer_reshape,

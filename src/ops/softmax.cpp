@@ -15,7 +15,8 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
   const auto x = in[0]->values<float>();
   auto y = out[0].mutable_values<float>();
   const Dims& dims = in[0]->dims();
-  const auto axis = static_cast<size_t>(normalize_axis(node.integer("axis"), in[0]->rank(), node.where()));
+  const auto axis =
+      static_cast<size_t>(normalize_axis(node.integer("axis"), in[0]->rank(), node.where()));
   size_t inner = 1;
   for (size_t i = axis + 1; i < dims.size(); ++i) inner *= static_cast<size_t>(dims[i]);
   const auto length = static_cast<size_t>(dims[axis]);
@@ -24,14 +25,16 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
     double most = x[i], sum = 0;
     for (size_t k = 0; k < length; ++k) most = std::max<double>(most, x[i + k * inner]);
     for (size_t k = 0; k < length; ++k) sum += std::exp(x[i + k * inner] - most);
-    for (size_t k = 0; k < length; ++k) y[i + k * inner] = static_cast<float>(std::exp(x[i + k * inner] - most) / sum);
+    for (size_t k = 0; k < length; ++k)
+      y[i + k * inner] = static_cast<float>(std::exp(x[i + k * inner] - most) / sum);
   }
 }
 
 std::vector<Value*> import(OnnxNodeReader& reader) {
   if (!reader.input(0)) reader.invalid("needs an input");
   const int64_t rank = reader.input(0)->shape().rank();
-  if (reader.opset() >= 13) return {reader.apply("softmax", {reader.input(0)}, {{"axis", reader.integer("axis", -1)}})};
+  if (reader.opset() >= 13)
+    return {reader.apply("softmax", {reader.input(0)}, {{"axis", reader.integer("axis", -1)}})};
   // Before opset 13 all axes from `axis` on are one.
   int64_t axis = reader.integer("axis", 1);
   if (axis < 0) axis += rank;
@@ -42,7 +45,8 @@ std::vector<Value*> import(OnnxNodeReader& reader) {
 constexpr OnnxImportRule import_rules[] = {{.op_type = "Softmax", .import = import}};
 constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer) {
   writer.node("Softmax", {writer.value_name(node.input(0))}, {writer.value_name(node.output())},
-              {{"axis", normalize_axis(node.integer("axis"), node.input(0)->shape().rank(), node.where())}});
+              {{"axis", normalize_axis(node.integer("axis"), node.input(0)->shape().rank(),
+                                       node.where())}});
 }};
 
 }  // namespace

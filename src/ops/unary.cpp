@@ -61,7 +61,8 @@ void write_hard_swish(const Node& node, OnnxNodeWriter& writer) {
 }
 constexpr OnnxExportRule hard_swish_export{write_hard_swish};
 constexpr char hard_swish_name[] = "hard_swish";
-constexpr OnnxImportRule hard_swish_import[] = {{.op_type = "HardSwish", .import = import<hard_swish_name>}};
+constexpr OnnxImportRule hard_swish_import[] = {
+    {.op_type = "HardSwish", .import = import <hard_swish_name>}};
 
 // ---- functions with parameters
 
@@ -98,7 +99,8 @@ std::vector<Value*> import_clip(OnnxNodeReader& reader) {
 void write_clip(const Node& node, OnnxNodeWriter& writer) {
   const auto bound = [&](const char* name) {
     const double value = node.real(name);
-    return std::isinf(value) ? std::string() : writer.initializer(name, Tensor::scalar(static_cast<float>(value)));
+    return std::isinf(value) ? std::string()
+                             : writer.initializer(name, Tensor::scalar(static_cast<float>(value)));
   };
   const std::string lo = bound("min"), hi = bound("max");
   std::vector<std::string> inputs{writer.value_name(node.input(0))};
@@ -115,7 +117,8 @@ void reference_elu(const Node& node, std::span<const Tensor* const> in, std::spa
   const double alpha = node.real("alpha");
   apply(*in[0], out[0], [&](double x) { return x < 0 ? alpha * std::expm1(x) : x; });
 }
-void reference_hard_sigmoid(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+void reference_hard_sigmoid(const Node& node, std::span<const Tensor* const> in,
+                            std::span<Tensor> out) {
   const double alpha = node.real("alpha"), beta = node.real("beta");
   apply(*in[0], out[0], [&](double x) { return std::min(std::max(alpha * x + beta, 0.0), 1.0); });
 }
@@ -128,19 +131,23 @@ std::vector<Value*> import_alpha(OnnxNodeReader& reader, const char* op, double 
 constexpr OnnxImportRule clip_import[] = {{.op_type = "Clip", .import = import_clip}};
 constexpr OnnxExportRule clip_export{write_clip};
 constexpr OnnxImportRule leaky_import[] = {
-    {.op_type = "LeakyRelu", .import = [](OnnxNodeReader& r) { return import_alpha(r, "leaky_relu", 0.01); }}};
+    {.op_type = "LeakyRelu",
+     .import = [](OnnxNodeReader& r) { return import_alpha(r, "leaky_relu", 0.01); }}};
 constexpr OnnxImportRule elu_import[] = {
     {.op_type = "Elu", .import = [](OnnxNodeReader& r) { return import_alpha(r, "elu", 1.0); }}};
 constexpr OnnxImportRule hard_sigmoid_import[] = {
     {.op_type = "HardSigmoid", .import = [](OnnxNodeReader& r) -> std::vector<Value*> {
        if (!r.input(0)) r.invalid("needs an input");
-       return {r.apply("hard_sigmoid", {r.input(0)}, {{"alpha", r.real("alpha", 0.2)}, {"beta", r.real("beta", 0.5)}})};
+       return {r.apply("hard_sigmoid", {r.input(0)},
+                       {{"alpha", r.real("alpha", 0.2)}, {"beta", r.real("beta", 0.5)}})};
      }}};
 constexpr OnnxExportRule leaky_export{[](const Node& node, OnnxNodeWriter& w) {
-  w.node("LeakyRelu", {w.value_name(node.input(0))}, {w.value_name(node.output())}, {{"alpha", node.real("alpha")}});
+  w.node("LeakyRelu", {w.value_name(node.input(0))}, {w.value_name(node.output())},
+         {{"alpha", node.real("alpha")}});
 }};
 constexpr OnnxExportRule elu_export{[](const Node& node, OnnxNodeWriter& w) {
-  w.node("Elu", {w.value_name(node.input(0))}, {w.value_name(node.output())}, {{"alpha", node.real("alpha")}});
+  w.node("Elu", {w.value_name(node.input(0))}, {w.value_name(node.output())},
+         {{"alpha", node.real("alpha")}});
 }};
 constexpr OnnxExportRule hard_sigmoid_export{[](const Node& node, OnnxNodeWriter& w) {
   w.node("HardSigmoid", {w.value_name(node.input(0))}, {w.value_name(node.output())},
@@ -149,16 +156,16 @@ constexpr OnnxExportRule hard_sigmoid_export{[](const Node& node, OnnxNodeWriter
 
 }  // namespace
 
-#define UNARY(op, onnx_name, formula)                                                      \
-  namespace {                                                                              \
-  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;                                \
-  constexpr OnnxImportRule op##_import[] = {{.op_type = onnx_name, .import = import<op##_name>}}; \
-  constexpr OnnxExportRule op##_export{write<op##_onnx>};                                   \
-  }                                                                                        \
-  const OpImpl op_##op{.doc = formula,                                                      \
-                       .infer = infer,                                                     \
-                       .reference = reference<op>,                                         \
-                       .onnx_import = op##_import,                                         \
+#define UNARY(op, onnx_name, formula)                                                              \
+  namespace {                                                                                      \
+  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;                                       \
+  constexpr OnnxImportRule op##_import[] = {{.op_type = onnx_name, .import = import <op##_name>}}; \
+  constexpr OnnxExportRule op##_export{write<op##_onnx>};                                          \
+  }                                                                                                \
+  const OpImpl op_##op{.doc = formula,                                                             \
+                       .infer = infer,                                                             \
+                       .reference = reference<op>,                                                 \
+                       .onnx_import = op##_import,                                                 \
                        .onnx_export = &op##_export};
 
 UNARY(relu, "Relu", "y = max(x, 0); NaN stays NaN")
@@ -182,15 +189,19 @@ const OpImpl op_hard_swish{.doc = "y = x * min(max(x / 6 + 1/2, 0), 1)",
                            .onnx_import = hard_swish_import,
                            .onnx_export = &hard_swish_export};
 
-const OpImpl op_silu{.doc = "y = x / (1 + exp(-x))", .infer = infer, .reference = reference<silu>, .onnx_export = &silu_export};
-
-const OpImpl op_clip{.doc = "y = min(max(x, min), max); NaN stays NaN",
-                     .attributes = {{"min", AttributeKind::real, false, -std::numeric_limits<double>::infinity()},
-                                    {"max", AttributeKind::real, false, std::numeric_limits<double>::infinity()}},
+const OpImpl op_silu{.doc = "y = x / (1 + exp(-x))",
                      .infer = infer,
-                     .reference = reference_clip,
-                     .onnx_import = clip_import,
-                     .onnx_export = &clip_export};
+                     .reference = reference<silu>,
+                     .onnx_export = &silu_export};
+
+const OpImpl op_clip{
+    .doc = "y = min(max(x, min), max); NaN stays NaN",
+    .attributes = {{"min", AttributeKind::real, false, -std::numeric_limits<double>::infinity()},
+                   {"max", AttributeKind::real, false, std::numeric_limits<double>::infinity()}},
+    .infer = infer,
+    .reference = reference_clip,
+    .onnx_import = clip_import,
+    .onnx_export = &clip_export};
 
 const OpImpl op_leaky_relu{.doc = "y = x, or alpha * x below 0",
                            .attributes = {{"alpha", AttributeKind::real, false, 0.01}},

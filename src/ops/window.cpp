@@ -11,7 +11,8 @@ std::vector<AttributeSpec> window_attributes() {
 }
 
 Window window_of(const Node& node, Ints kernel) {
-  Window w{std::move(kernel), node.integers("strides"), node.integers("pads"), node.integers("dilations")};
+  Window w{std::move(kernel), node.integers("strides"), node.integers("pads"),
+           node.integers("dilations")};
   const size_t rank = w.rank();
   if (w.strides.empty()) w.strides.assign(rank, 1);
   if (w.dilations.empty()) w.dilations.assign(rank, 1);
@@ -20,11 +21,14 @@ Window window_of(const Node& node, Ints kernel) {
           "strides, dilations or pads do not match the kernel's rank");
   constexpr int64_t most = 1 << 20;
   for (size_t i = 0; i < rank; ++i) {
-    require(node, w.kernel[i] > 0 && w.kernel[i] <= most && w.strides[i] > 0 && w.strides[i] <= most &&
-                      w.dilations[i] > 0 && w.dilations[i] <= most,
+    require(node,
+            w.kernel[i] > 0 && w.kernel[i] <= most && w.strides[i] > 0 && w.strides[i] <= most &&
+                w.dilations[i] > 0 && w.dilations[i] <= most,
             "kernel, strides and dilations must be in 1 to 2^20");
-    require(node, w.pads[i] >= 0 && w.pads[i] <= most && w.pads[rank + i] >= 0 && w.pads[rank + i] <= most,
-            "pads must be in 0 to 2^20");
+    require(
+        node,
+        w.pads[i] >= 0 && w.pads[i] <= most && w.pads[rank + i] >= 0 && w.pads[rank + i] <= most,
+        "pads must be in 0 to 2^20");
   }
   return w;
 }
@@ -50,13 +54,19 @@ Attributes import_window(OnnxNodeReader& reader, const Ints& kernel, const Shape
   if (mode == "VALID") {
     pads.assign(2 * rank, 0);
   } else if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
-    if (strides.size() != rank || dilations.size() != rank) reader.invalid("strides or dilations have the wrong length");
+    if (strides.size() != rank || dilations.size() != rank)
+      reader.invalid("strides or dilations have the wrong length");
     pads.assign(2 * rank, 0);
     for (size_t i = 0; i < rank; ++i) {
       const Dim& dim = input[i + 2];
-      if (!dim.is_static() && strides[i] != 1) reader.unsupported("auto_pad SAME on a dynamic dimension with a stride");
+      if (!dim.is_static() && strides[i] != 1)
+        reader.unsupported("auto_pad SAME on a dynamic dimension with a stride");
       const int64_t span = (kernel[i] - 1) * dilations[i] + 1;
-      const int64_t total = dim.is_static() ? std::max<int64_t>(0, ((dim.value() + strides[i] - 1) / strides[i] - 1) * strides[i] + span - dim.value()) : span - 1;
+      const int64_t total =
+          dim.is_static() ? std::max<int64_t>(
+                                0, ((dim.value() + strides[i] - 1) / strides[i] - 1) * strides[i] +
+                                       span - dim.value())
+                          : span - 1;
       const int64_t small = total / 2;
       pads[i] = mode == "SAME_UPPER" ? small : total - small;
       pads[rank + i] = total - pads[i];
@@ -64,7 +74,9 @@ Attributes import_window(OnnxNodeReader& reader, const Ints& kernel, const Shape
   } else if (mode != "NOTSET") {
     reader.invalid(fmt::format("auto_pad '{}' is not a mode", mode));
   }
-  return {{"strides", std::move(strides)}, {"pads", std::move(pads)}, {"dilations", std::move(dilations)}};
+  return {{"strides", std::move(strides)},
+          {"pads", std::move(pads)},
+          {"dilations", std::move(dilations)}};
 }
 
 void export_window(const Node& node, size_t rank, Attributes& onnx) {

@@ -16,7 +16,8 @@ std::vector<AttributeSpec> window_attributes();
 // From the attributes of a node; UserError unless all sizes fit `kernel` and are positive.
 Window window_of(const Node& node, Ints kernel);
 // Output spatial dim i of an input dim.
-Dim window_output(const Node& node, const Window& window, size_t i, const Dim& input, bool ceil_mode = false);
+Dim window_output(const Node& node, const Window& window, size_t i, const Dim& input,
+                  bool ceil_mode = false);
 // ONNX's auto_pad, strides, pads, dilations as our attributes (2 pads per spatial dim).
 Attributes import_window(OnnxNodeReader& reader, const Ints& kernel, const Shape& input);
 void export_window(const Node& node, size_t rank, Attributes& onnx);

@@ -16,8 +16,10 @@ struct Affine {
 std::optional<Affine> affine_of(const Node& node) {
   for (size_t i = 1; i < 5; ++i)
     if (!node.input(i) || !node.input(i)->is_constant()) return std::nullopt;
-  const auto gamma = node.input(1)->constant().to_doubles(), beta = node.input(2)->constant().to_doubles();
-  const auto mean = node.input(3)->constant().to_doubles(), variance = node.input(4)->constant().to_doubles();
+  const auto gamma = node.input(1)->constant().to_doubles(),
+             beta = node.input(2)->constant().to_doubles();
+  const auto mean = node.input(3)->constant().to_doubles(),
+             variance = node.input(4)->constant().to_doubles();
   Affine a{gamma, beta};
   for (size_t c = 0; c < gamma.size(); ++c) {
     a.scale[c] = gamma[c] / std::sqrt(variance[c] + node.real("epsilon"));
@@ -29,12 +31,15 @@ std::optional<Affine> affine_of(const Node& node) {
 // Which axis of the producer's weights is the output channel; none if it cannot take the affine.
 std::optional<size_t> output_axis(const Graph& graph, const Node& producer, const Value* value) {
   if (!only_user(graph, value)) return std::nullopt;
-  if (!producer.input(1) || !producer.input(1)->is_constant() || producer.input(1)->dtype() != DType::f32)
+  if (!producer.input(1) || !producer.input(1)->is_constant() ||
+      producer.input(1)->dtype() != DType::f32)
     return std::nullopt;
   if (producer.input(2) && !producer.input(2)->is_constant()) return std::nullopt;
   if (producer.is("conv")) return 0;
-  if (producer.is("conv_transpose")) return producer.integer("group") == 1 ? std::optional<size_t>(1) : std::nullopt;
-  if (producer.is("gemm") && producer.real("alpha") == 1 && producer.real("beta") == 1 && producer.integer("trans_a") == 0)
+  if (producer.is("conv_transpose"))
+    return producer.integer("group") == 1 ? std::optional<size_t>(1) : std::nullopt;
+  if (producer.is("gemm") && producer.real("alpha") == 1 && producer.real("beta") == 1 &&
+      producer.integer("trans_a") == 0)
     return producer.integer("trans_b") ? 0 : 1;
   return std::nullopt;
 }
@@ -58,14 +63,19 @@ void fold_into(Graph& graph, Node& producer, size_t axis, const Affine& affine) 
   for (size_t c = 0; c < channels; ++c)
     bias[c] = static_cast<float>(old_bias[c] * affine.scale[c] + affine.shift[c]);
   const std::string name = producer.name();
-  producer.set_input(1, graph.add_constant(producer.input(1)->name() + "/folded", std::move(scaled)));
-  producer.set_input(2, graph.add_constant(name + "/bias", Tensor::from(Dims{static_cast<int64_t>(channels)}, bias)));
+  producer.set_input(1,
+                     graph.add_constant(producer.input(1)->name() + "/folded", std::move(scaled)));
+  producer.set_input(
+      2,
+      graph.add_constant(name + "/bias", Tensor::from(Dims{static_cast<int64_t>(channels)}, bias)));
 }
 
-Value* per_channel(Graph& graph, const std::string& name, const std::vector<double>& values, int64_t rank) {
+Value* per_channel(Graph& graph, const std::string& name, const std::vector<double>& values,
+                   int64_t rank) {
   Dims dims(static_cast<size_t>(rank), 1);
   dims[1] = static_cast<int64_t>(values.size());
-  return graph.add_constant(name, Tensor::from(dims, std::vector<float>(values.begin(), values.end())));
+  return graph.add_constant(name,
+                            Tensor::from(dims, std::vector<float>(values.begin(), values.end())));
 }
 
 }  // namespace
@@ -75,7 +85,8 @@ void fold_batch_norm(Graph& graph) {
     if (!node.is("batch_norm")) return;
     const auto affine = affine_of(node);
     if (!affine)
-      throw UserError(ErrorKind::unsupported, node.where(), "scale, bias, mean and variance must be constants");
+      throw UserError(ErrorKind::unsupported, node.where(),
+                      "scale, bias, mean and variance must be constants");
     Value *x = node.input(0), *y = node.output();
     Node* producer = x->producer();
     const auto axis = producer ? output_axis(graph, *producer, x) : std::nullopt;
@@ -87,10 +98,12 @@ void fold_batch_norm(Graph& graph) {
       graph.rename(x, name);  // the value that the file's reader knows
     } else {
       const int64_t rank = x->shape().rank();
-      Value* product = graph.apply("mul", {x, per_channel(graph, node.name() + "/scale", affine->scale, rank)}, {},
-                                   node.name() + "/mul", &node);
-      Value* sum = graph.apply("add", {product, per_channel(graph, node.name() + "/shift", affine->shift, rank)}, {},
-                               node.name() + "/add", &node);
+      Value* product =
+          graph.apply("mul", {x, per_channel(graph, node.name() + "/scale", affine->scale, rank)},
+                      {}, node.name() + "/mul", &node);
+      Value* sum = graph.apply(
+          "add", {product, per_channel(graph, node.name() + "/shift", affine->shift, rank)}, {},
+          node.name() + "/add", &node);
       graph.replace_all_uses(y, sum);
       const std::string name = y->name();
       graph.erase(&node);

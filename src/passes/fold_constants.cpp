@@ -20,7 +20,8 @@ bool foldable(const Node& node) {
   if (constant == 0) return false;
   for (const Value* output : node.outputs()) {
     if (!output->shape().is_static()) return false;
-    if (static_cast<size_t>(element_count(output->shape().dims())) * dtype_size(output->dtype()) > most_bytes)
+    if (static_cast<size_t>(element_count(output->shape().dims())) * dtype_size(output->dtype()) >
+        most_bytes)
       return false;
   }
   return true;

@@ -1,5 +1,6 @@
 // Products and what follows them, see passes.h. The integer parameters:
-//   multiplier[o] = float(x_scale * w_scale[o] / y_scale), bias[o] = round(b / (x_scale * w_scale[o]))
+//   multiplier[o] = float(x_scale * w_scale[o] / y_scale), bias[o] = round(b / (x_scale *
+//   w_scale[o]))
 // with one rounding each from float64; y_scale is 1 where the output stays float.
 #include <algorithm>
 #include <cmath>
@@ -31,12 +32,14 @@ std::optional<Product> product_of(Node& node) {
     return Product{&node, true, 0, false};
   }
   if (node.is("gemm")) {
-    if (node.real("alpha") != 1 || node.real("beta") != 1 || node.integer("trans_a") != 0) return std::nullopt;
+    if (node.real("alpha") != 1 || node.real("beta") != 1 || node.integer("trans_a") != 0)
+      return std::nullopt;
     const bool trans_b = node.integer("trans_b") != 0;
     return Product{&node, false, trans_b ? 0u : 1u, !trans_b};
   }
   if (node.is("matmul")) {
-    if (node.input(1)->shape().rank() != 2 || node.input(0)->shape().rank() < 2) return std::nullopt;
+    if (node.input(1)->shape().rank() != 2 || node.input(0)->shape().rank() < 2)
+      return std::nullopt;
     return Product{&node, false, 1, true};
   }
   return std::nullopt;
@@ -54,14 +57,15 @@ Tensor transpose_2d(const Tensor& t) {
 }
 
 struct IntegerWeights {
-  Tensor values;             // i8
+  Tensor values;              // i8
   std::vector<float> scales;  // one per output channel
 };
 
 // dequantize(constant 8-bit integers), symmetric (or u8 around 128), per tensor or output channel.
 std::optional<IntegerWeights> integer_weights(const Product& product) {
   const Node* dequantize = product.node->input(1)->producer();
-  if (!dequantize || !dequantize->is("dequantize") || !dequantize->input(0)->is_constant()) return std::nullopt;
+  if (!dequantize || !dequantize->is("dequantize") || !dequantize->input(0)->is_constant())
+    return std::nullopt;
   const auto info = quant_info(*dequantize);
   if (!info || (info->dtype != DType::i8 && info->dtype != DType::u8)) return std::nullopt;
   const int32_t centre = info->dtype == DType::u8 ? 128 : 0;
@@ -69,7 +73,8 @@ std::optional<IntegerWeights> integer_weights(const Product& product) {
     if (z != centre) return std::nullopt;
   const Tensor& w = dequantize->input(0)->constant();
   const auto channels = static_cast<size_t>(w.dims()[product.w_output_axis]);
-  if (!info->per_tensor() && (info->axis != static_cast<int64_t>(product.w_output_axis) || info->scales.size() != channels))
+  if (!info->per_tensor() && (info->axis != static_cast<int64_t>(product.w_output_axis) ||
+                              info->scales.size() != channels))
     return std::nullopt;
   IntegerWeights result{w, info->scales};
   if (info->per_tensor()) result.scales.assign(channels, info->scale());
@@ -111,7 +116,8 @@ Tail follow(const Graph& graph, const Product& product, int64_t channels) {
   Node* user = next();
   if (product.node->is("matmul") && user && user->is("add")) {
     Value* other = user->input(user->input(0) == tail.last->output() ? 1 : 0);
-    const Tensor constant = other->type().shape == Shape(Dims{channels}) ? float_constant(other) : Tensor();
+    const Tensor constant =
+        other->type().shape == Shape(Dims{channels}) ? float_constant(other) : Tensor();
     if (constant) {
       tail.bias = other;
       tail.last = user;
@@ -141,7 +147,8 @@ Tail follow(const Graph& graph, const Product& product, int64_t channels) {
 
 class Fuser {
  public:
-  Fuser(Graph& graph, const Product& product) : graph_(graph), product_(product), node_(*product.node) {}
+  Fuser(Graph& graph, const Product& product)
+      : graph_(graph), product_(product), node_(*product.node) {}
 
   void run() {
     const Node* x_dequantize = byte_dequantize(node_.input(0));
@@ -150,18 +157,23 @@ class Fuser {
     Tensor float_weights;
     if (!integer) {
       float_weights = float_constant(node_.input(1));
-      if (!float_weights || float_weights.dtype() != DType::f32 || node_.output()->dtype() != DType::f32) return;
+      if (!float_weights || float_weights.dtype() != DType::f32 ||
+          node_.output()->dtype() != DType::f32)
+        return;
       if (product_.transpose_w) float_weights = transpose_2d(float_weights);
     }
     const int64_t channels = integer ? weights->values.dims()[0] : float_weights.dims()[0];
     tail_ = follow(graph_, product_, channels);
-    if (!integer && tail_.quantize) tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
+    if (!integer && tail_.quantize)
+      tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
     Value* bias_value = tail_.bias ? tail_.bias : node_.input(2);
     Tensor bias;
     if (bias_value) {
       bias = float_constant(bias_value);
       if (!bias) return;
-      if (bias.size() == 1) bias = Tensor::from(Dims{channels}, std::vector<float>(static_cast<size_t>(channels), bias.values<float>()[0]));
+      if (bias.size() == 1)
+        bias = Tensor::from(Dims{channels}, std::vector<float>(static_cast<size_t>(channels),
+                                                               bias.values<float>()[0]));
       if (bias.size() != channels) return;
       bias = bias.reshaped({channels});
     }
@@ -188,13 +200,14 @@ class Fuser {
   Value* enter(Value* value) {
     if (product_.conv) return transposed(graph_, value, to_nhwc, tail_.last);
     if (value->shape().rank() == 2) return value;
-    return graph_.apply("reshape", {value}, {{"shape", Ints{-1, value->shape().back().value()}}}, "", tail_.last);
+    return graph_.apply("reshape", {value}, {{"shape", Ints{-1, value->shape().back().value()}}},
+                        "", tail_.last);
   }
 
   void emit(Value* x, Value* w, Value* bias, Value* multiplier, Value* residual, Attributes a) {
     Value* y = graph_.apply(product_.conv ? "fused_conv" : "fused_gemm",
-                            {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr}, std::move(a),
-                            node_.name(), tail_.last);
+                            {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr},
+                            std::move(a), node_.name(), tail_.last);
     if (product_.conv)
       y = transposed(graph_, y, to_nchw, tail_.last);
     else if (node_.output()->shape().rank() != 2)
@@ -206,8 +219,8 @@ class Fuser {
     Attributes a = attributes();
     a["clamp_lo"] = tail_.lo;
     a["clamp_hi"] = tail_.hi;
-    emit(node_.input(0), constant("weights", weights), bias ? constant("bias", bias) : nullptr, nullptr,
-         tail_.residual, std::move(a));
+    emit(node_.input(0), constant("weights", weights), bias ? constant("bias", bias) : nullptr,
+         nullptr, tail_.residual, std::move(a));
   }
 
   void emit_integer(const Node& x_dequantize, const IntegerWeights& weights, const Tensor& bias) {
@@ -225,7 +238,9 @@ class Fuser {
         const double b = std::nearbyint(bias.values<float>()[c] / step);
         constexpr double most = 2147483647.0;
         if (std::abs(b) > most)
-          log(LogLevel::warning, fmt::format("{}: the bias of channel {} exceeds int32 steps and is cut", node_.where(), c));
+          log(LogLevel::warning,
+              fmt::format("{}: the bias of channel {} exceeds int32 steps and is cut",
+                          node_.where(), c));
         bias_i32.mutable_values<int32_t>()[c] = static_cast<int32_t>(std::clamp(b, -most, most));
       }
     }
@@ -253,8 +268,9 @@ class Fuser {
       }
       a["residual_multiplier"] = static_cast<double>(static_cast<float>(r_scale / y_scale));
     }
-    emit(x_dequantize.input(0), constant("weights", weights.values), bias ? constant("bias", bias_i32) : nullptr,
-         constant("multiplier", multiplier), residual, std::move(a));
+    emit(x_dequantize.input(0), constant("weights", weights.values),
+         bias ? constant("bias", bias_i32) : nullptr, constant("multiplier", multiplier), residual,
+         std::move(a));
   }
 
   Graph& graph_;

@@ -86,7 +86,8 @@ bool make_lookup(Graph& graph, Node& quantize) {
   }
   Value* table = graph.add_constant(quantize.name() + "/table", make_table(from, chain, quantize));
   const std::string name = chain.empty() ? quantize.name() : chain.back()->name();
-  take_over(graph, &quantize, graph.apply("lookup", {dequantize->input(0), table}, {}, name, &quantize));
+  take_over(graph, &quantize,
+            graph.apply("lookup", {dequantize->input(0), table}, {}, name, &quantize));
   return true;
 }
 
@@ -99,11 +100,13 @@ bool make_binary(Graph& graph, Node& quantize) {
     if (!only_user(graph, node->input(0))) return false;
     node = node->input(0)->producer();
   }
-  if (!node || !(node->is("add") || node->is("mul")) || !only_user(graph, node->output())) return false;
+  if (!node || !(node->is("add") || node->is("mul")) || !only_user(graph, node->output()))
+    return false;
   const Node *a = byte_dequantize(node->input(0)), *b = byte_dequantize(node->input(1));
   if (!a || !b || !(node->input(0)->shape() == node->input(1)->shape())) return false;
   const QuantInfo ia = *quant_info(*a), ib = *quant_info(*b), y = *quant_info(quantize);
-  Attributes attributes{{"a_zero_point", int64_t{ia.zero_point()}}, {"b_zero_point", int64_t{ib.zero_point()}}};
+  Attributes attributes{{"a_zero_point", int64_t{ia.zero_point()}},
+                        {"b_zero_point", int64_t{ib.zero_point()}}};
   const double y_scale = y.scale();
   const auto rounded = [](double m) { return static_cast<double>(static_cast<float>(m)); };
   if (node->is("add")) {
@@ -113,9 +116,10 @@ bool make_binary(Graph& graph, Node& quantize) {
     attributes["multiplier"] = rounded(static_cast<double>(ia.scale()) * ib.scale() / y_scale);
   }
   set_epilogue(attributes, y, bounds);
-  take_over(graph, &quantize,
-            graph.apply(node->is("add") ? "quantized_add" : "quantized_mul", {a->input(0), b->input(0)},
-                        std::move(attributes), node->name(), &quantize));
+  take_over(
+      graph, &quantize,
+      graph.apply(node->is("add") ? "quantized_add" : "quantized_mul", {a->input(0), b->input(0)},
+                  std::move(attributes), node->name(), &quantize));
   return true;
 }
 
@@ -129,8 +133,10 @@ Value* rescaled(Graph& graph, Value* x, const QuantInfo& from, const Node& quant
 // Copies of elements: each dequantized input takes the output's scale, then bytes are moved.
 bool make_movement(Graph& graph, Node& quantize) {
   Node* node = quantize.input(0)->producer();
-  if (!node || node->op().kind != OpKind::movement || !only_user(graph, node->output())) return false;
-  if (node->is("pad") || node->is("resize") || node->is("cast")) return false;  // these make new elements
+  if (!node || node->op().kind != OpKind::movement || !only_user(graph, node->output()))
+    return false;
+  if (node->is("pad") || node->is("resize") || node->is("cast"))
+    return false;  // these make new elements
   std::vector<Value*> inputs;
   for (size_t i = 0; i < node->inputs().size(); ++i) {
     Value* input = node->input(i);
@@ -142,7 +148,8 @@ bool make_movement(Graph& graph, Node& quantize) {
       return false;
     }
   }
-  take_over(graph, &quantize, graph.apply(node->op_name(), inputs, node->attributes(), node->name(), &quantize));
+  take_over(graph, &quantize,
+            graph.apply(node->op_name(), inputs, node->attributes(), node->name(), &quantize));
   return true;
 }
 
@@ -151,7 +158,8 @@ std::optional<Attributes> pool_attributes(const Node& node) {
   if (node.input(0)->shape().rank() != 4) return std::nullopt;
   if (node.is("max_pool") || node.is("avg_pool")) {
     if (node.outputs().size() > 1 && !node.output(1)->uses().empty()) return std::nullopt;
-    Attributes a{{"mode", std::string(node.is("max_pool") ? "max" : "average")}, {"kernel", node.integers("kernel")}};
+    Attributes a{{"mode", std::string(node.is("max_pool") ? "max" : "average")},
+                 {"kernel", node.integers("kernel")}};
     for (const char* name : {"strides", "pads", "dilations"}) a[name] = node.integers(name);
     a["ceil_mode"] = node.integer("ceil_mode");
     if (node.is("avg_pool")) a["count_include_pad"] = node.integer("count_include_pad");
@@ -171,7 +179,8 @@ std::optional<Attributes> pool_attributes(const Node& node) {
 
 // The pool of `x` under `attributes`, back in the layout and rank of `node`'s output.
 Value* apply_pool(Graph& graph, const Node& node, Value* x, Attributes attributes, Node* before) {
-  Value* y = graph.apply("pool", {transposed(graph, x, to_nhwc, before)}, std::move(attributes), node.name(), before);
+  Value* y = graph.apply("pool", {transposed(graph, x, to_nhwc, before)}, std::move(attributes),
+                         node.name(), before);
   y = transposed(graph, y, to_nchw, before);
   if (node.output()->shape().rank() != 4)
     y = graph.apply("reshape", {y}, {{"shape", node.output()->shape().dims()}}, "", before);
@@ -193,9 +202,12 @@ bool make_pool(Graph& graph, Node& quantize) {
     return true;
   }
   a["x_zero_point"] = int64_t{x.zero_point()};
-  a["multiplier"] = static_cast<double>(static_cast<float>(static_cast<double>(x.scale()) / y.scale()));
-  set_epilogue(a, y, {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()});
-  take_over(graph, &quantize, apply_pool(graph, *node, dequantize->input(0), std::move(a), &quantize));
+  a["multiplier"] =
+      static_cast<double>(static_cast<float>(static_cast<double>(x.scale()) / y.scale()));
+  set_epilogue(a, y,
+               {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()});
+  take_over(graph, &quantize,
+            apply_pool(graph, *node, dequantize->input(0), std::move(a), &quantize));
   return true;
 }
 
@@ -205,7 +217,8 @@ void fuse_integer(Graph& graph) {
   graph.for_each([&](Node& node) {
     if (!node.is("quantize")) return;
     const auto info = quant_info(node);
-    if (!info || !info->per_tensor() || (info->dtype != DType::u8 && info->dtype != DType::i8)) return;
+    if (!info || !info->per_tensor() || (info->dtype != DType::u8 && info->dtype != DType::i8))
+      return;
     if (make_pool(graph, node) || make_binary(graph, node) || make_movement(graph, node)) return;
     make_lookup(graph, node);
   });

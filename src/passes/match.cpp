@@ -39,7 +39,9 @@ Node* only_byte_quantize(const Graph& graph, const Value* value) {
   Node* node = only_user(graph, value);
   if (!node || !node->is("quantize") || node->input(0) != value) return nullptr;
   const auto info = quant_info(*node);
-  return info && info->per_tensor() && (info->dtype == DType::u8 || info->dtype == DType::i8) ? node : nullptr;
+  return info && info->per_tensor() && (info->dtype == DType::u8 || info->dtype == DType::i8)
+             ? node
+             : nullptr;
 }
 
 std::optional<Bounds> clamp_bounds(const Node& node) {

@@ -13,10 +13,10 @@ inline Node* only_user(const Graph& graph, const Value* value) {
 
 // Scale and zero point of a quantize or dequantize whose parameters are constants.
 struct QuantInfo {
-  DType dtype;                      // of the integers
-  std::vector<float> scales;        // one, or one per index of `axis`
+  DType dtype;                       // of the integers
+  std::vector<float> scales;         // one, or one per index of `axis`
   std::vector<int32_t> zero_points;  // as many
-  int64_t axis = 0;                 // meaningless for one scale
+  int64_t axis = 0;                  // meaningless for one scale
   bool per_tensor() const { return scales.size() == 1; }
   float scale() const { return scales[0]; }
   int32_t zero_point() const { return zero_points[0]; }

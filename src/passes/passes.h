@@ -15,7 +15,8 @@ void fold_constants(Graph& graph);
 // any other becomes a multiplication and an addition. No batch_norm is left.
 void fold_batch_norm(Graph& graph);
 // Removes identities (reshape and transpose to the same, clip without bounds), merges reshape and
-// transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its bias.
+// transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its
+// bias.
 void simplify(Graph& graph);
 
 // ---- quantized or canonical, static shapes, to lowered

@@ -61,13 +61,15 @@ void run(Graph& graph, std::span<const Pass> passes, Stage stage, std::vector<Pa
     verify(graph, stage, pass.name);
     dump(graph, pass.name);
     if (times) times->push_back({pass.name, took.count()});
-    log(LogLevel::debug, fmt::format("pass {}: {} nodes, {:.3f} ms", pass.name, graph.node_count(), took.count()));
+    log(LogLevel::debug,
+        fmt::format("pass {}: {} nodes, {:.3f} ms", pass.name, graph.node_count(), took.count()));
   }
 }
 
 Stage canonical_stage(const Graph& graph) {
   bool quantized = false;
-  graph.for_each([&](Node& node) { quantized = quantized || node.op().kind == OpKind::quantization; });
+  graph.for_each(
+      [&](Node& node) { quantized = quantized || node.op().kind == OpKind::quantization; });
   return quantized ? Stage::quantized : Stage::canonical;
 }
 

@@ -68,10 +68,12 @@ bool make_bias(Graph& graph, Node& node) {
   for (size_t side : {0u, 1u}) {
     Node* conv = node.input(side)->producer();
     Value* addend = node.input(1 - side);
-    if (!conv || !conv->is("conv") || conv->input(2) || !addend->is_constant() || !only_user(graph, conv->output()))
+    if (!conv || !conv->is("conv") || conv->input(2) || !addend->is_constant() ||
+        !only_user(graph, conv->output()))
       continue;
     const Dims& dims = addend->constant().dims();
-    const int64_t channels = conv->input(1)->shape()[0].value(), rank = conv->output()->shape().rank();
+    const int64_t channels = conv->input(1)->shape()[0].value(),
+                  rank = conv->output()->shape().rank();
     // [C, 1, 1] or [1, C, 1, 1]: C channels followed by ones, and at most a one before.
     const size_t spatial = static_cast<size_t>(rank - 2);
     if (addend->constant().size() != channels || dims.size() < spatial + 1 ||

@@ -28,7 +28,8 @@ bool agnostic(const Node& node) {
     const auto info = quant_info(node);
     return info && info->per_tensor();
   }
-  return node.is("quantized_add") || node.is("quantized_mul") || node.is("lookup") || node.is("concat");
+  return node.is("quantized_add") || node.is("quantized_mul") || node.is("lookup") ||
+         node.is("concat");
 }
 
 // Inputs 1… of these are parameters, not tensors that the layout touches.
@@ -94,7 +95,8 @@ void cancel(Graph& graph, Node& node) {
     last = axis;
   }
   take_over(graph, &node,
-            graph.apply("reshape", {node.input(0)}, {{"shape", node.output()->shape().dims()}}, "", &node));
+            graph.apply("reshape", {node.input(0)}, {{"shape", node.output()->shape().dims()}}, "",
+                        &node));
 }
 
 // One transpose serves all readers of a value (a residual block reads its input twice).
@@ -102,7 +104,8 @@ void share(Graph& graph) {
   std::map<std::pair<const Value*, Ints>, Value*> known;
   graph.for_each([&](Node& node) {
     if (!node.is("transpose") || graph.is_output(node.output())) return;
-    const auto [it, fresh] = known.try_emplace({node.input(0), node.integers("perm")}, node.output());
+    const auto [it, fresh] =
+        known.try_emplace({node.input(0), node.integers("perm")}, node.output());
     if (fresh) return;
     graph.replace_all_uses(node.output(), it->second);
     graph.erase(&node);
@@ -113,8 +116,10 @@ void share(Graph& graph) {
 
 void sink_transposes(Graph& graph) {
   graph.for_each([&](Node& node) {
-    if (agnostic(node)) sink(graph, node);
-    else cancel(graph, node);
+    if (agnostic(node))
+      sink(graph, node);
+    else
+      cancel(graph, node);
   });
   // Sinking leaves inverse pairs behind; then reshapes of reshapes.
   graph.for_each([&](Node& node) { cancel(graph, node); });

@@ -13,7 +13,8 @@ namespace {
 
 class Applier {
  public:
-  Applier(const Graph& graph, const Placement& placement, const std::map<std::string, ActivationParams>& activations,
+  Applier(const Graph& graph, const Placement& placement,
+          const std::map<std::string, ActivationParams>& activations,
           const std::map<std::string, WeightParams>& weights)
       : placement_(placement), activations_(activations), weights_(weights), graph_(graph.clone()) {
     for (const PlacedWeights& w : placement_.weights) products_.emplace(w.node->name(), &w);
@@ -32,7 +33,9 @@ class Applier {
   }
 
  private:
-  Value* constant(const std::string& name, Tensor tensor) { return graph_.add_constant(name, std::move(tensor)); }
+  Value* constant(const std::string& name, Tensor tensor) {
+    return graph_.add_constant(name, std::move(tensor));
+  }
 
   Value* zero_point(const std::string& name, DType dtype, int32_t value) {
     return dtype == DType::u8 ? constant(name, Tensor::scalar(static_cast<uint8_t>(value)))
@@ -54,7 +57,8 @@ class Applier {
     Value* dq = graph_.apply("dequantize", {q, scale, zero}, {}, dequantized_name(name), before);
     // Readers that are products' weights or biases keep the float value.
     for (const Use& use : uses)
-      if (use.node->op().quant != QuantTrait::weighted || use.index == 0) use.node->set_input(use.index, dq);
+      if (use.node->op().quant != QuantTrait::weighted || use.index == 0)
+        use.node->set_input(use.index, dq);
     scales_[dq] = p.scale;
   }
 
@@ -65,9 +69,11 @@ class Applier {
     const auto channels = static_cast<int64_t>(p.scales.size());
     const std::string name = node.input(1)->name();
     Value* scale = constant(name + "/scale", Tensor::from(Dims{channels}, p.scales));
-    Value* zero = constant(name + "/zero_point", Tensor::from(Dims{channels}, std::vector<int8_t>(p.scales.size(), 0)));
-    node.set_input(1, graph_.apply("dequantize", {constant(name + "/quantized", p.values), scale, zero},
-                                   {{"axis", placed.axis}}, name + "/dequantized", &node));
+    Value* zero = constant(name + "/zero_point",
+                           Tensor::from(Dims{channels}, std::vector<int8_t>(p.scales.size(), 0)));
+    node.set_input(
+        1, graph_.apply("dequantize", {constant(name + "/quantized", p.values), scale, zero},
+                        {{"axis", placed.axis}}, name + "/dequantized", &node));
     const auto x = scales_.find(node.input(0));
     if (!p.bias || x == scales_.end()) return;
     // Bias in steps of the accumulator, so that a reader of the file sees what the kernels add.
@@ -77,15 +83,18 @@ class Applier {
     for (size_t c = 0; c < steps.size(); ++c) {
       steps[c] = static_cast<float>(static_cast<double>(x->second) * p.scales[c]);
       constexpr double most = 2147483647.0;
-      values[c] = static_cast<int32_t>(std::clamp(std::nearbyint(bias[c] / static_cast<double>(steps[c])), -most, most));
+      values[c] = static_cast<int32_t>(
+          std::clamp(std::nearbyint(bias[c] / static_cast<double>(steps[c])), -most, most));
     }
     const std::string bias_name = node.input(2) ? node.input(2)->name() : node.name() + "/bias";
-    node.set_input(2, graph_.apply("dequantize",
-                                   {constant(bias_name + "/quantized", Tensor::from(Dims{channels}, values)),
-                                    constant(bias_name + "/scale", Tensor::from(Dims{channels}, steps)),
-                                    constant(bias_name + "/zero_point",
-                                             Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
-                                   {{"axis", int64_t{0}}}, bias_name + "/dequantized", &node));
+    node.set_input(
+        2, graph_.apply(
+               "dequantize",
+               {constant(bias_name + "/quantized", Tensor::from(Dims{channels}, values)),
+                constant(bias_name + "/scale", Tensor::from(Dims{channels}, steps)),
+                constant(bias_name + "/zero_point",
+                         Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
+               {{"axis", int64_t{0}}}, bias_name + "/dequantized", &node));
   }
 
   const Placement& placement_;

@@ -4,10 +4,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "evaluate/dataset.h"
 #include "quantize/apply.h"
@@ -50,7 +49,8 @@ class Ptq {
 
   // UserError if nothing was calibrated or the calibrator is not known. `data` feeds the methods
   // that look at samples again (gptq, bias correction).
-  Graph quantize(const std::string& calibrator, const Dataset& data, const Progress& progress = {}) const;
+  Graph quantize(const std::string& calibrator, const Dataset& data,
+                 const Progress& progress = {}) const;
 
   // Ranges and parameters chosen by a calibrator, by value name (for records and reports).
   nlohmann::json describe(const std::string& calibrator) const;
@@ -71,8 +71,8 @@ struct Comparison {
   double agreement = 0, confident_agreement = 0;  // of the first output's last axis
   size_t samples = 0, confident_samples = 0;
 };
-Comparison compare(const Graph& float_graph, const Graph& quantized, const Dataset& data, int threads,
-                   const Progress& progress = {});
+Comparison compare(const Graph& float_graph, const Graph& quantized, const Dataset& data,
+                   int threads, const Progress& progress = {});
 
 // Below this a layer's output carries little of the float signal: warn.
 constexpr double collapsed_sqnr_db = 5;

@@ -29,7 +29,8 @@ bool glob_match(std::string_view pattern, std::string_view text) {
 
 bool Rules::allows_integer(const Node& node) const {
   for (size_t i = rules.size(); i-- > 0;)
-    if (glob_match(rules[i].name, node.name()) && glob_match(rules[i].op, node.op_name())) return rules[i].integer;
+    if (glob_match(rules[i].name, node.name()) && glob_match(rules[i].op, node.op_name()))
+      return rules[i].integer;
   return true;
 }
 

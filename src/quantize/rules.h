@@ -1,4 +1,5 @@
-// The rules file: which nodes stay in float whatever the target says. JSON, schemas/rules.schema.json.
+// The rules file: which nodes stay in float whatever the target says. JSON,
+// schemas/rules.schema.json.
 #pragma once
 #include <string>
 #include <string_view>

@@ -18,14 +18,16 @@ struct Layout {
 
 Layout layout_of(const Tensor& weights, int64_t axis) {
   Layout l{static_cast<size_t>(weights.dims()[static_cast<size_t>(axis)]), 1, 0};
-  for (size_t i = static_cast<size_t>(axis) + 1; i < weights.dims().size(); ++i) l.inner *= static_cast<size_t>(weights.dims()[i]);
+  for (size_t i = static_cast<size_t>(axis) + 1; i < weights.dims().size(); ++i)
+    l.inner *= static_cast<size_t>(weights.dims()[i]);
   l.length = l.channels ? static_cast<size_t>(weights.size()) / l.channels : 0;
   return l;
 }
 
 float row_amax(const WeightRows& rows, size_t channel) {
   float amax = 0;
-  for (size_t k = 0; k < rows.length; ++k) amax = std::max(amax, std::fabs(rows.values[channel * rows.length + k]));
+  for (size_t k = 0; k < rows.length; ++k)
+    amax = std::max(amax, std::fabs(rows.values[channel * rows.length + k]));
   return amax;
 }
 
@@ -90,7 +92,8 @@ std::vector<float> mse_scales(const WeightRows& rows) {
 std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales) {
   std::vector<int8_t> q(rows.values.size());
   for (size_t i = 0; i < q.size(); ++i)
-    q[i] = static_cast<int8_t>(std::clamp(std::nearbyint(rows.values[i] / scales[i / rows.length]), -127.0f, 127.0f));
+    q[i] = static_cast<int8_t>(
+        std::clamp(std::nearbyint(rows.values[i] / scales[i / rows.length]), -127.0f, 127.0f));
   return q;
 }
 

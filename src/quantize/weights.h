@@ -18,7 +18,8 @@ WeightRows weight_rows(const Tensor& weights, int64_t output_axis);
 // Rows of integers back in the layout of `like`.
 Tensor integer_tensor(const std::vector<int8_t>& rows, const Tensor& like, int64_t output_axis);
 
-// The least scale a channel may have: its bias must fit the int32 accumulator with room for the sum.
+// The least scale a channel may have: its bias must fit the int32 accumulator with room for the
+// sum.
 float least_scale(float bias, float x_scale);
 
 // Symmetric scales in [-127, 127], one per channel: the largest magnitude, or the scale of least

@@ -33,10 +33,10 @@ struct Plan {
   std::vector<Slot> slots;
   std::vector<Tensor> constants;
   std::vector<Step> steps;
-  size_t arena_bytes = 0;     // activations
-  size_t scratch_bytes = 0;   // the most any step needs, for the pool it was planned for
+  size_t arena_bytes = 0;    // activations
+  size_t scratch_bytes = 0;  // the most any step needs, for the pool it was planned for
   std::shared_ptr<const void> keep_alive;  // what kernels point into
-  size_t least_arena_bytes = 0;  // the most that is alive at once: no plan can need less
+  size_t least_arena_bytes = 0;            // the most that is alive at once: no plan can need less
 };
 
 }  // namespace octavo

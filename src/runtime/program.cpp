@@ -35,7 +35,8 @@ struct Workspace {
   };
   std::vector<Patch> patches;
 
-  explicit Workspace(const Plan& p) : plan(&p), memory(Buffer::allocate(p.arena_bytes + p.scratch_bytes)) {
+  explicit Workspace(const Plan& p)
+      : plan(&p), memory(Buffer::allocate(p.arena_bytes + p.scratch_bytes)) {
     for (const Step& step : p.steps)
       for (const auto* list : {&step.inputs, &step.outputs})
         for (int slot : *list) add(slot);
@@ -46,11 +47,20 @@ struct Workspace {
     if (slot >= 0) {
       const Slot& s = plan->slots[static_cast<size_t>(slot)];
       switch (s.kind) {
-        case Slot::Kind::arena: pointer = memory->data() + s.offset; break;
-        case Slot::Kind::constant: pointer = plan->constants[s.index].data(); break;
-        case Slot::Kind::input: patches.push_back({arguments.size(), false, s.index}); break;
-        case Slot::Kind::output: patches.push_back({arguments.size(), true, s.index}); break;
-        case Slot::Kind::absent: break;
+        case Slot::Kind::arena:
+          pointer = memory->data() + s.offset;
+          break;
+        case Slot::Kind::constant:
+          pointer = plan->constants[s.index].data();
+          break;
+        case Slot::Kind::input:
+          patches.push_back({arguments.size(), false, s.index});
+          break;
+        case Slot::Kind::output:
+          patches.push_back({arguments.size(), true, s.index});
+          break;
+        case Slot::Kind::absent:
+          break;
       }
     }
     arguments.push_back(pointer);
@@ -98,7 +108,8 @@ struct Program::State {
     idle.push_back(std::move(workspace));
   }
 
-  std::vector<Tensor> call(Program& program, std::span<const Tensor> inputs, std::vector<StepProfile>* profile);
+  std::vector<Tensor> call(Program& program, std::span<const Tensor> inputs,
+                           std::vector<StepProfile>* profile);
   void check_dims(const std::vector<Dims>& dims) const;
   void execute(const Plan& plan, std::span<const void* const> in, std::span<void* const> out,
                std::vector<StepProfile>* profile);
@@ -107,7 +118,8 @@ struct Program::State {
 void Program::State::check_dims(const std::vector<Dims>& dims) const {
   const auto& types = signature.input_types;
   if (dims.size() != types.size())
-    throw UserError(ErrorKind::value, "program", fmt::format("takes {} inputs, not {}", types.size(), dims.size()));
+    throw UserError(ErrorKind::value, "program",
+                    fmt::format("takes {} inputs, not {}", types.size(), dims.size()));
   std::map<std::string, int64_t> symbols;
   for (size_t i = 0; i < dims.size(); ++i) {
     bool fits = dims[i].size() == types[i].shape.size();
@@ -119,13 +131,14 @@ void Program::State::check_dims(const std::vector<Dims>& dims) const {
         fits = symbols.emplace(dim.symbol(), dims[i][d]).first->second == dims[i][d];
     }
     if (!fits)
-      throw UserError(ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
-                      fmt::format("expected shape {}, got {}", types[i].shape.str(), dims_str(dims[i])));
+      throw UserError(
+          ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
+          fmt::format("expected shape {}, got {}", types[i].shape.str(), dims_str(dims[i])));
   }
 }
 
-void Program::State::execute(const Plan& plan, std::span<const void* const> in, std::span<void* const> out,
-                             std::vector<StepProfile>* profile) {
+void Program::State::execute(const Plan& plan, std::span<const void* const> in,
+                             std::span<void* const> out, std::vector<StepProfile>* profile) {
   std::unique_ptr<Workspace> workspace = take(plan);
   for (const Workspace::Patch& patch : workspace->patches)
     workspace->arguments[patch.argument] = patch.output ? out[patch.index] : in[patch.index];
@@ -136,7 +149,8 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in, 
       const std::span<const void* const> step_in(argument, step.inputs.size());
       argument += step.inputs.size();
       // Outputs are never constants or inputs: they were writable when their address was taken.
-      const std::span<void* const> step_out(const_cast<void* const*>(argument), step.outputs.size());
+      const std::span<void* const> step_out(const_cast<void* const*>(argument),
+                                            step.outputs.size());
       argument += step.outputs.size();
       if (!profile) {
         step.kernel->run(step_in, step_out, {*pool, scratch});
@@ -144,9 +158,10 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in, 
       }
       const auto start = std::chrono::steady_clock::now();
       step.kernel->run(step_in, step_out, {*pool, scratch});
-      const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
-      profile->push_back({step.node, step.op, step.kernel->name(), isa_name(step.kernel->isa()), took.count(),
-                          step.macs, step.bytes});
+      const std::chrono::duration<double, std::micro> took =
+          std::chrono::steady_clock::now() - start;
+      profile->push_back({step.node, step.op, step.kernel->name(), isa_name(step.kernel->isa()),
+                          took.count(), step.macs, step.bytes});
     }
   } catch (...) {
     give_back(std::move(workspace));
@@ -155,7 +170,8 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in, 
   give_back(std::move(workspace));
 }
 
-Program::Program(Signature signature, Planner planner, int threads) : s_(std::make_unique<State>()) {
+Program::Program(Signature signature, Planner planner, int threads)
+    : s_(std::make_unique<State>()) {
   s_->signature = std::move(signature);
   s_->planner = std::move(planner);
   s_->pool = shared_pool(threads);
@@ -180,8 +196,9 @@ std::shared_ptr<const Plan> Program::plan(const std::vector<Dims>& input_dims) {
   std::shared_ptr<const Plan> fresh = s_->planner(input_dims);
   const std::lock_guard lock(s_->mutex);
   if (s_->plans.size() >= State::most_plans) {
-    const auto oldest = std::min_element(s_->plans.begin(), s_->plans.end(),
-                                         [](const auto& a, const auto& b) { return a.used < b.used; });
+    const auto oldest =
+        std::min_element(s_->plans.begin(), s_->plans.end(),
+                         [](const auto& a, const auto& b) { return a.used < b.used; });
     std::erase_if(s_->idle, [&](const auto& w) { return w && w->plan == oldest->plan.get(); });
     s_->plans.erase(oldest);
   }
@@ -193,9 +210,12 @@ void Program::run(const Plan& plan, std::span<const void* const> in, std::span<v
   s_->execute(plan, in, out, nullptr);
 }
 
-std::vector<Tensor> Program::run(std::span<const Tensor> inputs) { return s_->call(*this, inputs, nullptr); }
+std::vector<Tensor> Program::run(std::span<const Tensor> inputs) {
+  return s_->call(*this, inputs, nullptr);
+}
 
-std::vector<Tensor> Program::run_profiled(std::span<const Tensor> inputs, std::vector<StepProfile>& profile) {
+std::vector<Tensor> Program::run_profiled(std::span<const Tensor> inputs,
+                                          std::vector<StepProfile>& profile) {
   return s_->call(*this, inputs, &profile);
 }
 
@@ -206,7 +226,8 @@ std::vector<Tensor> Program::State::call(Program& program, std::span<const Tenso
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (i < signature.input_types.size() && inputs[i].dtype() != signature.input_types[i].dtype)
       throw UserError(ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
-                      fmt::format("expected {}, got {}", signature.input_types[i].str(), inputs[i].type().str()));
+                      fmt::format("expected {}, got {}", signature.input_types[i].str(),
+                                  inputs[i].type().str()));
     dims.push_back(inputs[i].dims());
     in.push_back(inputs[i].data());
   }

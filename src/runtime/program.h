@@ -49,7 +49,8 @@ class Program {
   // say. Allocates nothing from the second call on.
   void run(const Plan& plan, std::span<const void* const> in, std::span<void* const> out);
   // As run, timing each step.
-  std::vector<Tensor> run_profiled(std::span<const Tensor> inputs, std::vector<StepProfile>& profile);
+  std::vector<Tensor> run_profiled(std::span<const Tensor> inputs,
+                                   std::vector<StepProfile>& profile);
 
  private:
   struct State;

@@ -21,11 +21,15 @@ class StepKernel {
   virtual ~StepKernel() = default;
   virtual const char* name() const = 0;  // "conv_int8_gemm", "reference", …
   virtual Isa isa() const = 0;
-  virtual size_t scratch_bytes(int threads) const { (void)threads; return 0; }
+  virtual size_t scratch_bytes(int threads) const {
+    (void)threads;
+    return 0;
+  }
   virtual size_t packed_bytes() const { return 0; }
   // `in` has a null for each input left out. Must not depend on pool.size(); allocates nothing
   // unless it is the reference kernel.
-  virtual void run(std::span<const void* const> in, std::span<void* const> out, StepContext context) const = 0;
+  virtual void run(std::span<const void* const> in, std::span<void* const> out,
+                   StepContext context) const = 0;
 };
 
 }  // namespace octavo

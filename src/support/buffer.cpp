@@ -17,7 +17,8 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
   return buffer;
 }
 
-std::shared_ptr<Buffer> Buffer::view(const void* data, size_t bytes, std::shared_ptr<const void> owner) {
+std::shared_ptr<Buffer> Buffer::view(const void* data, size_t bytes,
+                                     std::shared_ptr<const void> owner) {
   std::shared_ptr<Buffer> buffer(new Buffer);
   buffer->data_ = const_cast<std::byte*>(static_cast<const std::byte*>(data));
   buffer->size_ = bytes;

@@ -11,7 +11,8 @@ class Buffer {
   // Uninitialised, aligned to 64 bytes, padded to a multiple of 64. Throws std::bad_alloc.
   static std::shared_ptr<Buffer> allocate(size_t bytes);
   // A view of memory that `owner` keeps alive.
-  static std::shared_ptr<Buffer> view(const void* data, size_t bytes, std::shared_ptr<const void> owner);
+  static std::shared_ptr<Buffer> view(const void* data, size_t bytes,
+                                      std::shared_ptr<const void> owner);
   ~Buffer();
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

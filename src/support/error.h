@@ -22,7 +22,10 @@ class UserError : public std::runtime_error {
   UserError(ErrorKind kind, std::string where, std::string message, std::string hint = "")
       : std::runtime_error(where + (where.empty() ? "" : ": ") + message +
                            (hint.empty() ? "" : "; " + hint)),
-        kind_(kind), where_(std::move(where)), message_(std::move(message)), hint_(std::move(hint)) {}
+        kind_(kind),
+        where_(std::move(where)),
+        message_(std::move(message)),
+        hint_(std::move(hint)) {}
   ErrorKind kind() const { return kind_; }
   const std::string& where() const { return where_; }
   const std::string& message() const { return message_; }
@@ -40,11 +43,12 @@ class InternalError : public std::logic_error {
 };
 
 // Throws InternalError with the place unless `condition` holds.
-#define OCTAVO_CHECK(condition)                                                            \
-  do {                                                                                     \
-    if (!(condition))                                                                      \
-      throw ::octavo::InternalError(fmt::format("internal error at {}:{}: {} is false; please report it", \
-                                                __FILE__, __LINE__, #condition));          \
+#define OCTAVO_CHECK(condition)                                                           \
+  do {                                                                                    \
+    if (!(condition))                                                                     \
+      throw ::octavo::InternalError(                                                      \
+          fmt::format("internal error at {}:{}: {} is false; please report it", __FILE__, \
+                      __LINE__, #condition));                                             \
   } while (false)
 
 }  // namespace octavo

@@ -26,6 +26,7 @@ class MappedFile {
 
 // Calls `write` on a temporary file beside `path`, then renames it over `path`; on any failure
 // the temporary is removed, `path` is as before, and UserError (file) says why.
-void write_file_atomically(const std::string& path, const std::function<void(std::ostream&)>& write);
+void write_file_atomically(const std::string& path,
+                           const std::function<void(std::ostream&)>& write);
 
 }  // namespace octavo

@@ -73,7 +73,8 @@ struct ThreadPool::State {
   void worker(int thread) {
     uint64_t seen = 0;
     for (;;) {
-      for (int turns = 0; epoch.load(std::memory_order_acquire) == seen && turns < spin_turns; ++turns)
+      for (int turns = 0; epoch.load(std::memory_order_acquire) == seen && turns < spin_turns;
+           ++turns)
         _mm_pause();
       if (epoch.load(std::memory_order_acquire) == seen) {
         std::unique_lock lock(sleep_mutex);

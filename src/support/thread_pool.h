@@ -11,9 +11,8 @@ class TaskRef {
  public:
   template <class F>
   TaskRef(F& f)  // NOLINT(google-explicit-constructor): meant to convert a local lambda
-      : object_(&f), call_([](void* object, int64_t i, int thread) {
-          (*static_cast<F*>(object))(i, thread);
-        }) {}
+      : object_(&f),
+        call_([](void* object, int64_t i, int thread) { (*static_cast<F*>(object))(i, thread); }) {}
   void operator()(int64_t i, int thread) const { call_(object_, i, thread); }
 
  private:

@@ -74,7 +74,7 @@ constexpr const char* conv_bn = R"(graph "g" captured {
 TEST(FoldBatchNorm, GoesIntoAConvolution) {
   const Graph before = parse_graph(conv_bn), folded = after(before, fold_batch_norm);
   EXPECT_EQ(ops(folded), (Names{"conv", "relu"}));
-  EXPECT_TRUE(folded.find_value("y"));  // the name that readers of the file know
+  EXPECT_TRUE(folded.find_value("y"));          // the name that readers of the file know
   EXPECT_LT(difference(before, folded), 1e-5);  // two float32 roundings on 27 products and a bias
 }
 
@@ -308,7 +308,8 @@ TEST(Lower, TransposesMeetAndVanish) {
     return %y
   })");
   const Graph low = lowered_form(before);
-  EXPECT_EQ(ops(low), (Names{"transpose", "fused_conv", "sigmoid", "fused_conv", "pool", "reshape", "fused_gemm"}));
+  EXPECT_EQ(ops(low), (Names{"transpose", "fused_conv", "sigmoid", "fused_conv", "pool", "reshape",
+                             "fused_gemm"}));
   EXPECT_LT(difference(before, low), 1e-5);
 }
 

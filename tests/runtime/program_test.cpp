@@ -43,10 +43,12 @@ TEST(Program, ServesEveryBatchSizeAsTheInterpreterDoes) {
   Program program = compile(graph.clone(), {.threads = 2});
   for (int64_t batch : {1, 3, 1, 20, 2}) {
     const Tensor x = noise({batch, 3, 16, 16}, static_cast<uint64_t>(batch));
-    const Tensor y = program.run(std::vector<Tensor>{x}).at(0), want = interpret(graph, std::vector<Tensor>{x}).at(0);
+    const Tensor y = program.run(std::vector<Tensor>{x}).at(0),
+                 want = interpret(graph, std::vector<Tensor>{x}).at(0);
     ASSERT_EQ(y.dims(), want.dims());
     for (size_t i = 0; i < y.values<float>().size(); ++i)
-      EXPECT_NEAR(y.values<float>()[i], want.values<float>()[i], 1e-4);  // sums of at most 64 products near 1
+      EXPECT_NEAR(y.values<float>()[i], want.values<float>()[i],
+                  1e-4);  // sums of at most 64 products near 1
   }
 }
 
@@ -54,7 +56,8 @@ TEST(Program, ResultsDoNotDependOnThreads) {
   const Graph graph = parse_graph(network);
   const std::vector<Tensor> x{noise({2, 3, 16, 16}, 5)};
   const Tensor want = compile(graph.clone(), {.threads = 1}).run(x).at(0);
-  for (int threads : {2, 3, 5}) EXPECT_TRUE(compile(graph.clone(), {.threads = threads}).run(x).at(0) == want) << threads;
+  for (int threads : {2, 3, 5})
+    EXPECT_TRUE(compile(graph.clone(), {.threads = threads}).run(x).at(0) == want) << threads;
 }
 
 TEST(Program, ManyThreadsMayCallOneProgram) {
@@ -81,8 +84,10 @@ TEST(Program, NamesTheInputThatDoesNotFit) {
     return "no error";
   };
   EXPECT_EQ(message({}), "program: takes 1 inputs, not 0");
-  EXPECT_EQ(message({noise({1, 4, 16, 16}, 1)}), "input 'x': expected shape [N, 3, 16, 16], got [1, 4, 16, 16]");
-  EXPECT_EQ(message({noise({3, 16, 16}, 1)}), "input 'x': expected shape [N, 3, 16, 16], got [3, 16, 16]");
+  EXPECT_EQ(message({noise({1, 4, 16, 16}, 1)}),
+            "input 'x': expected shape [N, 3, 16, 16], got [1, 4, 16, 16]");
+  EXPECT_EQ(message({noise({3, 16, 16}, 1)}),
+            "input 'x': expected shape [N, 3, 16, 16], got [3, 16, 16]");
   EXPECT_EQ(message({Tensor(DType::f64, {1, 3, 16, 16})}),
             "input 'x': expected f32[N, 3, 16, 16], got f64[1, 3, 16, 16]");
 }
@@ -95,7 +100,8 @@ TEST(Program, OutputsMayBeInputsConstantsAndDuplicates) {
     %z = reshape(%y) {shape = [2, 1]}
     return %x, %c, %y, %y, %z
   })"));
-  const auto out = program.run(std::vector<Tensor>{Tensor::from(Dims{2}, std::vector<float>{-1, 2})});
+  const auto out =
+      program.run(std::vector<Tensor>{Tensor::from(Dims{2}, std::vector<float>{-1, 2})});
   const auto values = [&](size_t i) { return out[i].to_doubles(); };
   EXPECT_EQ(values(0), (std::vector<double>{-1, 2}));
   EXPECT_EQ(values(1), (std::vector<double>{5, 6}));

@@ -22,14 +22,14 @@ struct Block<uint32_t> {
   static constexpr int side = 4;
   typedef uint32_t V __attribute__((vector_size(16)));
   static void transpose(V* r) {
-    const V a = __builtin_shuffle(r[0], r[1], V{0, 4, 1, 5});
-    const V b = __builtin_shuffle(r[0], r[1], V{2, 6, 3, 7});
-    const V c = __builtin_shuffle(r[2], r[3], V{0, 4, 1, 5});
-    const V d = __builtin_shuffle(r[2], r[3], V{2, 6, 3, 7});
-    r[0] = __builtin_shuffle(a, c, V{0, 1, 4, 5});
-    r[1] = __builtin_shuffle(a, c, V{2, 3, 6, 7});
-    r[2] = __builtin_shuffle(b, d, V{0, 1, 4, 5});
-    r[3] = __builtin_shuffle(b, d, V{2, 3, 6, 7});
+    const V a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+    const V b = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    const V c = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+    const V d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    r[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    r[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    r[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    r[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
   }
 };
 
@@ -39,14 +39,14 @@ struct Block<uint8_t> {
   typedef uint8_t V __attribute__((vector_size(16)));
   // Interleaving row i with row i + 8, four times over, moves every element to its place.
   static void transpose(V* r) {
-    const V low{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-    const V high{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     V t[16];
     V *from = r, *to = t;
     for (int stage = 0; stage < 4; ++stage) {
       for (int i = 0; i < 8; ++i) {
-        to[2 * i] = __builtin_shuffle(from[i], from[i + 8], low);
-        to[2 * i + 1] = __builtin_shuffle(from[i], from[i + 8], high);
+        to[2 * i] = __builtin_shufflevector(from[i], from[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                            5, 21, 6, 22, 7, 23);
+        to[2 * i + 1] = __builtin_shufflevector(from[i], from[i + 8], 8, 24, 9, 25, 10, 26, 11, 27,
+                                                12, 28, 13, 29, 14, 30, 15, 31);
       }
       std::swap(from, to);
     }

@@ -39,7 +39,9 @@ std::vector<Tensor> interpret(const Graph& graph, std::span<const Tensor> inputs
   for (const Node* node = graph.first(); node; node = node->next()) {
     std::vector<const Tensor*> args;
     for (const Value* input : node->inputs())
-      args.push_back(!input ? nullptr : input->is_constant() ? &input->constant() : &known.at(input));
+      args.push_back(!input                 ? nullptr
+                     : input->is_constant() ? &input->constant()
+                                            : &known.at(input));
     std::vector<Tensor> results = interpret_node(*node, args);
     for (size_t i = 0; i < results.size(); ++i) define(node->outputs()[i], std::move(results[i]));
     for (const Value* input : node->inputs())

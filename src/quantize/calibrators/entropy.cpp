@@ -9,7 +9,8 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
   constexpr int bins = HistogramStatistics::bins;
   const auto counts = s.counts();
   const int first = static_cast<int>(std::floor((s.min() + s.limit()) / s.bin_width()));
-  const int last = std::min(bins, static_cast<int>(std::floor((s.max() + s.limit()) / s.bin_width())) + 1);
+  const int last =
+      std::min(bins, static_cast<int>(std::floor((s.max() + s.limit()) / s.bin_width())) + 1);
   if (s.limit() == 0 || last - first <= levels) return choose_max(s, levels);
   // Prefix sums of count, occupied bins and count * log(count): one level's divergence in O(1).
   std::vector<double> n(bins + 1, 0), occupied(bins + 1, 0), plogp(bins + 1, 0);
@@ -23,15 +24,19 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
   return search_range(s, [&](const Range& r) {
     // P: the data with what is outside piled on the first and last bin inside. Q: P without the
     // pile, each level's mass spread evenly over its occupied bins. D(P || Q).
-    const auto bin = [&](double x) { return std::clamp(static_cast<int>(std::floor((x + s.limit()) / s.bin_width())), 0, bins - 1); };
-    const int from = std::max(bin(r.min), first), to = std::min(bin(r.max) + (r.max > 0 ? 1 : 0), last);
+    const auto bin = [&](double x) {
+      return std::clamp(static_cast<int>(std::floor((x + s.limit()) / s.bin_width())), 0, bins - 1);
+    };
+    const int from = std::max(bin(r.min), first),
+              to = std::min(bin(r.max) + (r.max > 0 ? 1 : 0), last);
     if (to - from < levels) return std::numeric_limits<double>::infinity();
     const double below = n[static_cast<size_t>(from)], above = total - n[static_cast<size_t>(to)];
     double divergence = 0;
     const double width = static_cast<double>(to - from) / levels;
     for (int level = 0; level < levels; ++level) {
       const auto a = static_cast<size_t>(from + static_cast<int>(level * width));
-      const auto b = static_cast<size_t>(level + 1 == levels ? to : from + static_cast<int>((level + 1) * width));
+      const auto b = static_cast<size_t>(
+          level + 1 == levels ? to : from + static_cast<int>((level + 1) * width));
       const double mass = n[b] - n[a], places = occupied[b] - occupied[a];
       if (mass == 0) continue;
       // sum over the level of p log(p / q), q = mass / places, both still counts.
@@ -41,14 +46,16 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
     const auto pile = [&](size_t edge, double extra) {
       if (extra == 0) return;
       const auto c = static_cast<double>(counts[edge]);
-      const double q = std::max(c, 1e-3);  // an empty edge bin cannot explain the pile: costly, not infinite
+      const double q =
+          std::max(c, 1e-3);  // an empty edge bin cannot explain the pile: costly, not infinite
       divergence += (c + extra) * std::log((c + extra) / q) - (c > 0 ? c * std::log(c / q) : 0);
     };
     pile(static_cast<size_t>(from), below);
     pile(static_cast<size_t>(to - 1), above);
     const double inside = total - below - above;
     // Normalise: P sums to total, Q to what is inside.
-    return inside > 0 ? divergence / total + std::log(inside / total) : std::numeric_limits<double>::infinity();
+    return inside > 0 ? divergence / total + std::log(inside / total)
+                      : std::numeric_limits<double>::infinity();
   });
 }
 

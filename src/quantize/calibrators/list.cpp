@@ -23,7 +23,8 @@ std::string calibrator_names() {
 const Calibrator& find_calibrator(const std::string& name) {
   for (const Calibrator& c : list)
     if (name == c.name) return c;
-  throw UserError(ErrorKind::value, "calibrator", fmt::format("'{}' is not known", name), "use one of: " + calibrator_names());
+  throw UserError(ErrorKind::value, "calibrator", fmt::format("'{}' is not known", name),
+                  "use one of: " + calibrator_names());
 }
 
 }  // namespace octavo

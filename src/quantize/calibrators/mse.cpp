@@ -6,8 +6,8 @@
 namespace octavo {
 
 Range choose_mse(const HistogramStatistics& s, int levels) {
-  // Non-empty bins by their centre; the noise of rounding is uniform, step^2 / 12 per value, but for
-  // the bin of exact zeros, which are represented exactly.
+  // Non-empty bins by their centre; the noise of rounding is uniform, step^2 / 12 per value, but
+  // for the bin of exact zeros, which are represented exactly.
   struct Bin {
     double centre, count;
   };
@@ -26,15 +26,20 @@ Range choose_mse(const HistogramStatistics& s, int levels) {
     second[i + 1] = second[i] + bins[i].count * bins[i].centre * bins[i].centre;
   }
   const auto clipped = [&](size_t from, size_t to, double bound) {  // sum count (c - bound)^2
-    return second[to] - second[from] - 2 * bound * (first[to] - first[from]) + bound * bound * (n[to] - n[from]);
+    return second[to] - second[from] - 2 * bound * (first[to] - first[from]) +
+           bound * bound * (n[to] - n[from]);
   };
   const auto position = [&](double x) {
-    return static_cast<size_t>(std::lower_bound(bins.begin(), bins.end(), x, [](const Bin& b, double v) { return b.centre < v; }) - bins.begin());
+    return static_cast<size_t>(
+        std::lower_bound(bins.begin(), bins.end(), x,
+                         [](const Bin& b, double v) { return b.centre < v; }) -
+        bins.begin());
   };
   return search_range(s, [&](const Range& r) {
     const double step = (r.max - r.min) / (levels - 1);
     const size_t low = position(r.min), high = std::max(low, position(r.max));
-    return clipped(0, low, r.min) + clipped(high, bins.size(), r.max) + (n[high] - n[low]) * step * step / 12;
+    return clipped(0, low, r.min) + clipped(high, bins.size(), r.max) +
+           (n[high] - n[low]) * step * step / 12;
   });
 }
 

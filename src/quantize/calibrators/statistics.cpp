@@ -39,7 +39,8 @@ Extremes scan(std::span<const float> values) {
     high[0] = std::max(high[0], values[i]);
     worst[0] = std::max(worst[0], std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
   }
-  Extremes e{*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end()), true};
+  Extremes e{*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end()),
+             true};
   e.finite = *std::max_element(worst.begin(), worst.end()) < 0x7f800000u;
   return e;
 }
@@ -69,7 +70,8 @@ void count_chunk(std::span<const float> values, float scale, int64_t* counts) {
   for (; i < values.size(); ++i) ++tables[0][static_cast<size_t>(bin_of(values[i]))];
   for (int b = 0; b < bins; ++b) {
     const auto at = static_cast<size_t>(b);
-    counts[b] += static_cast<int64_t>(tables[0][at]) + tables[1][at] + tables[2][at] + tables[3][at];
+    counts[b] +=
+        static_cast<int64_t>(tables[0][at]) + tables[1][at] + tables[2][at] + tables[3][at];
   }
 }
 
@@ -85,7 +87,8 @@ void HistogramStatistics::raise_limit(double amax) {
   while (amax >= limit_) {
     // Bins pair up towards the middle: bin b of the new is 2b and 2b+1 of the old, shifted.
     std::vector<int64_t> merged(bins, 0);
-    for (int i = 0; i < bins; ++i) merged[static_cast<size_t>(i / 2 + bins / 4)] += counts_[static_cast<size_t>(i)];
+    for (int i = 0; i < bins; ++i)
+      merged[static_cast<size_t>(i / 2 + bins / 4)] += counts_[static_cast<size_t>(i)];
     counts_ = std::move(merged);
     limit_ *= 2;
   }
@@ -109,9 +112,11 @@ void HistogramStatistics::collect(std::span<const float> values) {
     all.finite = all.finite && e.finite;
   }
   if (!all.finite)
-    throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity", "clean the data");
+    throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
+                    "clean the data");
 
-  raise_limit(std::max(std::fabs(static_cast<double>(all.min)), std::fabs(static_cast<double>(all.max))));
+  raise_limit(
+      std::max(std::fabs(static_cast<double>(all.min)), std::fabs(static_cast<double>(all.max))));
   if (limit_ == 0) {
     counts_[bins / 2] += static_cast<int64_t>(values.size());
   } else {
@@ -154,7 +159,8 @@ void HistogramStatistics::merge(const HistogramStatistics& other) {
   for (size_t b = 0; b < counts_.size(); ++b) counts_[b] += theirs.counts_[b];
   min_ = std::min(min_, theirs.min_);
   max_ = std::max(max_, theirs.max_);
-  const double ours = static_cast<double>(batches_) / static_cast<double>(batches_ + theirs.batches_);
+  const double ours =
+      static_cast<double>(batches_) / static_cast<double>(batches_ + theirs.batches_);
   average_min_ = ours * average_min_ + (1 - ours) * theirs.average_min_;
   average_max_ = ours * average_max_ + (1 - ours) * theirs.average_max_;
   count_ += theirs.count_;
@@ -182,24 +188,30 @@ std::string HistogramStatistics::serialize() const {
   return bytes;
 }
 
-HistogramStatistics HistogramStatistics::deserialize(const std::string& bytes, const std::string& where) {
+HistogramStatistics HistogramStatistics::deserialize(const std::string& bytes,
+                                                     const std::string& where) {
   const auto fail = [&](const char* message) { throw UserError(ErrorKind::file, where, message); };
   Header header{};
-  if (bytes.size() != sizeof header + bins * sizeof(int64_t)) fail("the statistics have the wrong length");
+  if (bytes.size() != sizeof header + bins * sizeof(int64_t))
+    fail("the statistics have the wrong length");
   std::memcpy(&header, bytes.data(), sizeof header);
-  if (std::memcmp(header.magic, magic, sizeof magic) != 0) fail("these are no statistics, or of another version");
+  if (std::memcmp(header.magic, magic, sizeof magic) != 0)
+    fail("these are no statistics, or of another version");
   HistogramStatistics s;
   std::memcpy(s.counts_.data(), bytes.data() + sizeof header, bins * sizeof(int64_t));
   int exponent = 0;
-  if (!std::isfinite(header.limit) || header.limit < 0 || (header.limit > 0 && std::frexp(header.limit, &exponent) != 0.5))
+  if (!std::isfinite(header.limit) || header.limit < 0 ||
+      (header.limit > 0 && std::frexp(header.limit, &exponent) != 0.5))
     fail("the histogram's limit is damaged");
   int64_t total = 0;
   for (int64_t c : s.counts_) {
     if (c < 0 || c > header.count - total) fail("the histogram's counts are damaged");
     total += c;
   }
-  if (total != header.count || header.batches < 0 || (header.count > 0) != (header.batches > 0)) fail("the counts do not add up");
-  for (double v : {static_cast<double>(header.min), static_cast<double>(header.max), header.average_min, header.average_max})
+  if (total != header.count || header.batches < 0 || (header.count > 0) != (header.batches > 0))
+    fail("the counts do not add up");
+  for (double v : {static_cast<double>(header.min), static_cast<double>(header.max),
+                   header.average_min, header.average_max})
     if (!std::isfinite(v)) fail("an extreme is not finite");
   if (header.min > header.max) fail("the extremes are damaged");
   s.limit_ = header.limit, s.average_min_ = header.average_min, s.average_max_ = header.average_max;

@@ -72,7 +72,8 @@ class Placer {
 
   void mark(const Node& node) {
     const QuantTrait trait = node.op().quant;
-    if (trait == QuantTrait::float_only || trait == QuantTrait::none || node.outputs().empty()) return;
+    if (trait == QuantTrait::float_only || trait == QuantTrait::none || node.outputs().empty())
+      return;
     if (!is_float_tensor(node.output())) return;
     if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
     if (trait == QuantTrait::weighted) {
@@ -121,7 +122,8 @@ class Placer {
       return node.input(0)->shape().rank() == 4 && (axes == Ints{2, 3} || axes == Ints{3, 2}) &&
              node.input(0)->shape()[2].is_static() && node.input(0)->shape()[3].is_static();
     }
-    return node.op().kind == OpKind::movement && !node.is("pad") && !node.is("resize") && !node.is("cast");
+    return node.op().kind == OpKind::movement && !node.is("pad") && !node.is("resize") &&
+           !node.is("cast");
   }
 
   // An op that is no product earns its place only if an integer op reads it.
@@ -140,7 +142,8 @@ class Placer {
     if (!integer(node) || !integer(user)) return false;
     const bool clamp = clamp_bounds(*user).has_value();
     if (node->op().quant == QuantTrait::weighted) return clamp || takes_addition(*node, *user);
-    if (node->is("add") || node->is("mul")) return clamp || (is_function(*node) && is_function(*user));
+    if (node->is("add") || node->is("mul"))
+      return clamp || (is_function(*node) && is_function(*user));
     return is_function(*node) && is_function(*user) && !absorbed_clamp(*node);
   }
 
@@ -149,7 +152,8 @@ class Placer {
     if (!clamp_bounds(node)) return false;
     const Node* producer = node.input(0)->producer();
     return integer(producer) && only_user(graph_, node.input(0)) &&
-           (producer->op().quant == QuantTrait::weighted || producer->is("add") || producer->is("mul"));
+           (producer->op().quant == QuantTrait::weighted || producer->is("add") ||
+            producer->is("mul"));
   }
 
   // Of two products that are added, the later one takes the addition.
@@ -159,7 +163,8 @@ class Placer {
     const Value* other = add.input(1 - side);
     if (other->is_constant() || !(other->shape() == product.output()->shape())) return false;
     const Node* rival = other->producer();
-    if (!integer(rival) || rival->op().quant != QuantTrait::weighted || !only_user(graph_, other)) return true;
+    if (!integer(rival) || rival->op().quant != QuantTrait::weighted || !only_user(graph_, other))
+      return true;
     for (const Node* node = rival->next(); node; node = node->next())
       if (node == &product) return true;
     return false;
@@ -169,7 +174,8 @@ class Placer {
     if (!is_float_tensor(value) || value->is_constant()) return;
     bool read = false;
     for (const Use& use : value->uses())
-      read = read || (integer(use.node) && !(use.node->op().quant == QuantTrait::weighted && use.index != 0));
+      read = read || (integer(use.node) &&
+                      !(use.node->op().quant == QuantTrait::weighted && use.index != 0));
     if (!read || inside_chain(value)) return;
     const Node* node = value->producer();
     int group = -1;
@@ -189,6 +195,8 @@ class Placer {
 
 }  // namespace
 
-Placement place_octavo(const Graph& graph, const Rules& rules) { return Placer(graph, rules).run(); }
+Placement place_octavo(const Graph& graph, const Rules& rules) {
+  return Placer(graph, rules).run();
+}
 
 }  // namespace octavo

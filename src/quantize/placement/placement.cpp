@@ -17,7 +17,8 @@ const PlacementTarget& find_placement_target(const std::string& name) {
     if (name == target.name) return target;
     known += (known.empty() ? "" : ", ") + std::string(target.name);
   }
-  throw UserError(ErrorKind::value, "target", fmt::format("'{}' is not known", name), "use one of: " + known);
+  throw UserError(ErrorKind::value, "target", fmt::format("'{}' is not known", name),
+                  "use one of: " + known);
 }
 
 }  // namespace octavo
