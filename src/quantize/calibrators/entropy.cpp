@@ -12,15 +12,27 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
   const int last =
       std::min(bins, static_cast<int>(std::floor((s.max() + s.limit()) / s.bin_width())) + 1);
   if (s.limit() == 0 || last - first <= levels) return choose_max(s, levels);
+  // Spikes: values that the integers hold exactly, so that spreading them over a level would be
+  // charged for nothing. Zero always is; the extremes are as long as the range reaches them.
+  std::vector<double> data(counts.begin(), counts.end());
+  const auto spike = [&](int at, int neighbour) {
+    double& c = data[static_cast<size_t>(at)];
+    const double usual = std::min(c, data[static_cast<size_t>(neighbour)]), extra = c - usual;
+    c = usual;
+    return extra;
+  };
+  const double spike_below = first < bins / 2 ? spike(first, first + 1) : 0;
+  const double spike_above = last - 1 > bins / 2 ? spike(last - 1, last - 2) : 0;
+  spike(bins / 2, last - 1 > bins / 2 ? bins / 2 + 1 : bins / 2 - 1);
   // Prefix sums of count, occupied bins and count * log(count): one level's divergence in O(1).
   std::vector<double> n(bins + 1, 0), occupied(bins + 1, 0), plogp(bins + 1, 0);
   for (size_t i = 0; i < bins; ++i) {
-    const auto c = static_cast<double>(counts[i]);
+    const double c = data[i];
     n[i + 1] = n[i] + c;
     occupied[i + 1] = occupied[i] + (c > 0);
     plogp[i + 1] = plogp[i] + (c > 0 ? c * std::log(c) : 0);
   }
-  const double total = n[bins];
+  const double total = n[bins] + spike_below + spike_above;
   return search_range(s, [&](const Range& r) {
     // P: the data with what is outside piled on the first and last bin inside. Q: P without the
     // pile, each level's mass spread evenly over its occupied bins. D(P || Q).
@@ -30,7 +42,8 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
     const int from = std::max(bin(r.min), first),
               to = std::min(bin(r.max) + (r.max > 0 ? 1 : 0), last);
     if (to - from < levels) return std::numeric_limits<double>::infinity();
-    const double below = n[static_cast<size_t>(from)], above = total - n[static_cast<size_t>(to)];
+    const double below = from > first ? n[static_cast<size_t>(from)] + spike_below : 0;
+    const double above = to < last ? n[bins] - n[static_cast<size_t>(to)] + spike_above : 0;
     double divergence = 0;
     const double width = static_cast<double>(to - from) / levels;
     for (int level = 0; level < levels; ++level) {
@@ -45,7 +58,7 @@ Range choose_entropy(const HistogramStatistics& s, int levels) {
     // The piles add to P at the edge bins what Q lacks there.
     const auto pile = [&](size_t edge, double extra) {
       if (extra == 0) return;
-      const auto c = static_cast<double>(counts[edge]);
+      const double c = data[edge];
       const double q =
           std::max(c, 1e-3);  // an empty edge bin cannot explain the pile: costly, not infinite
       divergence += (c + extra) * std::log((c + extra) / q) - (c > 0 ? c * std::log(c / q) : 0);
