@@ -1,15 +1,10 @@
 #include "backends/cpu/conv.h"
+#include "codegen/kernel_step.h"
 #include "codegen/selectors.h"
 #include "graph/op_def.h"
 
 namespace octavo {
 namespace {
-
-cpu::Element element(DType dtype) {
-  return dtype == DType::u8   ? cpu::Element::u8
-         : dtype == DType::i8 ? cpu::Element::s8
-                              : cpu::Element::f32;
-}
 
 class ConvStep final : public StepKernel {
  public:
@@ -69,10 +64,10 @@ void select_conv(const Node& node, Selected& selected) {
     problem.shape.c_in = x[1];
     problem.shape.c_out = y[1];
   }
-  problem.x = element(node.input(0)->dtype());
-  problem.y = element(node.output()->dtype());
+  problem.x = element_of(node.input(0)->dtype());
+  problem.y = element_of(node.output()->dtype());
   problem.weights = data<void>(node.input(1));
-  if (node.input(4)) problem.residual = element(node.input(4)->dtype());
+  if (node.input(4)) problem.residual = element_of(node.input(4)->dtype());
   problem.clamp_lo = static_cast<float>(node.real("clamp_lo"));
   problem.clamp_hi = static_cast<float>(node.real("clamp_hi"));
   if (problem.x == cpu::Element::f32)

@@ -6,4 +6,21 @@ namespace octavo {
 
 void select_conv(const Node& node, Selected& selected);  // fused_conv, fused_gemm
 
+void select_binary(const Node& node, Selected& selected);            // add, sub, mul, div, pow
+void select_quantized_binary(const Node& node, Selected& selected);  // quantized_add, quantized_mul
+void select_unary(const Node& node, Selected& selected);             // float, one element
+void select_lookup(const Node& node, Selected& selected);
+
+void select_pool(const Node& node, Selected& selected);
+void select_reduce(const Node& node, Selected& selected);  // reduce_*
+void select_softmax(const Node& node, Selected& selected);
+
+void select_quantize(const Node& node, Selected& selected);
+void select_dequantize(const Node& node, Selected& selected);
+void select_quantize_to_nhwc(const Node& node, Selected& selected);
+
+void select_transpose(const Node& node, Selected& selected);
+void select_slice(const Node& node, Selected& selected);
+void select_concat(const Node& node, Selected& selected);
+
 }  // namespace octavo

@@ -1,4 +1,6 @@
 // transpose, concat and slice: elements copied to other places.
+#include "ops/movement.h"
+
 #include <cstring>
 
 #include "ops/op.h"
@@ -148,18 +150,8 @@ std::vector<TensorType> infer_slice(const Node& node) {
 }
 
 void reference_slice(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto from = strides_of(in[0]->dims());
-  auto strides = from;
-  int64_t start = 0;
-  for (size_t i = 0; i < node.integers("axes").size(); ++i) {
-    const auto axis =
-        static_cast<size_t>(normalize_axis(node.integers("axes")[i], in[0]->rank(), node.where()));
-    const Range r = range_of(node, in[0]->dims()[axis], node.integers("starts")[i],
-                             node.integers("ends")[i], node.integers("steps")[i]);
-    start += r.start * from[axis];
-    strides[axis] = r.step * from[axis];
-  }
-  gather_strided(*in[0], start, strides, out[0]);
+  const StridedView view = slice_view(node, in[0]->dims());
+  gather_strided(*in[0], view.start, view.steps, out[0]);
 }
 
 std::vector<Value*> import_slice(OnnxNodeReader& reader) {
@@ -246,6 +238,20 @@ constexpr OnnxExportRule concat_export{[](const Node& node, OnnxNodeWriter& writ
 constexpr OnnxExportRule slice_export{write_slice};
 
 }  // namespace
+
+StridedView slice_view(const Node& node, const Dims& x) {
+  const auto from = strides_of(x);
+  StridedView view{0, from};
+  for (size_t i = 0; i < node.integers("axes").size(); ++i) {
+    const auto axis = static_cast<size_t>(
+        normalize_axis(node.integers("axes")[i], static_cast<int64_t>(x.size()), node.where()));
+    const Range r = range_of(node, x[axis], node.integers("starts")[i], node.integers("ends")[i],
+                             node.integers("steps")[i]);
+    view.start += r.start * from[axis];
+    view.steps[axis] = r.step * from[axis];
+  }
+  return view;
+}
 
 const OpImpl op_transpose{.doc = "Axis i of y is axis perm[i] of x.",
                           .attributes = {{"perm", AttributeKind::integers, true}},

@@ -165,6 +165,33 @@ void reference_fake(const Node& node, std::span<const Tensor* const> in, std::sp
            scales[g(i)];
 }
 
+// quantize_to_nhwc: one scale, an image at a time.
+std::vector<TensorType> infer_to_nhwc(const Node& node) {
+  const TensorType& x = float_input(node);
+  const DType output = parse_dtype(node.text("output"));
+  require(node, x.dtype == DType::f32 && x.shape.rank() == 4, "x is f32 [N, C, H, W]");
+  require(node, output == DType::u8 || output == DType::i8, "the output must be u8 or i8");
+  return {{output, {x.shape[0], x.shape[2], x.shape[3], x.shape[1]}}};
+}
+
+void reference_to_nhwc(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const Dims& dims = in[0]->dims();
+  const auto channels = static_cast<size_t>(dims[1]);
+  const auto pixels = static_cast<size_t>(dims[2] * dims[3]);
+  const auto scale = static_cast<float>(node.real("scale"));
+  const Limits limits = limits_of(node, out[0].dtype());
+  const auto x = in[0]->values<float>();
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t image = i / (channels * pixels), c = i / pixels % channels, pixel = i % pixels;
+    const int64_t q = quantize_one(x[i], scale, node.integer("y_zero_point"), limits);
+    const size_t at = (image * pixels + pixel) * channels + c;
+    if (out[0].dtype() == DType::u8)
+      out[0].mutable_values<uint8_t>()[at] = static_cast<uint8_t>(q);
+    else
+      out[0].mutable_values<int8_t>()[at] = static_cast<int8_t>(q);
+  }
+}
+
 Attributes import_attributes(OnnxNodeReader& reader) {
   return {{"axis", reader.integer("axis", 1)}, {"group_size", reader.integer("block_size", 0)}};
 }
@@ -297,5 +324,13 @@ const OpImpl op_fake_quantize{
     .infer = infer_fake,
     .reference = reference_fake,
     .onnx_export = &fake_export};
+
+const OpImpl op_quantize_to_nhwc{
+    .doc = "quantize of x [N, C, H, W] with one scale, as [N, H, W, C].",
+    .attributes = {{"scale", AttributeKind::real, true},
+                   {"y_zero_point", AttributeKind::integer, false, int64_t{0}},
+                   {"output", AttributeKind::text, false, std::string("u8")}},
+    .infer = infer_to_nhwc,
+    .reference = reference_to_nhwc};
 
 }  // namespace octavo::ops

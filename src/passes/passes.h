@@ -35,5 +35,7 @@ void lower_pooling(Graph& graph);
 // Moves the transposes that the above put around channels-last ops through the ops between, until
 // inverse pairs meet and vanish.
 void sink_transposes(Graph& graph);
+// A quantize that only a transpose to channels last reads becomes one node with it.
+void merge_quantize_transpose(Graph& graph);
 
 }  // namespace octavo

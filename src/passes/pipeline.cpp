@@ -31,8 +31,10 @@ constexpr Pass lowering[] = {
     {"fuse_compute", fuse_compute},
     {"fuse_integer", fuse_integer},
     {"lower_pooling", lower_pooling},
-    // Last: only now are all channels-last ops in place.
+    // Only now are all channels-last ops in place.
     {"sink_transposes", sink_transposes},
+    // Of the transposes that are left: the network's input.
+    {"merge_quantize_transpose", merge_quantize_transpose},
 };
 
 // The graph as text in the folder that OCTAVO_DUMP names: <graph>.<number>.<pass>.txt.

@@ -213,7 +213,7 @@ constexpr const char* quantized_block = R"(graph "g" quantized {
 TEST(Lower, IntegersStayIntegersBetweenNeighbours) {
   const Graph before = parse_graph(quantized_block);
   const Graph low = lowered_form(before);
-  EXPECT_EQ(ops(low), (Names{"quantize", "transpose", "fused_conv", "dequantize", "transpose"}));
+  EXPECT_EQ(ops(low), (Names{"quantize_to_nhwc", "fused_conv", "dequantize", "transpose"}));
   // The integer arithmetic and the float one may round to neighbouring integers: one step of 0.05.
   const auto x = noise(before, 7);
   const auto y = interpret(before, x)[0].to_doubles(), z = interpret(low, x)[0].to_doubles();
@@ -265,7 +265,7 @@ TEST(Lower, PoolingAddsAndFunctionsRunOnIntegers) {
     EXPECT_NE(std::find(names.begin(), names.end(), wanted), names.end()) << wanted;
   for (const char* gone : {"max_pool", "sigmoid", "add", "reduce_mean"})
     EXPECT_EQ(std::find(names.begin(), names.end(), gone), names.end()) << gone;
-  EXPECT_EQ(std::count(names.begin(), names.end(), "quantize"), 1);
+  EXPECT_EQ(std::count(names.begin(), names.end(), "quantize_to_nhwc"), 1);
   EXPECT_EQ(std::count(names.begin(), names.end(), "dequantize"), 1);
   const auto x = noise(before, 3);
   const auto y = interpret(before, x)[0].to_doubles(), z = interpret(low, x)[0].to_doubles();

@@ -19,6 +19,8 @@ float apply(BinaryOp op, float a, float b) {
       return a * b;
     case BinaryOp::div:
       return a / b;
+    case BinaryOp::pow:
+      return std::pow(a, b);
     case BinaryOp::min:
       return std::isnan(a) || a < b ? a : b;
     case BinaryOp::max:

@@ -6,7 +6,7 @@
 
 namespace octavo::cpu {
 
-enum class BinaryOp : uint8_t { add, sub, mul, div, min, max };
+enum class BinaryOp : uint8_t { add, sub, mul, div, pow, min, max };
 
 // y[o, i] = clamp(a op b) over y [outer, inner], densely packed. A step is 0 where an operand
 // repeats. Same shape: outer 1. Per channel: inner = channels, b_outer 0. Scalar: both steps 0.

@@ -57,6 +57,14 @@ void binary(const Binary& args, ThreadPool& pool) {
       return binary_op(args, pool, [](VecF a, VecF b) { return Vec::mul(a, b); });
     case BinaryOp::div:
       return binary_op(args, pool, [](VecF a, VecF b) { return Vec::div(a, b); });
+    case BinaryOp::pow:
+      return binary_op(args, pool, [](VecF a, VecF b) {
+        alignas(64) float x[Vec::width], y[Vec::width];
+        Vec::store(x, a);
+        Vec::store(y, b);
+        for (int i = 0; i < Vec::width; ++i) x[i] = __builtin_powf(x[i], y[i]);
+        return Vec::load(x);
+      });
     case BinaryOp::min:
       return binary_op(args, pool, [](VecF a, VecF b) { return keep_nan(a, Vec::min(a, b)); });
     case BinaryOp::max:

@@ -4,7 +4,7 @@
 
 namespace octavo::cpu {
 
-enum class ReduceOp : uint8_t { sum, mean, max, min };
+enum class ReduceOp : uint8_t { sum, mean, prod, max, min };
 
 // x [outer, count, inner] to y [outer, inner]. Last axis: inner 1; leading axes: outer 1.
 // NaN: sum and mean keep it, max and min may drop it.

@@ -12,6 +12,11 @@ struct SumOp {
   static VecF combine(VecF a, VecF b) { return Vec::add(a, b); }
   static float scalar(float a, float b) { return a + b; }
 };
+struct ProdOp {
+  static constexpr float start = 1;
+  static VecF combine(VecF a, VecF b) { return Vec::mul(a, b); }
+  static float scalar(float a, float b) { return a * b; }
+};
 struct MaxOp {
   static constexpr float start = -__builtin_inff();
   static VecF combine(VecF a, VecF b) { return Vec::max(b, a); }
@@ -92,6 +97,8 @@ void reduce(const Reduce& args, ThreadPool& pool) {
     case ReduceOp::sum:
     case ReduceOp::mean:
       return reduce_of<SumOp>(args, pool);
+    case ReduceOp::prod:
+      return reduce_of<ProdOp>(args, pool);
     case ReduceOp::max:
       return reduce_of<MaxOp>(args, pool);
     case ReduceOp::min:

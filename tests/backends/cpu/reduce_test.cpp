@@ -8,9 +8,10 @@ namespace {
 class ReduceTest : public KernelTest {};
 
 TEST_F(ReduceTest, AnyAxis) {
-  constexpr ReduceOp ops[] = {ReduceOp::sum, ReduceOp::mean, ReduceOp::max, ReduceOp::min};
+  constexpr ReduceOp ops[] = {ReduceOp::sum, ReduceOp::mean, ReduceOp::prod, ReduceOp::max,
+                              ReduceOp::min};
   for (int i = 0; i < 120; ++i) {
-    Reduce args{.op = ops[i % 4],
+    Reduce args{.op = ops[i % 5],
                 .outer = pick(1, 12),
                 .count = pick(1, 200),
                 .inner = pick(0, 1) ? 1 : pick(1, 150)};
@@ -20,11 +21,11 @@ TEST_F(ReduceTest, AnyAxis) {
     args.x = x.data(), args.y = y.data();
     check_kernels(reduce_kernels(), args, y, [&] {
       for (int64_t at = 0; at < args.outer * args.inner; ++at) {
-        double sum = 0, magnitude = 0, most = -INFINITY, least = INFINITY;
+        double sum = 0, product = 1, magnitude = 0, most = -INFINITY, least = INFINITY;
         for (int64_t k = 0; k < args.count; ++k) {
           const double v = x[static_cast<size_t>((at / args.inner * args.count + k) * args.inner +
                                                  at % args.inner)];
-          sum += v, magnitude += std::abs(v);
+          sum += v, product *= v, magnitude += std::abs(v);
           most = std::max(most, v), least = std::min(least, v);
         }
         const double got = y[static_cast<size_t>(at)], n = static_cast<double>(args.count);
@@ -35,6 +36,9 @@ TEST_F(ReduceTest, AnyAxis) {
             break;
           case ReduceOp::mean:
             ASSERT_LE(std::abs(got - sum / n), bound / n);
+            break;
+          case ReduceOp::prod:  // one rounding a factor, and underflow
+            ASSERT_LE(std::abs(got - product), n * FLT_EPSILON * std::abs(product) + n * FLT_MIN);
             break;
           case ReduceOp::max:
             ASSERT_EQ(got, most);

@@ -1,0 +1,245 @@
+// What the selectors choose for each op, wired as the reference kernel computes it.
+#include "codegen/select.h"
+
+#include <gtest/gtest.h>
+
+#include <cfloat>
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "backends/reference/interpreter.h"
+#include "codegen/compile.h"
+#include "graph/op_def.h"
+#include "graph/text.h"
+#include "support/allocations.h"
+#include "support/cpu.h"
+
+namespace octavo {
+namespace {
+
+class Select : public ::testing::Test {
+ protected:
+  ~Select() override { set_isa_limit(hardware_isa()); }
+};
+
+std::vector<Tensor> noise(const Graph& graph, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<Tensor> inputs;
+  for (const Value* input : graph.inputs()) {
+    inputs.emplace_back(input->dtype(), input->shape().dims());
+    if (input->dtype() == DType::f32)
+      for (float& v : inputs.back().mutable_values<float>()) v = normal(random);
+    else
+      for (int8_t& v : inputs.back().mutable_values<int8_t>()) v = static_cast<int8_t>(random());
+  }
+  return inputs;
+}
+
+std::set<std::string> kernels(Program& program, const std::vector<Tensor>& inputs) {
+  std::vector<Dims> dims;
+  dims.reserve(inputs.size());
+  for (const Tensor& x : inputs) dims.push_back(x.dims());
+  std::set<std::string> names;
+  for (const Step& step : program.plan(dims)->steps) names.insert(step.kernel->name());
+  return names;
+}
+
+TEST_F(Select, EveryOpThatReachesAProgramHasAKernel) {
+  const std::set<std::string_view> without{
+      "reshape",       "squeeze",  "unsqueeze",  // views
+      "batch_norm",                              // folded
+      "conv",          "gemm",     "matmul",     // fused_conv, fused_gemm, but for rare forms
+      "max_pool",      "avg_pool",               // pool, if of images
+      "fake_quantize",                           // training only
+  };
+  std::set<std::string_view> selected;
+  for (const Selector& selector : selectors()) selected.insert(selector.op);
+  for (const OpDef& op : all_ops())
+    EXPECT_NE(selected.contains(op.name), without.contains(op.name)) << op.name;
+}
+
+struct Case {
+  const char* x;     // shape of the input
+  const char* body;  // from %x to %y
+  double ulps;       // of the largest magnitude
+};
+
+// Products, sums, differences and quotients of two are one rounding. elementwise.h bounds the
+// functions by 4 ulp; pow is the C library's. A sum of n floats: n ulp of the sum of magnitudes,
+// here at most n times the largest of the output's terms; a mean the same, divided by n.
+const Case cases[] = {
+    {"[2, 3, 4, 5]", "%y = add(%x, %x)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[5] = random(1, 1, 2)\n %y = sub(%x, %b)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[] = 3\n %y = mul(%x, %b)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[] = 3\n %y = div(%b, %x)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[3, 1, 1] = random(1, 1, 2)\n %y = div(%x, %b)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[2, 1, 4, 1] = random(1, 1, 2)\n %y = mul(%b, %x)", 0},
+    {"[3, 1]", "const %b : f32[1, 4] = random(1, 1, 2)\n %y = add(%x, %b)", 0},
+    {"[1, 1]", "const %b : f32[] = 3\n %y = add(%x, %b)", 0},
+    {"[0, 4]", "const %b : f32[4] = random(1, 1, 2)\n %y = add(%x, %b)", 0},
+    {"[7, 5]", "%a = abs(%x)\n const %b : f32[5] = random(1, -2, 2)\n %y = pow(%a, %b)", 1},
+    {"[2, 2, 3, 4]", "%a = abs(%x)\n const %b : f32[2, 1, 4] = random(1, -2, 2)\n %y = pow(%a, %b)",
+     1},
+    {"[37]", "%y = relu(%x)", 0},
+    {"[37]", "%y = clip(%x) {min = -0.5, max = 0.75}", 0},
+    {"[37]", "%y = leaky_relu(%x) {alpha = 0.3}", 1},
+    {"[37]", "%y = elu(%x) {alpha = 0.3}", 4},
+    {"[37]", "%y = sigmoid(%x)", 4},
+    {"[37]", "%y = hard_sigmoid(%x) {alpha = 0.3, beta = 0.4}", 4},
+    {"[37]", "%y = hard_swish(%x)", 4},
+    {"[37]", "%y = silu(%x)", 4},
+    {"[37]", "%y = softplus(%x)", 4},
+    {"[37]", "%y = tanh(%x)", 4},
+    {"[37]", "%y = erf(%x)", 4},
+    {"[37]", "%y = exp(%x)", 4},
+    {"[37]", "%a = abs(%x)\n %y = log(%a)", 4},
+    {"[37]", "%a = abs(%x)\n %y = sqrt(%a)", 0},
+    {"[37]", "%y = reciprocal(%x)", 0},
+    {"[37]", "%y = neg(%x)", 0},
+    {"[37]", "%y = floor(%x)", 0},
+    {"[37]", "%y = ceil(%x)", 0},
+    {"[37]", "%y = round(%x)", 0},
+    {"[2, 3, 8, 9]", "%y = max_pool(%x) {kernel = [3, 2], strides = [2, 1], pads = [1, 0, 0, 1]}",
+     0},
+    {"[2, 3, 8, 9]", "%y = avg_pool(%x) {kernel = [3, 2], strides = [2, 1], pads = [1, 0, 0, 1]}",
+     8},
+    {"[2, 3, 8, 9]",
+     "%y = avg_pool(%x) {kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1, "
+     "count_include_pad = 1}",
+     16},
+    {"[2, 19, 4, 4]", "%y = reduce_mean(%x) {axes = [2, 3], keepdims = 1}", 64},
+    {"[5, 6, 7]", "%y = reduce_mean(%x) {axes = [-1], keepdims = 0}", 16},
+    {"[5, 6, 7]", "%y = reduce_sum(%x) {axes = [0], keepdims = 0}", 16},
+    {"[5, 6, 7, 3]", "%y = reduce_sum(%x) {axes = [0, 2], keepdims = 1}", 64},
+    {"[5, 6, 7, 3]", "%y = reduce_mean(%x) {axes = [1, 3], keepdims = 0}", 64},
+    {"[5, 6, 7]", "%y = reduce_max(%x) {axes = [1], keepdims = 0}", 0},
+    {"[5, 6, 7]", "%y = reduce_min(%x)", 0},
+    {"[5, 6, 3]", "%y = reduce_prod(%x) {axes = [2], keepdims = 1}", 4},
+    {"[5, 1, 3]", "%y = reduce_sum(%x) {axes = [1], keepdims = 0}", 0},
+    {"[5, 6, 7]", "%y = softmax(%x) {axis = -1}", 16},
+    {"[5, 6, 7]", "%y = softmax(%x) {axis = 1}", 16},
+    {"[5, 6, 7]", "%y = softmax(%x) {axis = 0}", 16},
+    {"[5, 6, 7]", "%y = transpose(%x) {perm = [2, 0, 1]}", 0},
+    {"[5, 6, 7]", "%y = transpose(%x) {perm = [2, 1, 0]}", 0},
+    {"[5, 6, 7]", "%y = transpose(%x) {perm = [0, 2, 1]}", 0},
+    {"[2, 1, 3, 4, 5]", "%y = transpose(%x) {perm = [4, 1, 0, 3, 2]}", 0},
+    {"[5, 6, 7]",
+     "%y = slice(%x) {starts = [1, -1], ends = [5, -8], axes = [0, 2], steps = [2, -3]}", 0},
+    {"[5, 6, 7]",
+     "%a = slice(%x) {starts = [2], ends = [3], axes = [1], steps = [1]}\n %y = concat(%a, %x, %x) "
+     "{axis = 1}",
+     0},
+    {"[5, 6]", "%y = concat(%x, %x) {axis = 0}", 0},
+};
+
+TEST_F(Select, FloatStepsComputeWhatTheReferenceDoesAndAllocateNothing) {
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.body);
+    std::string body = c.body, constants;
+    for (size_t at; (at = body.find("const ")) != std::string::npos;) {
+      const size_t end = body.find('\n', at);
+      constants += body.substr(at, end - at) + "\n";
+      body.erase(at, end - at);
+    }
+    const Graph graph = parse_graph(
+        fmt::format("graph \"g\" canonical {{\n input %x : f32{}\n {} {}\n return %y\n}}", c.x,
+                    constants, body));
+    const std::vector<Tensor> x = noise(graph, 1);
+    const Tensor want = interpret(graph, x).at(0);
+    double largest = 0;
+    for (float v : want.values<float>()) largest = std::max<double>(largest, std::abs(v));
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+      if (isa > hardware_isa()) break;
+      set_isa_limit(isa);
+      Program program = compile(graph.clone(), {.threads = 2});
+      EXPECT_FALSE(kernels(program, x).contains("reference"));
+      const Tensor y = program.run(x).at(0);
+      ASSERT_EQ(y.dims(), want.dims());
+      for (size_t i = 0; i < y.values<float>().size(); ++i)
+        ASSERT_NEAR(y.values<float>()[i], want.values<float>()[i], c.ulps * FLT_EPSILON * largest)
+            << i << " on " << isa_name(isa);
+      for (const int threads : {1, 3})
+        EXPECT_TRUE(compile(graph.clone(), {.threads = threads}).run(x).at(0) == y) << threads;
+      const auto plan = program.plan({x[0].dims()});
+      Tensor out(DType::f32, want.dims());
+      const void* in_pointer = x[0].data();
+      void* out_pointer = out.mutable_data();
+      program.run(*plan, {&in_pointer, 1}, {&out_pointer, 1});
+      const int64_t before = allocations();
+      program.run(*plan, {&in_pointer, 1}, {&out_pointer, 1});
+      EXPECT_EQ(allocations(), before);
+      EXPECT_TRUE(out == y);
+    }
+  }
+}
+
+// One per tensor, one per channel in the middle, one per channel at the end.
+TEST_F(Select, QuantizeAndDequantizeEqualTheReference) {
+  for (const char* text : {
+           R"(const %s : f32[] = 0.02
+              const %z : u8[] = 100)",
+           R"(const %s : f32[3] = [0.01, 0.02, 0.03]
+              const %z : i8[3] = [-5, 0, 7])",
+           R"(const %s : f32[9] = random(1, 0.01, 0.02)
+              const %z : u8[9] = random(2, 0, 255))",
+       }) {
+    SCOPED_TRACE(text);
+    const int axis = std::string(text).find("[3]") != std::string::npos ? 1 : 2;
+    Graph graph = parse_graph(fmt::format(R"(graph "g" quantized {{
+      input %x : f32[4, 3, 9]
+      {}
+      %q = quantize(%x, %s, %z) {{axis = {}}}
+      %y = dequantize(%q, %s, %z) {{axis = {}}}
+      return %q, %y
+    }})",
+                                          text, axis, axis));
+    const std::vector<Tensor> x = noise(graph, 2);
+    const auto want = interpret(graph, x);
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+      if (isa > hardware_isa()) break;
+      set_isa_limit(isa);
+      Program program = compile(graph.clone());
+      EXPECT_FALSE(kernels(program, x).contains("reference"));
+      EXPECT_TRUE(program.run(x) == want) << isa_name(isa);
+    }
+  }
+}
+
+TEST_F(Select, WhatNoKernelTakesRunsOnTheReferenceAndSaysWhy) {
+  const auto declined = [](const char* text) {
+    Program program = compile(parse_graph(text));
+    std::vector<Dims> dims;
+    for (const TensorType& type : program.signature().input_types)
+      dims.push_back(type.shape.dims());
+    const auto plan = program.plan(dims);
+    EXPECT_STREQ(plan->steps.at(0).kernel->name(), "reference");
+    return plan->steps.at(0).declined;
+  };
+  EXPECT_EQ(declined(R"(graph "g" canonical {
+    input %x : i64[3]
+    %y = add(%x, %x)
+    return %y
+  })"),
+            std::vector<std::string>{"binary: takes f32, not i64"});
+  EXPECT_EQ(declined(R"(graph "g" quantized {
+    input %x : f32[3]
+    const %s : f32[] = 0.1
+    const %z : i16[] = 0
+    %y = quantize(%x, %s, %z)
+    return %y
+  })"),
+            std::vector<std::string>{"quantize: takes 8 bits, not i16"});
+  EXPECT_EQ(declined(R"(graph "g" quantized {
+    input %x : f32[4]
+    const %s : f32[2] = [0.1, 0.2]
+    const %z : u8[2] = [0, 1]
+    %y = quantize(%x, %s, %z) {axis = 0, group_size = 2}
+    return %y
+  })"),
+            std::vector<std::string>{"quantize: the scale is not constant, or one per group"});
+}
+
+}  // namespace
+}  // namespace octavo
