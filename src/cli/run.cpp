@@ -6,6 +6,30 @@
 namespace octavo::cli {
 namespace {
 
+struct KernelTotal {
+  std::string kernel, isa;
+  int steps = 0;
+  double microseconds = 0;
+};
+
+// Of all steps with one kernel, the slowest first.
+std::vector<KernelTotal> kernel_totals(const std::vector<StepProfile>& steps,
+                                       const std::vector<double>& microseconds) {
+  std::vector<KernelTotal> totals;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    auto at = std::find_if(totals.begin(), totals.end(), [&](const KernelTotal& t) {
+      return t.kernel == steps[i].kernel && t.isa == steps[i].isa;
+    });
+    if (at == totals.end()) at = totals.insert(at, {steps[i].kernel, steps[i].isa});
+    ++at->steps;
+    at->microseconds += microseconds[i];
+  }
+  std::stable_sort(totals.begin(), totals.end(), [](const KernelTotal& a, const KernelTotal& b) {
+    return a.microseconds > b.microseconds;
+  });
+  return totals;
+}
+
 // Medians over the samples, step by step.
 void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Context& context) {
   std::vector<double> medians;
@@ -19,8 +43,17 @@ void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Contex
     medians.push_back(times[times.size() / 2]);
     total += medians.back();
   }
+  const std::vector<KernelTotal> totals = kernel_totals(profiles[0], medians);
+  const auto share = [&](double microseconds) {
+    return fmt::format("{:.1f}", total > 0 ? 100 * microseconds / total : 0.0);
+  };
   if (context.json) {
-    nlohmann::json rows = nlohmann::json::array();
+    nlohmann::json rows = nlohmann::json::array(), kernels = nlohmann::json::array();
+    for (const KernelTotal& t : totals)
+      kernels.push_back({{"kernel", t.kernel},
+                         {"isa", t.isa},
+                         {"steps", t.steps},
+                         {"microseconds", t.microseconds}});
     for (size_t i = 0; i < medians.size(); ++i) {
       const StepProfile& s = profiles[0][i];
       rows.push_back({{"node", s.node},
@@ -31,18 +64,22 @@ void print_profile(const std::vector<std::vector<StepProfile>>& profiles, Contex
                       {"macs", s.macs},
                       {"bytes", s.bytes}});
     }
-    return print_json({{"profile", rows}, {"microseconds", total}});
+    return print_json({{"profile", rows}, {"kernels", kernels}, {"microseconds", total}});
   }
   std::vector<std::vector<std::string>> rows{{"node", "kernel", "ISA", "us", "%", "GMAC/s"}};
   for (size_t i = 0; i < medians.size(); ++i) {
     const StepProfile& s = profiles[0][i];
     rows.push_back(
         {s.node.size() > 40 ? "…" + s.node.substr(s.node.size() - 39) : s.node, s.kernel, s.isa,
-         fmt::format("{:.1f}", medians[i]), fmt::format("{:.1f}", 100 * medians[i] / total),
+         fmt::format("{:.1f}", medians[i]), share(medians[i]),
          s.macs ? fmt::format("{:.1f}", static_cast<double>(s.macs) / medians[i] / 1e3) : "-"});
   }
   std::fputs(table(rows).c_str(), stdout);
-  std::printf("%.1f us in all\n", total);
+  rows = {{"kernel", "ISA", "steps", "us", "%"}};
+  for (const KernelTotal& t : totals)
+    rows.push_back({t.kernel, t.isa, std::to_string(t.steps), fmt::format("{:.1f}", t.microseconds),
+                    share(t.microseconds)});
+  std::printf("\n%s%.1f us in all\n", table(rows).c_str(), total);
 }
 
 }  // namespace

@@ -3,8 +3,10 @@
 // allocates nothing.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <random>
+#include <thread>
 
 #include "backends/reference/interpreter.h"
 #include "codegen/compile.h"
@@ -226,6 +228,40 @@ TEST(Int8Network, EqualsTheReferenceBitForBit) {
   }
   // The test is worth something only while most outputs are not all one number.
   EXPECT_GE(varied * 4, count * 3);
+}
+
+TEST(Int8Network, ProgramsOfManyCallersShareThePools) {
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  struct Job {
+    std::unique_ptr<Program> program;
+    std::vector<Tensor> inputs, want;
+  };
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 6; ++i) {
+    const Graph graph = RandomNetwork(seed + i).make();
+    Tensor x(DType::f32, graph.inputs()[0]->shape().dims());
+    std::mt19937_64 random(seed + i);
+    std::normal_distribution<float> normal;
+    for (float& v : x.mutable_values<float>()) v = normal(random);
+    const Graph low = lowered(graph, {x.dims()});
+    auto want = interpret(low, std::vector{x});
+    // Three pools for six programs.
+    auto program =
+        std::make_unique<Program>(compile(graph.clone(), {.threads = 1 + static_cast<int>(i % 3)}));
+    jobs.push_back({std::move(program), {x}, std::move(want)});
+  }
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> callers;
+  for (size_t t = 0; t < 4; ++t)
+    callers.emplace_back([&, t] {
+      for (size_t i = 0; i < 40; ++i) {
+        const Job& job = jobs[(t + i) % jobs.size()];
+        wrong += job.program->run(job.inputs) != job.want;
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong.load(), 0);
 }
 
 }  // namespace

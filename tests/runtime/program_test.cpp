@@ -10,6 +10,7 @@
 #include "codegen/compile.h"
 #include "codegen/memory.h"
 #include "graph/text.h"
+#include "support/allocations.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -58,6 +59,21 @@ TEST(Program, ResultsDoNotDependOnThreads) {
   const Tensor want = compile(graph.clone(), {.threads = 1}).run(x).at(0);
   for (int threads : {2, 3, 5})
     EXPECT_TRUE(compile(graph.clone(), {.threads = threads}).run(x).at(0) == want) << threads;
+}
+
+TEST(Program, ASteadyFloatCallAllocatesNothing) {
+  Program program = compile(parse_graph(network), {.threads = 2});
+  const Tensor x = noise({2, 3, 16, 16}, 5);
+  const auto plan = program.plan({x.dims()});
+  for (const Step& step : plan->steps) EXPECT_STRNE(step.kernel->name(), "reference") << step.op;
+  Tensor y(DType::f32, {2, 10});
+  const void* in = x.data();
+  void* out = y.mutable_data();
+  program.run(*plan, {&in, 1}, {&out, 1});
+  const int64_t before = allocations();
+  for (int i = 0; i < 3; ++i) program.run(*plan, {&in, 1}, {&out, 1});
+  EXPECT_EQ(allocations(), before);
+  EXPECT_TRUE(y == program.run(std::vector<Tensor>{x}).at(0));
 }
 
 TEST(Program, ManyThreadsMayCallOneProgram) {
