@@ -12,6 +12,7 @@ namespace {
 constexpr Selector table[] = {
     {"fused_conv", select_conv},
     {"fused_gemm", select_conv},
+    {"fused_attention", select_attention},
     {"quantized_add", select_quantized_binary},
     {"quantized_mul", select_quantized_binary},
     {"lookup", select_lookup},

@@ -27,6 +27,8 @@ constexpr Pass canonical[] = {
 
 constexpr Pass lowering[] = {
     {"quantize_constants", quantize_constants},
+    // Before products are looked at one by one.
+    {"fuse_attention", fuse_attention},
     // The producers take their epilogues first; what stays between Q and DQ is for fuse_integer.
     {"fuse_compute", fuse_compute},
     {"fuse_integer", fuse_integer},

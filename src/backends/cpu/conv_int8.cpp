@@ -31,40 +31,9 @@ bool accepts_tiles(const ConvProblem& problem, std::string& why) {
   return false;
 }
 
-// Not every machine that reports AMX was here to be tested: one product on this one, once.
-bool tiles_work() {
-  static const bool work = [] {
-    constexpr int64_t pixels = 41, depth = 208, channels = 56;
-    std::vector<uint8_t> x(pixels * depth), want(pixels * channels), got(want);
-    std::vector<int8_t> w(channels * depth);
-    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 251);
-    for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 91 + i / 127);
-    const std::vector<float> multiplier(channels, 1e-3f);
-    ConvProblem p;
-    p.shape.w = p.shape.ow = pixels;
-    p.shape.c_in = depth;
-    p.shape.c_out = channels;
-    p.x = p.y = Element::u8;
-    p.weights = w.data();
-    p.multiplier = multiplier.data();
-    p.x_zero_point = 100;
-    p.y_zero_point = 128;
-    ThreadPool pool(1);
-    const auto run = [&](Isa isa, GemmInt8Function function, std::vector<uint8_t>& y) {
-      const auto kernel = make_gemm_int8(p, isa, gemm_names[static_cast<int>(isa)], function);
-      AlignedArray<uint8_t> scratch(static_cast<int64_t>(kernel->scratch_bytes(1)));
-      kernel->run({x.data(), nullptr, y.data(), scratch.data()}, pool);
-    };
-    run(Isa::portable, gemm_int8_portable, want);
-    run(Isa::amx, gemm_int8_amx, got);
-    return got == want;
-  }();
-  return work;
-}
-
 std::unique_ptr<ConvKernel> amx(const ConvProblem& problem, std::string& why) {
   if (!accepts_tiles(problem, why)) return nullptr;
-  if (!tiles_work()) {
+  if (!int8_tiles_work()) {
     why = "this machine's tiles fail the self-test";
     return nullptr;
   }
@@ -118,6 +87,37 @@ bool stays_int32(const ConvProblem& p) {
 
 std::span<const ConvImplementation> conv_int8_list() { return implementations; }
 
+// Not every machine that reports AMX was here to be tested: one product on this one, once.
+bool int8_tiles_work() {
+  static const bool work = [] {
+    constexpr int64_t pixels = 41, depth = 208, channels = 56;
+    std::vector<uint8_t> x(pixels * depth), want(pixels * channels), got(want);
+    std::vector<int8_t> w(channels * depth);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 251);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 91 + i / 127);
+    const std::vector<float> multiplier(channels, 1e-3f);
+    ConvProblem p;
+    p.shape.w = p.shape.ow = pixels;
+    p.shape.c_in = depth;
+    p.shape.c_out = channels;
+    p.x = p.y = Element::u8;
+    p.weights = w.data();
+    p.multiplier = multiplier.data();
+    p.x_zero_point = 100;
+    p.y_zero_point = 128;
+    ThreadPool pool(1);
+    const auto run = [&](Isa isa, GemmInt8Function function, std::vector<uint8_t>& y) {
+      const auto kernel = make_gemm_int8(p, isa, gemm_names[static_cast<int>(isa)], function);
+      AlignedArray<uint8_t> scratch(static_cast<int64_t>(kernel->scratch_bytes(1)));
+      kernel->run({x.data(), nullptr, y.data(), scratch.data()}, pool);
+    };
+    run(Isa::portable, gemm_int8_portable, want);
+    run(Isa::amx, gemm_int8_amx, got);
+    return got == want;
+  }();
+  return work;
+}
+
 std::unique_ptr<ConvKernel> make_emulated_amx_int8(const ConvProblem& problem, std::string& why) {
   if (!accepts_tiles(problem, why)) return nullptr;
   return make_gemm_int8(problem, Isa::vnni, "gemm_int8_emulated", gemm_int8_emulated);
@@ -146,7 +146,7 @@ bool accepts_int8(const ConvProblem& p, std::string& why) {
 uint8_t x_flip(const ConvProblem& p) { return p.x == Element::s8 ? 0x80 : 0; }
 int32_t flipped_zero(const ConvProblem& p) { return p.x_zero_point + x_flip(p); }
 
-Int8Epilogue make_epilogue(const ConvProblem& p) {
+Int8Epilogue make_output_epilogue(const ConvProblem& p) {
   Int8Epilogue e{};
   e.lo = p.clamp_lo;
   e.hi = p.clamp_hi;
@@ -161,6 +161,11 @@ Int8Epilogue make_epilogue(const ConvProblem& p) {
     e.byte_lo = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(e.lo)) + e.y_zero);
     e.byte_hi = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(e.hi)) + e.y_zero);
   }
+  return e;
+}
+
+Int8Epilogue make_epilogue(const ConvProblem& p) {
+  Int8Epilogue e = make_output_epilogue(p);
   if (p.residual) {
     e.residual = *p.residual == Element::f32 ? Int8Residual::f32 : Int8Residual::byte;
     e.residual_flip = *p.residual == Element::s8 ? 0x80 : 0;

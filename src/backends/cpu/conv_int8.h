@@ -45,6 +45,8 @@ uint8_t x_flip(const ConvProblem& problem);
 int32_t flipped_zero(const ConvProblem& problem);
 
 Int8Epilogue make_epilogue(const ConvProblem& problem);
+// The clamp, zero point and type of the output alone.
+Int8Epilogue make_output_epilogue(const ConvProblem& problem);
 // bias - flipped zero point * sum of the channel's weights, wrap-around.
 int32_t packed_bias(const ConvProblem& problem, int64_t channel);
 
@@ -55,6 +57,8 @@ std::unique_ptr<ConvKernel> make_gemm_int8(const ConvProblem& problem, Isa isa, 
 std::unique_ptr<ConvKernel> make_depthwise_int8(const ConvProblem& problem, Isa isa,
                                                 const char* name, DepthwiseInt8Function function,
                                                 std::string& why);
+// Whether this machine's tiles pass a product; tried once.
+bool int8_tiles_work();
 // The AMX kernel with its tiles in plain code, for tests; needs VNNI.
 std::unique_ptr<ConvKernel> make_emulated_amx_int8(const ConvProblem& problem, std::string& why);
 
