@@ -71,7 +71,7 @@ def quantize(
     target: str = "octavo",
     calibrator: str = "entropy",
     compare: Sequence[str] = (),
-    weights: str = "mse",
+    weights: str = "gptq",
     bias_correction: bool = True,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
@@ -89,8 +89,10 @@ def quantize(
         target: who will run the result.
         calibrator: how activation ranges are chosen; see ``octavo quantize --help``.
         compare: further calibrators, judged from the same pass over the data.
-        weights: how weights are rounded, ``"mse"`` or ``"max"``.
-        bias_correction: correct the mean error of each output channel.
+        weights: how weights are rounded: ``"gptq"`` (one after the other, each error made good by
+            the rest, for the calibration data), or to nearest with scales by ``"mse"`` or
+            ``"max"``.
+        bias_correction: correct the mean error of each output channel, layer by layer.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: a rules file that keeps nodes in float.

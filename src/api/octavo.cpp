@@ -93,37 +93,41 @@ QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeR
   for (const std::string& name : request.compare)
     if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end())
       calibrators.push_back(name);
-  json tensors = json::object();
-  std::vector<std::string> order;
-  for (const std::string& name : calibrators) {
-    Graph quantized = ptq.quantize(name, data, progress);
-    const Comparison c = compare(ptq.graph(), quantized, judge, request.options.threads, progress);
+  auto quantized = ptq.quantize(calibrators, data, progress);
+  std::vector<const Graph*> graphs;
+  for (const PtqResult& one : quantized) graphs.push_back(&one.graph);
+  const auto comparisons = compare(ptq.graph(), graphs, judge, request.options.threads, progress);
+  record["quantization"]["fitted_samples"] = quantized[0].fitted_samples;
+  record["tensors"] = json::array();
+  record["layers"] = json::array();
+  for (const TensorError& tensor : comparisons[0].tensors)
+    record["tensors"].push_back({{"name", tensor.name}, {"layer", tensor.layer}});
+  for (const LayerReport& layer : quantized[0].layers)
+    record["layers"].push_back({{"name", layer.node}, {"op", layer.op}});
+  for (size_t k = 0; k < calibrators.size(); ++k) {
+    const std::string& name = calibrators[k];
+    const Comparison& c = comparisons[k];
     record["calibrators"].push_back({{"name", name},
                                      {"output_sqnr_db", finite(c.output_sqnr_db)},
                                      {"agreement", c.agreement},
                                      {"confident_agreement", c.confident_agreement},
                                      {"confident_samples", c.confident_samples},
-                                     {"weights_bytes", constant_bytes(quantized)}});
+                                     {"weights_bytes", constant_bytes(quantized[k].graph)}});
     const json chosen = ptq.describe(name);
-    for (const TensorError& error : c.tensors) {
-      json& entry = tensors[error.name];
-      if (entry.is_null()) order.push_back(error.name);
-      entry["by_calibrator"][name] = chosen.value(error.name, json::object());
-      entry["by_calibrator"][name]["sqnr_db"] = finite(error.sqnr_db);
-      if (name == request.calibrator && error.sqnr_db < collapsed_sqnr_db) {
-        const std::string warning = fmt::format(
-            "tensor '{}': SQNR of {:.1f} dB, its signal has collapsed", error.name, error.sqnr_db);
-        record["warnings"].push_back(warning);
-        log(LogLevel::warning, warning);
-      }
+    for (size_t i = 0; i < c.tensors.size(); ++i) {
+      json& entry = record["tensors"][i]["by_calibrator"][name];
+      entry = chosen.value(c.tensors[i].name, json::object());
+      entry["sqnr_db"] = finite(c.tensors[i].sqnr_db);
     }
-    if (name == request.calibrator) result.graph = std::move(quantized);
+    for (size_t i = 0; i < quantized[k].layers.size(); ++i)
+      record["layers"][i]["by_calibrator"][name]["weights_sqnr_db"] =
+          finite(quantized[k].layers[i].weight_sqnr_db);
   }
-  record["tensors"] = json::array();
-  for (const std::string& name : order) {
-    tensors[name]["name"] = name;
-    record["tensors"].push_back(tensors[name]);
+  for (const Collapse& collapse : comparisons[0].collapses) {
+    record["warnings"].push_back(describe(collapse));
+    log(LogLevel::warning, describe(collapse));
   }
+  result.graph = std::move(quantized[0].graph);
   record["quantized_model"] = describe_model(result.graph);
   return result;
 }

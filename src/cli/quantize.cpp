@@ -59,7 +59,7 @@ void add_quantize(CLI::App& app, Context& context) {
                   "how weights are rounded: " + weight_method_names())
       ->capture_default_str();
   sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias,
-                "correct the mean error of each channel");
+                "correct the mean error of each channel, layer by layer");
   sub->add_option("--samples", o->request.options.most_samples,
                   "use at most this many samples (0: all)");
   sub->add_option("--threads", o->request.options.threads,

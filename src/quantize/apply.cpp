@@ -76,6 +76,7 @@ class Applier {
                         {{"axis", placed.axis}}, name + "/dequantized", &node));
     const auto x = scales_.find(node.input(0));
     if (!p.bias || x == scales_.end()) return;
+    if (node.is("matmul")) return add_behind(node, p.bias);
     // Bias in steps of the accumulator, so that a reader of the file sees what the kernels add.
     std::vector<float> steps(p.scales.size());
     std::vector<int32_t> values(p.scales.size());
@@ -95,6 +96,29 @@ class Applier {
                 constant(bias_name + "/zero_point",
                          Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
                {{"axis", int64_t{0}}}, bias_name + "/dequantized", &node));
+  }
+
+  // A matmul has no bias of its own: the addition of a constant behind it takes it, or a new one.
+  void add_behind(Node& node, const Tensor& bias) {
+    Value* out = node.output();
+    const std::vector<Use> uses = out->uses();
+    Node* user = uses.size() == 1 && !graph_.is_output(out) ? uses[0].node : nullptr;
+    if (user && user->is("add")) {
+      const size_t other = uses[0].index == 0 ? 1 : 0;
+      Value* constant_bias = user->input(other);
+      if (constant_bias->is_constant() && constant_bias->shape() == Shape(bias.dims())) {
+        Tensor sum(DType::f32, bias.dims());
+        const auto a = constant_bias->constant().values<float>(), b = bias.values<float>();
+        for (size_t c = 0; c < a.size(); ++c) sum.mutable_values<float>()[c] = a[c] + b[c];
+        user->set_input(other, constant(constant_bias->name() + "/corrected", std::move(sum)));
+        return;
+      }
+    }
+    Value* sum = graph_.apply("add", {out, constant(node.name() + "/bias", bias)}, {},
+                              out->name() + "/corrected", node.next());
+    for (const Use& use : uses) use.node->set_input(use.index, sum);
+    for (size_t i = 0; i < graph_.outputs().size(); ++i)
+      if (graph_.outputs()[i] == out) graph_.set_output(i, sum);
   }
 
   const Placement& placement_;

@@ -1,7 +1,7 @@
 // Post-training quantization, static: one pass over the data feeds the statistics of every
-// activation; any number of calibrators then choose ranges from the same statistics.
+// activation; any number of calibrators then choose ranges from the same statistics, and each has
+// its weights and biases fitted layer by layer.
 #pragma once
-#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -10,21 +10,31 @@
 
 #include "evaluate/dataset.h"
 #include "quantize/apply.h"
+#include "quantize/compare.h"
 #include "quantize/placement/placement.h"
+#include "quantize/progress.h"
 
 namespace octavo {
-
-// Called between samples: what is being done, samples done, samples in all. May throw to interrupt.
-using Progress = std::function<void(const char* phase, size_t done, size_t total)>;
 
 struct PtqOptions {
   std::string target = "octavo";
   Rules rules;
-  // "mse": the scale of least squared error; "max": the largest magnitude.
-  std::string weights = "mse";
+  std::string weights = "gptq";  // see weight_method_names
   bool correct_bias = true;
-  size_t most_samples = 0;  // 0: all
+  size_t most_samples = 0;              // 0: all
+  size_t most_bytes = size_t{2} << 30;  // of tensors held while layers are fitted
   int threads = 0;
+};
+
+struct LayerReport {
+  std::string node, op;
+  double weight_sqnr_db;
+};
+
+struct PtqResult {
+  Graph graph;
+  std::vector<LayerReport> layers;  // in graph order
+  size_t fitted_samples = 0;        // that weights and biases were fitted on; 0: none needed
 };
 
 class Ptq {
@@ -35,7 +45,7 @@ class Ptq {
   ~Ptq();
   Ptq(Ptq&&) noexcept;
 
-  // The canonical float graph, BN folded.
+  // The canonical float graph, BN folded, every node and value with a name of its own.
   const Graph& graph() const;
   const Placement& placement() const;
 
@@ -47,10 +57,11 @@ class Ptq {
   std::string statistics() const;
   void merge_statistics(const std::string& bytes, const std::string& where);
 
-  // UserError if nothing was calibrated or the calibrator is not known. `data` feeds the methods
-  // that look at samples again (gptq, bias correction).
-  Graph quantize(const std::string& calibrator, const Dataset& data,
-                 const Progress& progress = {}) const;
+  // One result for each calibrator. UserError if nothing was calibrated or a calibrator is not
+  // known. `data` feeds the methods that look at samples again (gptq, bias correction); what does
+  // not depend on the calibrator is measured once.
+  std::vector<PtqResult> quantize(const std::vector<std::string>& calibrators, const Dataset& data,
+                                  const Progress& progress = {}) const;
 
   // Ranges and parameters chosen by a calibrator, by value name (for records and reports).
   nlohmann::json describe(const std::string& calibrator) const;
@@ -59,22 +70,5 @@ class Ptq {
   struct State;
   std::unique_ptr<State> s_;
 };
-
-// SQNR of every quantized tensor and of the outputs, float program against quantized program.
-struct TensorError {
-  std::string name;
-  double sqnr_db;
-};
-struct Comparison {
-  std::vector<TensorError> tensors;  // in graph order
-  double output_sqnr_db = 0;
-  double agreement = 0, confident_agreement = 0;  // of the first output's last axis
-  size_t samples = 0, confident_samples = 0;
-};
-Comparison compare(const Graph& float_graph, const Graph& quantized, const Dataset& data,
-                   int threads, const Progress& progress = {});
-
-// Below this a layer's output carries little of the float signal: warn.
-constexpr double collapsed_sqnr_db = 5;
 
 }  // namespace octavo

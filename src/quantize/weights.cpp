@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
+#include "support/error.h"
 #include "support/thread_pool.h"
 
 namespace octavo {
@@ -89,14 +91,77 @@ std::vector<float> mse_scales(const WeightRows& rows) {
   return scales;
 }
 
+void round_row_to_nearest(const WeightRows& rows, size_t channel, float scale,
+                          std::vector<int8_t>& q) {
+  for (size_t i = channel * rows.length; i < (channel + 1) * rows.length; ++i)
+    q[i] = static_cast<int8_t>(std::clamp(std::nearbyint(rows.values[i] / scale), -127.0f, 127.0f));
+}
+
 std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales) {
   std::vector<int8_t> q(rows.values.size());
-  for (size_t i = 0; i < q.size(); ++i)
-    q[i] = static_cast<int8_t>(
-        std::clamp(std::nearbyint(rows.values[i] / scales[i / rows.length]), -127.0f, 127.0f));
+  for (size_t c = 0; c < rows.channels; ++c) round_row_to_nearest(rows, c, scales[c], q);
   return q;
 }
 
-std::string weight_method_names() { return "max, mse"; }
+std::vector<float> bias_of(const Node& product, size_t channels) {
+  std::vector<float> bias(channels, 0.0f);
+  if (!product.input(2)) return bias;
+  const auto given = product.input(2)->constant().to_doubles();
+  OCTAVO_CHECK(given.size() == 1 || given.size() == channels);
+  for (size_t c = 0; c < channels; ++c)
+    bias[c] = static_cast<float>(given.size() == 1 ? given[0] : given[c]);
+  return bias;
+}
+
+WeightParams nearest_weights(const PlacedWeights& placed,
+                             const std::map<std::string, ActivationParams>& activations,
+                             const std::string& method) {
+  const Node& node = *placed.node;
+  const WeightRows rows = weight_rows(node.input(1)->constant(), placed.axis);
+  const std::vector<float> bias = bias_of(node, rows.channels);
+  WeightParams params;
+  params.scales = method == "mse" ? mse_scales(rows) : max_scales(rows);
+  const auto x = activations.find(node.input(0)->name());
+  for (size_t c = 0; c < rows.channels; ++c)
+    params.scales[c] = std::max(params.scales[c],
+                                least_scale(bias[c], x == activations.end() ? 1 : x->second.scale));
+  params.values =
+      integer_tensor(round_to_nearest(rows, params.scales), node.input(1)->constant(), placed.axis);
+  if (node.input(2)) params.bias = Tensor::from(Dims{static_cast<int64_t>(rows.channels)}, bias);
+  return params;
+}
+
+double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params) {
+  const auto w = placed.node->input(1)->constant().values<float>();
+  const auto q = params.values.values<int8_t>();
+  size_t inner = 1;
+  const Dims& dims = params.values.dims();
+  for (size_t i = static_cast<size_t>(placed.axis) + 1; i < dims.size(); ++i)
+    inner *= static_cast<size_t>(dims[i]);
+  double signal = 0, noise = 0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    const double scale = params.scales[i / inner % params.scales.size()];
+    const double e = w[i] - q[i] * scale;
+    signal += static_cast<double>(w[i]) * w[i];
+    noise += e * e;
+  }
+  return noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
+}
+
+namespace {
+constexpr const char* methods[] = {"max", "mse", "gptq"};
+}
+
+std::string weight_method_names() {
+  std::string names;
+  for (const char* name : methods) names += (names.empty() ? "" : ", ") + std::string(name);
+  return names;
+}
+
+void check_weight_method(const std::string& name) {
+  if (std::find(std::begin(methods), std::end(methods), name) == std::end(methods))
+    throw UserError(ErrorKind::value, "weights", fmt::format("'{}' is not known", name),
+                    "use one of: " + weight_method_names());
+}
 
 }  // namespace octavo

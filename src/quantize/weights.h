@@ -1,6 +1,10 @@
 // How the weights of a product become integers.
+//   max   scale by the largest magnitude, rounded to nearest
+//   mse   scale of least squared error, rounded to nearest
+//   gptq  scale by the largest magnitude, rounded for the data: algorithms/gptq.h
 #pragma once
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,8 +32,24 @@ std::vector<float> max_scales(const WeightRows& rows);
 std::vector<float> mse_scales(const WeightRows& rows);
 
 std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales);
+// One channel of them.
+void round_row_to_nearest(const WeightRows& rows, size_t channel, float scale,
+                          std::vector<int8_t>& q);
 
-// "max, mse" for help texts.
+// The bias of a product, one value per channel; zeros if it has none.
+std::vector<float> bias_of(const Node& product, size_t channels);
+
+// Scales by the method ("mse" or by magnitude, no less than the bias allows), rounded to nearest;
+// the bias as it was.
+WeightParams nearest_weights(const PlacedWeights& placed,
+                             const std::map<std::string, ActivationParams>& activations,
+                             const std::string& method);
+
+// 10 log10(sum w^2 / sum (w - q s)^2); infinite where nothing is lost.
+double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params);
+
+// "max, mse, gptq" for help texts; UserError unless `name` is one of them.
 std::string weight_method_names();
+void check_weight_method(const std::string& name);
 
 }  // namespace octavo

@@ -1,0 +1,36 @@
+// The histograms of all placed activations: collected in one pass, merged, saved.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+#include "graph/tensor.h"
+#include "quantize/calibrators/statistics.h"
+
+namespace octavo {
+
+class ActivationStatistics {
+ public:
+  explicit ActivationStatistics(std::vector<std::string> names);
+
+  const std::vector<std::string>& names() const { return names_; }
+  const HistogramStatistics& at(const std::string& name) const { return histograms_.at(name); }
+  size_t samples() const { return samples_; }
+
+  // One sample: a tensor for each name. UserError naming tensor and sample on NaN or infinity; the
+  // tensors before it are then counted, it and those behind it are not.
+  void collect(std::span<const Tensor> tensors);
+
+  // A count, then for each tensor its name and histogram, each preceded by its length.
+  std::string serialize() const;
+  // As if this had seen the other's data too. UserError (file) on damaged bytes or those of another
+  // network; the statistics are then as before.
+  void merge(const std::string& bytes, const std::string& where);
+
+ private:
+  std::vector<std::string> names_;
+  std::map<std::string, HistogramStatistics> histograms_;
+  size_t samples_ = 0;
+};
+
+}  // namespace octavo
