@@ -26,6 +26,9 @@ void quantize_constants(Graph& graph);
 // matmul(softmax(matmul(q, k) * scale + mask), v) over four axes becomes fused_attention; an
 // integer one where q, k and v are dequantized.
 void fuse_attention(Graph& graph);
+// A dequantize of 8 bits whose one reader only moves elements goes behind it: bytes are moved, and
+// the next op sees that its input is an integer.
+void sink_dequantize(Graph& graph);
 // conv, gemm and matmul with constant weights become fused_conv and fused_gemm with what follows:
 // bias, one residual addition, a clamp (relu, clip) and a quantize. Between a dequantized input and
 // integer weights the product is an integer one.

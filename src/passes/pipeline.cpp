@@ -29,14 +29,17 @@ constexpr Pass lowering[] = {
     {"quantize_constants", quantize_constants},
     // Before products are looked at one by one.
     {"fuse_attention", fuse_attention},
+    // Before the products look for integers at their inputs: a flatten may stand between.
+    {"sink_dequantize", sink_dequantize},
     // The producers take their epilogues first; what stays between Q and DQ is for fuse_integer.
     {"fuse_compute", fuse_compute},
     {"fuse_integer", fuse_integer},
     {"lower_pooling", lower_pooling},
     // Only now are all channels-last ops in place.
     {"sink_transposes", sink_transposes},
-    // Of the transposes that are left: the network's input.
+    // Of the transposes that are left: those of the network's input, then those of its outputs.
     {"merge_quantize_transpose", merge_quantize_transpose},
+    {"sink_dequantize", sink_dequantize},
 };
 
 // The graph as text in the folder that OCTAVO_DUMP names: <graph>.<number>.<pass>.txt.

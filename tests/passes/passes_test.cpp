@@ -213,7 +213,7 @@ constexpr const char* quantized_block = R"(graph "g" quantized {
 TEST(Lower, IntegersStayIntegersBetweenNeighbours) {
   const Graph before = parse_graph(quantized_block);
   const Graph low = lowered_form(before);
-  EXPECT_EQ(ops(low), (Names{"quantize_to_nhwc", "fused_conv", "dequantize", "transpose"}));
+  EXPECT_EQ(ops(low), (Names{"quantize_to_nhwc", "fused_conv", "transpose", "dequantize"}));
   // The integer arithmetic and the float one may round to neighbouring integers: one step of 0.05.
   const auto x = noise(before, 7);
   const auto y = interpret(before, x)[0].to_doubles(), z = interpret(low, x)[0].to_doubles();
@@ -223,6 +223,41 @@ TEST(Lower, IntegersStayIntegersBetweenNeighbours) {
     steps += y[i] != z[i];
   }
   EXPECT_LE(steps, y.size() / 50);
+}
+
+// As PyTorch's exporter writes it: no Q/DQ pair between the pool and the product.
+TEST(Lower, AProductSeesIntegersBehindAFlatten) {
+  const Graph before = parse_graph(R"(graph "g" quantized {
+    input %x : f32[2, 4, 3, 3]
+    const %s : f32[] = 0.03
+    const %z : u8[] = 128
+    const %w : i8[5, 36] = random(1, -127, 127)
+    const %ws : f32[] = 0.005
+    %q = quantize(%x, %s, %z)
+    %d = dequantize(%q, %s, %z)
+    %f = reshape(%d) {shape = [2, 36]}
+    %wd = dequantize(%w, %ws)
+    %y = gemm(%f, %wd) {trans_b = 1}
+    return %y
+  })");
+  const Graph low = lowered_form(before);
+  EXPECT_EQ(ops(low), (Names{"quantize", "reshape", "fused_gemm"}));
+  const auto x = noise(before, 7);
+  const auto y = interpret(before, x)[0].to_doubles(), z = interpret(low, x)[0].to_doubles();
+  // One float32 rounding of the sum and one of the product with the multiplier, each below 2^-24,
+  // beside float64 sums of products of floats rounded once each (|x| <= 4, |w| <= 0.635).
+  for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], z[i], 36 * 4 * 0.635 * 3 / (1 << 24));
+}
+
+TEST(Lower, ADequantizeWithOtherReadersStays) {
+  const Graph before = parse_graph(R"(graph "g" quantized {
+    input %q : u8[2, 6]
+    const %s : f32[] = 0.03
+    %d = dequantize(%q, %s)
+    %f = transpose(%d) {perm = [1, 0]}
+    return %f, %d
+  })");
+  EXPECT_EQ(ops(lowered_form(before)), (Names{"dequantize", "transpose"}));
 }
 
 TEST(Lower, AFloatConsumerGetsAFloatProduct) {
