@@ -6,7 +6,19 @@ program = octavo.compile(int8)
 outputs = program(x)
 """
 
-from octavo._core import Graph, Program, calibrator_names, export_onnx, load_onnx
+from octavo._core import (
+    Graph,
+    Program,
+    Scheme,
+    Statistics,
+    calibrator_names,
+    dequantize_tensor,
+    export_onnx,
+    fake_quantize,
+    load_onnx,
+    quantization_parameters,
+    quantize_tensor,
+)
 from octavo.api import QuantizedGraph, compile, doctor, inspect, load, quantize, save
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 
@@ -16,15 +28,21 @@ __all__ = [
     "InternalError",
     "Program",
     "QuantizedGraph",
+    "Scheme",
+    "Statistics",
     "UnsupportedError",
     "UserError",
     "calibrator_names",
     "compile",
+    "dequantize_tensor",
     "doctor",
     "export_onnx",
+    "fake_quantize",
     "inspect",
     "load",
     "load_onnx",
+    "quantization_parameters",
     "quantize",
+    "quantize_tensor",
     "save",
 ]

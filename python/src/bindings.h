@@ -12,6 +12,8 @@ namespace nb = nanobind;
 void bind_graph(nb::module_& module);
 void bind_program(nb::module_& module);
 void bind_quantize(nb::module_& module);
+void bind_numerics(nb::module_& module);
+void bind_statistics(nb::module_& module);
 
 using AnyArray = nb::ndarray<nb::device::cpu>;
 

@@ -35,6 +35,8 @@ void bind(nb::module_& m) {
   bind_graph(m);
   bind_program(m);
   bind_quantize(m);
+  bind_numerics(m);
+  bind_statistics(m);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // The kernels that are written once over a vector type and compiled for three instruction sets.
 #pragma once
+#include "backends/cpu/affine.h"
 #include "backends/cpu/elementwise.h"
+#include "backends/cpu/histogram.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/quantized.h"
 #include "backends/cpu/reduce.h"
@@ -19,10 +21,14 @@ struct VectorKernels {
   void (*quantize_to_nhwc)(const QuantizeToNhwc&, ThreadPool&);
   void (*reduce)(const Reduce&, ThreadPool&);
   void (*softmax)(const Softmax&, ThreadPool&);
+  AffineKernels affine;
+  HistogramKernels histogram;
 };
 
 const VectorKernels& vector_kernels_portable();
 const VectorKernels& vector_kernels_avx2();
 const VectorKernels& vector_kernels_avx512();
+// By best_isa().
+const VectorKernels& best_vector_kernels();
 
 }  // namespace octavo::cpu

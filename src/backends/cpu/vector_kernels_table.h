@@ -1,6 +1,8 @@
 // All that vector_kernels.h lists, over the `Vec` of a vec_*.h, which must come first.
 #pragma once
+#include "backends/cpu/affine_kernel.h"
 #include "backends/cpu/elementwise_kernel.h"
+#include "backends/cpu/histogram_kernel.h"
 #include "backends/cpu/pool_kernel.h"
 #include "backends/cpu/quantized_kernel.h"
 #include "backends/cpu/reduce_kernel.h"
@@ -10,8 +12,19 @@ namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
 constexpr VectorKernels vector_kernels_table{
-    max_pool, average_pool, binary,           unary,  quantized_add, quantized_mul,
-    quantize, dequantize,   quantize_to_nhwc, reduce, softmax,
+    max_pool,
+    average_pool,
+    binary,
+    unary,
+    quantized_add,
+    quantized_mul,
+    quantize,
+    dequantize,
+    quantize_to_nhwc,
+    reduce,
+    softmax,
+    {affine_quantize, affine_dequantize},
+    {histogram_extremes, histogram_count},
 };
 
 }  // namespace

@@ -1,78 +1,31 @@
 #include "quantize/calibrators/statistics.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
+#include "backends/cpu/histogram.h"
 #include "support/error.h"
 #include "support/thread_pool.h"
 
 namespace octavo {
 namespace {
 
-constexpr int64_t chunk = 1 << 15;  // values per task: 128 KiB, small against the L2
+constexpr int64_t chunk = cpu::histogram_chunk;  // values per task: 128 KiB, small against the L2
+static_assert(HistogramStatistics::bins == cpu::histogram_bins);
 
-struct Extremes {
-  float min = 0, max = 0;
-  bool finite = true;
-};
-
-Extremes scan(std::span<const float> values) {
-  // Lanes of their own, so that the compiler can use vector registers.
-  constexpr size_t lanes = 16;
-  std::array<float, lanes> low, high;
-  std::array<uint32_t, lanes> worst{};
-  low.fill(values[0]);
-  high.fill(values[0]);
-  size_t i = 0;
-  for (; i + lanes <= values.size(); i += lanes)
-    for (size_t k = 0; k < lanes; ++k) {
-      const float v = values[i + k];
-      low[k] = v < low[k] ? v : low[k];
-      high[k] = v > high[k] ? v : high[k];
-      worst[k] = std::max(worst[k], std::bit_cast<uint32_t>(v) & 0x7fffffffu);
-    }
-  for (; i < values.size(); ++i) {
-    low[0] = std::min(low[0], values[i]);
-    high[0] = std::max(high[0], values[i]);
-    worst[0] = std::max(worst[0], std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
-  }
-  Extremes e{*std::min_element(low.begin(), low.end()), *std::max_element(high.begin(), high.end()),
-             true};
-  e.finite = *std::max_element(worst.begin(), worst.end()) < 0x7f800000u;
-  return e;
+// Adds one chunk's counts.
+void count_chunk(std::span<const float> values, float scale, int64_t* counts) {
+  static thread_local uint16_t tables[cpu::histogram_tables][cpu::histogram_bins];
+  std::memset(tables, 0, sizeof tables);
+  cpu::histogram_kernels().count(values.data(), static_cast<int64_t>(values.size()), scale, tables);
+  for (int b = 0; b < cpu::histogram_bins; ++b)
+    counts[b] += tables[0][b] + tables[1][b] + tables[2][b] + tables[3][b];
 }
 
-// Counts one chunk into `counts`; four tables in turn keep equal neighbours from waiting for each
-// other's stores.
-void count_chunk(std::span<const float> values, float scale, int64_t* counts) {
-  constexpr int bins = HistogramStatistics::bins;
-  static thread_local std::array<std::array<uint32_t, bins>, 4> tables;
-  for (auto& table : tables) table.fill(0);
-  constexpr size_t block = 64;
-  std::array<int32_t, block> index;
-  size_t i = 0;
-  const auto bin_of = [&](float v) {
-    // scale is a power of two: the product is exact, and floor puts each value in its one bin.
-    return std::min(static_cast<int32_t>(std::floor(v * scale)) + bins / 2, bins - 1);
-  };
-  for (; i + block <= values.size(); i += block) {
-    for (size_t k = 0; k < block; ++k) index[k] = bin_of(values[i + k]);
-    for (size_t k = 0; k < block; k += 4) {
-      ++tables[0][static_cast<size_t>(index[k])];
-      ++tables[1][static_cast<size_t>(index[k + 1])];
-      ++tables[2][static_cast<size_t>(index[k + 2])];
-      ++tables[3][static_cast<size_t>(index[k + 3])];
-    }
-  }
-  for (; i < values.size(); ++i) ++tables[0][static_cast<size_t>(bin_of(values[i]))];
-  for (int b = 0; b < bins; ++b) {
-    const auto at = static_cast<size_t>(b);
-    counts[b] +=
-        static_cast<int64_t>(tables[0][at]) + tables[1][at] + tables[2][at] + tables[3][at];
-  }
+double magnitude(const cpu::Extremes& e) {
+  return std::max(std::fabs(static_cast<double>(e.min)), std::fabs(static_cast<double>(e.max)));
 }
 
 }  // namespace
@@ -82,6 +35,7 @@ void HistogramStatistics::raise_limit(double amax) {
   if (limit_ == 0) {
     limit_ = std::exp2(std::ceil(std::log2(amax)));
     if (limit_ <= amax) limit_ *= 2;  // the upper edge is open
+    limit_ = std::max(limit_, least_limit);
     return;
   }
   while (amax >= limit_) {
@@ -102,11 +56,40 @@ void HistogramStatistics::collect(std::span<const float> values) {
     return values.subspan(start, std::min<size_t>(chunk, values.size() - start));
   };
   ThreadPool& pool = default_pool();
-  std::vector<Extremes> extremes(static_cast<size_t>(tasks));
-  auto scan_task = [&](int64_t i, int) { extremes[static_cast<size_t>(i)] = scan(part(i)); };
-  pool.run(tasks, scan_task);
-  Extremes all = extremes[0];
-  for (const Extremes& e : extremes) {
+  const cpu::HistogramKernels& kernels = cpu::histogram_kernels();
+  const auto look = [&](int64_t i) {
+    const auto p = part(i);
+    return kernels.extremes(p.data(), static_cast<int64_t>(p.size()));
+  };
+  // One read of the data where the limit that is known, or the first chunk's, holds them; chunks
+  // beyond it are counted again. Where a chunk is counted does not show: merging bins is exact.
+  double guess = limit_;
+  if (guess == 0) {
+    const cpu::Extremes e = look(0);
+    if (e.finite) {
+      HistogramStatistics first;
+      first.raise_limit(magnitude(e));
+      guess = first.limit_;
+    }
+  }
+  std::vector<cpu::Extremes> extremes(static_cast<size_t>(tasks));
+  std::vector<char> counted(static_cast<size_t>(tasks), 0);
+  std::vector<std::vector<int64_t>> local(static_cast<size_t>(pool.size()));
+  const auto count = [&](int64_t i, int thread, double limit) {
+    auto& counts = local[static_cast<size_t>(thread)];
+    if (counts.empty()) counts.assign(bins, 0);
+    count_chunk(part(i), static_cast<float>(bins / (2 * limit)), counts.data());
+  };
+  auto first_task = [&](int64_t i, int thread) {
+    const cpu::Extremes e = look(i);
+    extremes[static_cast<size_t>(i)] = e;
+    if (!e.finite || magnitude(e) >= guess) return;
+    count(i, thread, guess);
+    counted[static_cast<size_t>(i)] = 1;
+  };
+  pool.run(tasks, first_task);
+  cpu::Extremes all = extremes[0];
+  for (const cpu::Extremes& e : extremes) {
     all.min = std::min(all.min, e.min);
     all.max = std::max(all.max, e.max);
     all.finite = all.finite && e.finite;
@@ -114,22 +97,23 @@ void HistogramStatistics::collect(std::span<const float> values) {
   if (!all.finite)
     throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
                     "clean the data");
-
-  raise_limit(
-      std::max(std::fabs(static_cast<double>(all.min)), std::fabs(static_cast<double>(all.max))));
+  const auto add_local = [&] {
+    for (auto& counts : local) {
+      for (size_t b = 0; b < counts.size(); ++b) counts_[b] += counts[b];
+      counts.clear();
+    }
+  };
+  if (limit_ == 0 && guess > 0) raise_limit(guess / 2);  // zeros so far stay in their bin
+  add_local();
+  raise_limit(magnitude(all));
   if (limit_ == 0) {
     counts_[bins / 2] += static_cast<int64_t>(values.size());
   } else {
-    std::vector<std::vector<int64_t>> local(static_cast<size_t>(pool.size()));
-    const auto scale = static_cast<float>(1 / bin_width());
-    auto count_task = [&](int64_t i, int thread) {
-      auto& counts = local[static_cast<size_t>(thread)];
-      if (counts.empty()) counts.assign(bins, 0);
-      count_chunk(part(i), scale, counts.data());
+    auto rest_task = [&](int64_t i, int thread) {
+      if (!counted[static_cast<size_t>(i)]) count(i, thread, limit_);
     };
-    pool.run(tasks, count_task);
-    for (const auto& counts : local)
-      for (size_t b = 0; b < counts.size(); ++b) counts_[b] += counts[b];
+    pool.run(tasks, rest_task);
+    add_local();
   }
   min_ = count_ ? std::min(min_, all.min) : all.min;
   max_ = count_ ? std::max(max_, all.max) : all.max;
@@ -141,6 +125,9 @@ void HistogramStatistics::collect(std::span<const float> values) {
 
 void HistogramStatistics::merge(const HistogramStatistics& other) {
   if (other.empty()) return;
+  if (count_ > std::numeric_limits<int64_t>::max() - other.count_ ||
+      batches_ > std::numeric_limits<int64_t>::max() - other.batches_)
+    throw UserError(ErrorKind::value, "calibration", "more values than 64 bits count");
   if (empty()) {
     *this = other;
     return;
@@ -200,8 +187,8 @@ HistogramStatistics HistogramStatistics::deserialize(const std::string& bytes,
   HistogramStatistics s;
   std::memcpy(s.counts_.data(), bytes.data() + sizeof header, bins * sizeof(int64_t));
   int exponent = 0;
-  if (!std::isfinite(header.limit) || header.limit < 0 ||
-      (header.limit > 0 && std::frexp(header.limit, &exponent) != 0.5))
+  if (header.limit != 0 && (!(header.limit >= least_limit && header.limit <= 0x1p128) ||
+                            std::frexp(header.limit, &exponent) != 0.5))
     fail("the histogram's limit is damaged");
   int64_t total = 0;
   for (int64_t c : s.counts_) {
@@ -213,7 +200,12 @@ HistogramStatistics HistogramStatistics::deserialize(const std::string& bytes,
   for (double v : {static_cast<double>(header.min), static_cast<double>(header.max),
                    header.average_min, header.average_max})
     if (!std::isfinite(v)) fail("an extreme is not finite");
-  if (header.min > header.max) fail("the extremes are damaged");
+  const double amax = std::max(-static_cast<double>(header.min), static_cast<double>(header.max));
+  if (header.min > header.max ||
+      (header.limit == 0
+           ? header.min != 0 || header.max != 0
+           : amax >= header.limit || -header.limit > header.min || header.max < -header.limit))
+    fail("the extremes are damaged");
   s.limit_ = header.limit, s.average_min_ = header.average_min, s.average_max_ = header.average_max;
   s.count_ = header.count, s.batches_ = header.batches, s.min_ = header.min, s.max_ = header.max;
   return s;

@@ -14,6 +14,8 @@ namespace octavo {
 class HistogramStatistics {
  public:
   static constexpr int bins = 4096;  // over both signs
+  // Below it, bins would be too fine for float32's exponent.
+  static constexpr double least_limit = 0x1p-100;
 
   // Counts the values. UserError on NaN or infinity; the statistics are then as before.
   void collect(std::span<const float> values);

@@ -1,0 +1,27 @@
+// What calibration asks of every value: extremes, and counts of a histogram.
+#pragma once
+#include <cstdint>
+
+namespace octavo::cpu {
+
+constexpr int histogram_bins = 4096;  // over both signs
+// Tables that take turns, so that equal neighbours do not wait for each other's stores.
+constexpr int histogram_tables = 4;
+constexpr int64_t histogram_chunk = 1 << 15;  // values that a uint16_t counts
+
+struct Extremes {
+  float min = 0, max = 0;
+  bool finite = true;  // false: min and max say nothing
+};
+
+struct HistogramKernels {
+  // Of count > 0 values.
+  Extremes (*extremes)(const float* x, int64_t count);
+  // Counts value v in bin floor(v * scale) + bins / 2, where scale is a power of two and each
+  // |v * scale| <= bins / 2; the upper end goes into the last bin. At most histogram_chunk values.
+  void (*count)(const float* x, int64_t count, float scale, uint16_t (*tables)[histogram_bins]);
+};
+// By best_isa().
+const HistogramKernels& histogram_kernels();
+
+}  // namespace octavo::cpu

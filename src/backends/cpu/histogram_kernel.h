@@ -1,0 +1,74 @@
+// histogram.h over a `Vec` of vec_*.h, which must come first.
+#pragma once
+#include "backends/cpu/histogram.h"
+
+namespace octavo::cpu {
+namespace {  // NOLINT(google-build-namespaces)
+
+Extremes histogram_extremes(const float* x, int64_t count) {
+  constexpr int chains = 4;  // independent accumulators hide the latency
+  Vec::F low[chains], high[chains], bad[chains];
+  for (int k = 0; k < chains; ++k) {
+    low[k] = high[k] = Vec::set(*x);
+    bad[k] = Vec::set(0);
+  }
+  const auto take = [&](int k, Vec::F v) {
+    low[k] = Vec::min(low[k], v);
+    high[k] = Vec::max(high[k], v);
+    bad[k] = Vec::add(bad[k], Vec::sub(v, v));  // 0, or NaN from infinity or NaN for good
+  };
+  int64_t i = 0;
+  for (; i + chains * Vec::width <= count; i += chains * Vec::width)
+    for (int k = 0; k < chains; ++k) take(k, Vec::load(x + i + k * Vec::width));
+  for (; i + Vec::width <= count; i += Vec::width) take(0, Vec::load(x + i));
+  Extremes e{*x, *x, true};
+  for (; i < count; ++i) {
+    const float v = x[i];
+    e.min = v < e.min ? v : e.min;
+    e.max = v > e.max ? v : e.max;
+    e.finite = e.finite && v - v == 0;
+  }
+  for (int k = 0; k < chains; ++k) {
+    float lows[Vec::width], highs[Vec::width], bads[Vec::width];
+    Vec::store(lows, low[k]);
+    Vec::store(highs, high[k]);
+    Vec::store(bads, bad[k]);
+    for (int lane = 0; lane < Vec::width; ++lane) {
+      e.min = lows[lane] < e.min ? lows[lane] : e.min;
+      e.max = highs[lane] > e.max ? highs[lane] : e.max;
+      e.finite = e.finite && bads[lane] == 0;
+    }
+  }
+  return e;
+}
+
+void histogram_count(const float* x, int64_t count, float scale,
+                     uint16_t (*tables)[histogram_bins]) {
+  constexpr int block = 64;
+  alignas(64) int32_t index[block];
+  const Vec::F factor = Vec::set(scale), zero = Vec::set(0), one = Vec::set(1);
+  const Vec::F middle = Vec::set(histogram_bins / 2), last = Vec::set(histogram_bins - 1);
+  // What underflows below zero still belongs to the bin below zero.
+  const Vec::F below = Vec::set(-1e-9f);
+  const auto place = [&](Vec::F v, int32_t* to) {
+    Vec::F t = Vec::mul(v, factor);
+    t = Vec::select(Vec::less(v, zero), Vec::min(t, below), t);
+    const Vec::F near = Vec::to_float(Vec::round(t));
+    const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(t, near), one, zero));
+    Vec::store_int(to, Vec::round(Vec::min(Vec::add(floor, middle), last)));
+  };
+  int64_t i = 0;
+  for (; i + block <= count; i += block) {
+    for (int k = 0; k < block; k += Vec::width) place(Vec::load(x + i + k), index + k);
+    for (int k = 0; k < block; k += histogram_tables)
+      for (int t = 0; t < histogram_tables; ++t) ++tables[t][index[k + t]];
+  }
+  for (; i < count; i += Vec::width) {
+    const int n = static_cast<int>(count - i < Vec::width ? count - i : Vec::width);
+    place(n == Vec::width ? Vec::load(x + i) : Vec::load_n(x + i, n), index);
+    for (int k = 0; k < n; ++k) ++tables[k % histogram_tables][index[k]];
+  }
+}
+
+}  // namespace
+}  // namespace octavo::cpu
