@@ -28,7 +28,8 @@ struct Product {
 
 std::optional<Product> product_of(Node& node) {
   if (node.is("conv")) {
-    if (node.output()->shape().rank() != 4) return std::nullopt;
+    const int64_t rank = node.output()->shape().rank();
+    if (rank != 3 && rank != 4) return std::nullopt;
     return Product{&node, true, 0, false};
   }
   if (node.is("gemm")) {
@@ -185,6 +186,10 @@ class Fuser {
 
  private:
   Value* constant(const char* what, Tensor tensor) {
+    if (product_.conv && tensor.rank() == 3) {  // weights along a line
+      const Dims d = tensor.dims();
+      tensor = tensor.reshaped({d[0], d[1], 1, d[2]});
+    }
     return graph_.add_constant(node_.name() + "/" + what, std::move(tensor));
   }
 
@@ -193,12 +198,14 @@ class Fuser {
     if (product_.conv)
       for (const char* name : {"strides", "pads", "dilations"}) a[name] = node_.integers(name);
     if (product_.conv) a["group"] = node_.integer("group");
+    widen_window(a);
     return a;
   }
 
   // The op's own view of an activation: channels last, or a matrix.
   Value* enter(Value* value) {
-    if (product_.conv) return transposed(graph_, value, to_nhwc, tail_.last);
+    if (product_.conv)
+      return transposed(graph_, as_image(graph_, value, tail_.last), to_nhwc, tail_.last);
     if (value->shape().rank() == 2) return value;
     return graph_.apply("reshape", {value}, {{"shape", Ints{-1, value->shape().back().value()}}},
                         "", tail_.last);
@@ -208,9 +215,8 @@ class Fuser {
     Value* y = graph_.apply(product_.conv ? "fused_conv" : "fused_gemm",
                             {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr},
                             std::move(a), node_.name(), tail_.last);
-    if (product_.conv)
-      y = transposed(graph_, y, to_nchw, tail_.last);
-    else if (node_.output()->shape().rank() != 2)
+    if (product_.conv) y = transposed(graph_, y, to_nchw, tail_.last);
+    if (node_.output()->shape().rank() != y->shape().rank())
       y = graph_.apply("reshape", {y}, {{"shape", node_.output()->shape().dims()}}, "", tail_.last);
     take_over(graph_, tail_.last, y);
   }

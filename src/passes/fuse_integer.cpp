@@ -153,19 +153,21 @@ bool make_movement(Graph& graph, Node& quantize) {
   return true;
 }
 
-// Pooling over the spatial dims of [N, C, H, W]: kernel and window of `pool`; none for other nodes.
+// Pooling over the spatial dims of [N, C, H, W] or [N, C, L]: kernel and window of `pool`; none for
+// other nodes.
 std::optional<Attributes> pool_attributes(const Node& node) {
-  if (node.input(0)->shape().rank() != 4) return std::nullopt;
-  if (node.is("max_pool") || node.is("avg_pool")) {
+  const int64_t rank = node.input(0)->shape().rank();
+  if ((node.is("max_pool") || node.is("avg_pool")) && (rank == 3 || rank == 4)) {
     if (node.outputs().size() > 1 && !node.output(1)->uses().empty()) return std::nullopt;
     Attributes a{{"mode", std::string(node.is("max_pool") ? "max" : "average")},
                  {"kernel", node.integers("kernel")}};
     for (const char* name : {"strides", "pads", "dilations"}) a[name] = node.integers(name);
     a["ceil_mode"] = node.integer("ceil_mode");
     if (node.is("avg_pool")) a["count_include_pad"] = node.integer("count_include_pad");
+    widen_window(a);
     return a;
   }
-  if (node.is("reduce_mean")) {
+  if (node.is("reduce_mean") && rank == 4) {
     Ints axes = node.integers("axes");
     for (int64_t& axis : axes) axis = axis < 0 ? axis + 4 : axis;
     std::sort(axes.begin(), axes.end());
@@ -179,8 +181,8 @@ std::optional<Attributes> pool_attributes(const Node& node) {
 
 // The pool of `x` under `attributes`, back in the layout and rank of `node`'s output.
 Value* apply_pool(Graph& graph, const Node& node, Value* x, Attributes attributes, Node* before) {
-  Value* y = graph.apply("pool", {transposed(graph, x, to_nhwc, before)}, std::move(attributes),
-                         node.name(), before);
+  Value* image = transposed(graph, as_image(graph, x, before), to_nhwc, before);
+  Value* y = graph.apply("pool", {image}, std::move(attributes), node.name(), before);
   y = transposed(graph, y, to_nchw, before);
   if (node.output()->shape().rank() != 4)
     y = graph.apply("reshape", {y}, {{"shape", node.output()->shape().dims()}}, "", before);

@@ -95,7 +95,7 @@ void simplify(Graph& graph) {
       return;
     }
     if (make_silu(graph, node) || make_bias(graph, node)) return;
-    merge_reshapes(graph, node);
+    if (merge_reshapes(graph, node) && is_identity(node)) replace(graph, node, node.input(0));
   });
 }
 

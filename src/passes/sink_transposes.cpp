@@ -115,6 +115,7 @@ void share(Graph& graph) {
 }  // namespace
 
 void sink_transposes(Graph& graph) {
+  simplify(graph);  // reshapes between transposes, from line to image and back
   graph.for_each([&](Node& node) {
     if (agnostic(node))
       sink(graph, node);

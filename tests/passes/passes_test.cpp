@@ -249,6 +249,24 @@ TEST(Lower, AProductSeesIntegersBehindAFlatten) {
   for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], z[i], 36 * 4 * 0.635 * 3 / (1 << 24));
 }
 
+TEST(Lower, LinesAreImagesOfOneRow) {
+  const Graph before = parse_graph(R"(graph "g" canonical {
+    input %x : f32[2, 3, 20]
+    const %w : f32[4, 3, 3] = random(1, -1, 1)
+    const %v : f32[4, 1, 5] = random(2, -1, 1)
+    %a = conv(%x, %w) {pads = [1, 0], strides = [2]}
+    %r = relu(%a)
+    %m = max_pool(%r) {kernel = [2], strides = [1]}
+    %b = conv(%m, %v) {pads = [4, 4], dilations = [2], group = 4}
+    %y = avg_pool(%b) {kernel = [3], strides = [2], pads = [1, 1], count_include_pad = 1}
+    return %y
+  })");
+  const Graph low = lowered_form(before);
+  EXPECT_EQ(ops(low), (Names{"reshape", "transpose", "fused_conv", "pool", "fused_conv", "pool",
+                             "transpose", "reshape"}));
+  EXPECT_LT(difference(before, low), 1e-6);
+}
+
 TEST(Lower, ADequantizeWithOtherReadersStays) {
   const Graph before = parse_graph(R"(graph "g" quantized {
     input %q : u8[2, 6]
