@@ -44,6 +44,7 @@ void ingest(benchmark::State& state) {
 BENCHMARK(ingest)
     ->ArgNames({"values", "relu6"})
     ->ArgsProduct({{1 << 20, 1 << 24}, {0, 1}})
+    ->MeasureProcessCPUTime()
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
