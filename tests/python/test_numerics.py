@@ -289,6 +289,53 @@ def test_matmul_identity(rng: np.random.Generator) -> None:
         assert (np.abs(a.astype(np.float64) @ b.astype(np.float64) - exact) <= allowed).all()
 
 
+def test_integer_product_is_the_identity_on_every_isa(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """The INT8 kernels' answer: the exact integer sum, zero point's terms included, times sa sb."""
+    best = _core.best_isa()
+    path = str(tmp_path / "product.onnx")
+    try:
+        for _ in range(8):
+            m, k, n = (int(v) for v in rng.integers(1, 70, 3))
+            a = (rng.standard_normal((m, k)) + rng.normal()).astype(np.float32)
+            a_scheme = octavo.Scheme(signed=False, symmetric=False)
+            b_scheme = octavo.Scheme(narrow=True)
+            b = rng.standard_normal((k, n)).astype(np.float32)
+            sa, za = octavo.quantization_parameters(a.min(), a.max(), a_scheme)
+            sb, _ = octavo.quantization_parameters(b.min(), b.max(), b_scheme)
+            qb = octavo.quantize_tensor(b, b_scheme, sb)
+            constants = {"sa": sa, "za": za.astype(np.uint8), "qb": qb, "sb": sb, "zb": np.int8(0)}
+            graph = helper.make_graph(
+                [
+                    helper.make_node("QuantizeLinear", ["x", "sa", "za"], ["q"]),
+                    helper.make_node("DequantizeLinear", ["q", "sa", "za"], ["a"]),
+                    helper.make_node("DequantizeLinear", ["qb", "sb", "zb"], ["b"]),
+                    helper.make_node("MatMul", ["a", "b"], ["y"]),
+                ],
+                "product",
+                [helper.make_tensor_value_info("x", TensorProto.FLOAT, (m, k))],
+                [helper.make_tensor_value_info("y", TensorProto.FLOAT, (m, n))],
+                [
+                    onnx.numpy_helper.from_array(np.asarray(v), name)
+                    for name, v in constants.items()
+                ],
+            )
+            opset = [helper.make_opsetid("", 17)]
+            onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+            qa = octavo.quantize_tensor(a, a_scheme, sa, za).astype(np.int64)
+            whole = qb.astype(np.int64)
+            exact = qa @ whole - int(za) * whole.sum(0, keepdims=True)
+            for isa in ISAS:
+                _core.set_isa_limit(isa)
+                program = octavo.compile(path)
+                kernels = [step["kernel"] for step in program.profile(a)]
+                assert any(kernel.startswith("gemm_int8") for kernel in kernels), kernels
+                assert same_bits(program(a)[0], exact.astype(np.float32) * (sa * sb)), kernels
+    finally:
+        _core.set_isa_limit(best)
+
+
 def test_errors() -> None:
     x = np.ones((2, 3), np.float32)
     scheme = octavo.Scheme()
