@@ -54,7 +54,7 @@ def main() -> None:
         for name, row in tensor["by_calibrator"].items():
             if row.get("data_max", 0) > row.get("data_min", 0):
                 kept[name].append((row["max"] - row["min"]) / (row["data_max"] - row["data_min"]))
-    print(f"\n{'calibrator':16}{'agreement':>10}{'confident':>10}{'SQNR, dB':>10}{'kept':>8}least")
+    print(f"\n{'calibrator':16}{'same':>10}{'confident':>10}{'SQNR dB':>10}{'kept':>8}{'least':>6}")
     for row in result.record["calibrators"]:
         parts = np.array(kept[row["name"]])
         print(
