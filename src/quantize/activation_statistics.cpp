@@ -32,18 +32,23 @@ ActivationStatistics::ActivationStatistics(std::vector<std::string> names)
   for (const std::string& name : names_) histograms_[name];
 }
 
-void ActivationStatistics::collect(std::span<const Tensor> tensors) {
-  OCTAVO_CHECK(tensors.size() == names_.size());
-  for (size_t k = 0; k < names_.size(); ++k) {
-    try {
-      histograms_.at(names_[k]).collect(tensors[k].values<float>());
-    } catch (const UserError& e) {
-      throw UserError(ErrorKind::value,
-                      fmt::format("tensor '{}' of sample {}", names_[k], samples_), e.message(),
-                      e.hint());
+void ActivationStatistics::collect(std::span<const std::vector<Tensor>> samples, size_t first,
+                                   ThreadPool& pool) {
+  // Tensors side by side, each with its samples in order.
+  auto task = [&](int64_t k, int) {
+    const std::string& name = names_[static_cast<size_t>(k)];
+    for (size_t i = 0; i < samples.size(); ++i) {
+      try {
+        histograms_.at(name).collect(samples[i][first + static_cast<size_t>(k)].values<float>());
+      } catch (const UserError& e) {
+        throw UserError(ErrorKind::value,
+                        fmt::format("tensor '{}' of sample {}", name, samples_ + i), e.message(),
+                        e.hint());
+      }
     }
-  }
-  ++samples_;
+  };
+  pool.run(static_cast<int64_t>(names_.size()), task);
+  samples_ += samples.size();
 }
 
 std::string ActivationStatistics::serialize() const {

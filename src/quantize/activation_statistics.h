@@ -1,11 +1,13 @@
 // The histograms of all placed activations: collected in one pass, merged, saved.
 #pragma once
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "graph/tensor.h"
 #include "quantize/calibrators/statistics.h"
+#include "support/thread_pool.h"
 
 namespace octavo {
 
@@ -17,9 +19,9 @@ class ActivationStatistics {
   const HistogramStatistics& at(const std::string& name) const { return histograms_.at(name); }
   size_t samples() const { return samples_; }
 
-  // One sample: a tensor for each name. UserError naming tensor and sample on NaN or infinity; the
-  // tensors before it are then counted, it and those behind it are not.
-  void collect(std::span<const Tensor> tensors);
+  // For each sample a tensor for each name, from index `first` on. UserError naming tensor and
+  // sample on NaN or infinity; of these samples some tensors are then counted.
+  void collect(std::span<const std::vector<Tensor>> samples, size_t first, ThreadPool& pool);
 
   // A count, then for each tensor its name and histogram, each preceded by its length.
   std::string serialize() const;

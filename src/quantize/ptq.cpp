@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "codegen/compile.h"
@@ -12,6 +13,7 @@
 #include "quantize/algorithms/layer_by_layer.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/names.h"
+#include "quantize/samples.h"
 #include "quantize/weights.h"
 #include "support/error.h"
 
@@ -75,12 +77,15 @@ void Ptq::calibrate(const Dataset& data, const Progress& progress) {
   const size_t first = observed.outputs().size();
   for (const std::string& name : s_->statistics->names())
     observed.add_output(observed.find_value(name));
-  Program program = compile(std::move(observed), {.threads = s_->options.threads});
-  for (size_t i = 0; i < count; ++i) {
-    const auto outputs = program.run(data.sample(i));
-    s_->statistics->collect(std::span(outputs).subspan(first));
-    if (progress) progress("calibrating", i + 1, count);
-  }
+  Program program = compile(std::move(observed), {.threads = 1});
+  ThreadPool pool(s_->options.threads);
+  std::vector<size_t> which(count);
+  std::iota(which.begin(), which.end(), size_t{0});
+  run_samples(program, data, which, pool,
+              [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
+                s_->statistics->collect(outputs, first, pool);
+                if (progress) progress("calibrating", done, count);
+              });
 }
 
 std::map<std::string, ActivationParams> Ptq::State::choose(

@@ -10,6 +10,7 @@
 #include "quantize/algorithms/bias_correction.h"
 #include "quantize/algorithms/gptq.h"
 #include "quantize/algorithms/segments.h"
+#include "quantize/samples.h"
 #include "quantize/weights.h"
 #include "support/error.h"
 
@@ -218,20 +219,20 @@ void LayerByLayer::measure_float(const Progress& progress) {
   }
   const size_t first = observed.outputs().size();
   for (const auto& [name, axis] : axes) observed.add_output(observed.find_value(name));
-  Program program = compile(std::move(observed), {.threads = threads_});
+  Program program = compile(std::move(observed), {.threads = 1});
   ThreadPool pool(threads_);
   std::vector<ChannelSums> sums(axes.size());
   std::vector<size_t> axis_of;
   for (const auto& [name, axis] : axes) axis_of.push_back(axis);
-  for (size_t i = 0; i < chosen_.size(); ++i) {
-    const auto outputs = program.run(data_.sample(chosen_[i]));
-    auto task = [&](int64_t k, int) {
-      const auto n = static_cast<size_t>(k);
-      sums[n].add(outputs[first + n], axis_of[n]);
-    };
-    pool.run(static_cast<int64_t>(sums.size()), task);
-    if (progress) progress("measuring float means", i + 1, chosen_.size());
-  }
+  run_samples(program, data_, chosen_, pool,
+              [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
+                auto task = [&](int64_t k, int) {
+                  const auto n = static_cast<size_t>(k);
+                  for (const auto& sample : outputs) sums[n].add(sample[first + n], axis_of[n]);
+                };
+                pool.run(static_cast<int64_t>(sums.size()), task);
+                if (progress) progress("measuring float means", done, chosen_.size());
+              });
   const auto find = [&](const Value* value) -> const ChannelSums& {
     return sums[static_cast<size_t>(std::distance(axes.begin(), axes.find(value->name())))];
   };

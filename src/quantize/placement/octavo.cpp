@@ -31,9 +31,15 @@ std::optional<int64_t> weight_axis(const Node& node, std::string& why) {
     if (w->shape().rank() == 4) return 0;
     why = "only 2-D convolutions have integer kernels";
   } else if (node.is("gemm")) {
-    if (node.real("alpha") == 1 && node.real("beta") == 1 && node.integer("trans_a") == 0)
+    const int64_t channels = w->shape()[node.integer("trans_b") ? 0 : 1].value();
+    if (const Value* bias = node.input(2);
+        bias && bias->constant().size() != 1 &&
+        !(bias->constant().size() == channels && bias->constant().dims().back() == channels))
+      why = "its addend is no bias: one value per output channel";
+    else if (node.real("alpha") == 1 && node.real("beta") == 1 && node.integer("trans_a") == 0)
       return node.integer("trans_b") ? 0 : 1;
-    why = "alpha, beta or trans_a are not 1, 1, 0";
+    else
+      why = "alpha, beta or trans_a are not 1, 1, 0";
   } else if (node.is("matmul")) {
     if (w->shape().rank() == 2 && x->shape().rank() >= 2) return 1;
     why = "its weights are not a matrix";
