@@ -58,11 +58,21 @@ inline void decline(Selected& selected, const char* kernel, std::string_view rea
   selected.declined.push_back(std::string(kernel) + ": " + std::string(reason));
 }
 
-// The reason if `dtype` is not f32; else false.
+// True, with the reason, if `dtype` is not f32.
 inline bool decline_unless_f32(Selected& selected, const char* kernel, DType dtype) {
   if (dtype == DType::f32) return false;
   decline(selected, kernel, "takes f32, not " + std::string(dtype_name(dtype)));
   return true;
+}
+
+// True, with the reason, if a parameter beside input 0 is an input too.
+inline bool decline_parameter_inputs(Selected& selected, const char* kernel, const Node& node) {
+  for (size_t i = 1; i < node.inputs().size(); ++i)
+    if (node.input(i)) {
+      decline(selected, kernel, "a parameter is known only at run time");
+      return true;
+    }
+  return false;
 }
 
 // Row-major steps in elements.

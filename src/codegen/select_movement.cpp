@@ -73,6 +73,7 @@ void select_transpose(const Node& node, Selected& selected) {
 }
 
 void select_slice(const Node& node, Selected& selected) {
+  if (decline_parameter_inputs(selected, "copy_strided", node)) return;
   select_strided(node, ops::slice_view(node, node.input(0)->shape().dims()), selected);
 }
 

@@ -84,9 +84,13 @@ class SoftmaxAcrossStep final : public StepKernel {
 }  // namespace
 
 void select_reduce(const Node& node, Selected& selected) {
-  if (decline_unless_f32(selected, "reduce", node.input(0)->dtype())) return;
+  if (decline_unless_f32(selected, "reduce", node.input(0)->dtype()) ||
+      decline_parameter_inputs(selected, "reduce", node))
+    return;
   const Dims x = node.input(0)->shape().dims();
-  std::vector<bool> reduced(x.size(), node.integers("axes").empty());
+  // No axes: all, unless the node says none.
+  const bool none = node.has("noop_empty") && node.integer("noop_empty") != 0;
+  std::vector<bool> reduced(x.size(), node.integers("axes").empty() && !none);
   for (int64_t axis : node.integers("axes"))
     reduced[static_cast<size_t>(
         normalize_axis(axis, static_cast<int64_t>(x.size()), node.where()))] = true;

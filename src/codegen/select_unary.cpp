@@ -43,7 +43,9 @@ constexpr Row rows[] = {
 }  // namespace
 
 void select_unary(const Node& node, Selected& selected) {
-  if (decline_unless_f32(selected, "unary", node.output()->dtype())) return;
+  if (decline_unless_f32(selected, "unary", node.output()->dtype()) ||
+      decline_parameter_inputs(selected, "unary", node))
+    return;
   const auto* const row =
       std::find_if(std::begin(rows), std::end(rows), [&](const Row& r) { return node.is(r.op); });
   if (row == std::end(rows)) return decline(selected, "unary", "has no such function");

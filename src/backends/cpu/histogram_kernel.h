@@ -47,7 +47,8 @@ void histogram_count(const float* x, int64_t count, float scale,
   constexpr int block = 64;
   alignas(64) int32_t index[block];
   const Vec::F factor = Vec::set(scale), zero = Vec::set(0), one = Vec::set(1);
-  const Vec::F middle = Vec::set(static_cast<float>(histogram_bins) / 2), last = Vec::set(histogram_bins - 1);
+  const Vec::F middle = Vec::set(static_cast<float>(histogram_bins) / 2),
+               last = Vec::set(histogram_bins - 1);
   // What underflows below zero still belongs to the bin below zero.
   const Vec::F below = Vec::set(-1e-9f);
   const auto place = [&](Vec::F v, int32_t* to) {
