@@ -64,7 +64,7 @@ struct Factor {
   const double* column(size_t j) const { return &columns[j * size]; }
 };
 
-Factor factorize(Moments moments, double damping, ThreadPool& pool) {
+Factor factorize(const Moments& moments, double damping, ThreadPool& pool) {
   const size_t size = moments.size;
   const auto& h = moments.values;
   double trace = 0;
@@ -120,13 +120,14 @@ void round_lanes(const Factor& factor, const std::vector<double>& w, bool feedba
 }  // namespace
 
 std::vector<int8_t> gptq_round(const WeightRows& rows, std::span<const float> scales, size_t first,
-                               size_t count, Moments moments, double damping, ThreadPool& pool) {
+                               size_t count, const Moments& moments, double damping,
+                               ThreadPool& pool) {
   const size_t size = rows.length;
   OCTAVO_CHECK(moments.size == size && moments.values.size() == size * size &&
                first + count <= rows.channels && scales.size() == rows.channels);
   std::vector<int8_t> result(count * size);
   if (result.empty()) return result;
-  const Factor factor = factorize(std::move(moments), damping, pool);
+  const Factor factor = factorize(moments, damping, pool);
   auto task = [&](int64_t block, int) {
     const size_t begin = static_cast<size_t>(block) * lanes, width = std::min(lanes, count - begin);
     std::vector<double> w(size * lanes, 0.0), nearest(size * lanes), q(size * lanes);

@@ -21,7 +21,8 @@ struct Moments {
 // diagonal + 1e-12) I, makes d' H d small, and never larger than rounding to nearest does.
 // The order of the inputs is by falling diagonal of H; equal ones keep their order.
 std::vector<int8_t> gptq_round(const WeightRows& rows, std::span<const float> scales, size_t first,
-                               size_t count, Moments moments, double damping, ThreadPool& pool);
+                               size_t count, const Moments& moments, double damping,
+                               ThreadPool& pool);
 
 // In place: the lower triangle L of a = L L', for a symmetric positive definite matrix whose lower
 // triangle is given; the upper one is left alone. False if a is not positive definite.

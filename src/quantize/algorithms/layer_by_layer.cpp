@@ -147,6 +147,7 @@ std::vector<double> residual_means(const std::vector<Tensor>& tensors, size_t ax
 void advance(const Graph& quantized, const std::vector<std::string>& wanted, Held& held,
              size_t samples, ThreadPool& pool) {
   std::vector<std::string> have, missing;
+  have.reserve(held.size());
   for (const auto& [name, tensors] : held) have.push_back(name);
   for (const std::string& name : wanted)
     if (!held.contains(name)) missing.push_back(name);
@@ -223,6 +224,7 @@ void LayerByLayer::measure_float(const Progress& progress) {
   ThreadPool pool(threads_);
   std::vector<ChannelSums> sums(axes.size());
   std::vector<size_t> axis_of;
+  axis_of.reserve(axes.size());
   for (const auto& [name, axis] : axes) axis_of.push_back(axis);
   run_samples(program, data_, chosen_, pool,
               [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
@@ -284,6 +286,7 @@ std::map<std::string, WeightParams> LayerByLayer::run(
   Held tensors;
   {
     std::vector<std::string> inputs;
+    inputs.reserve(quantized.inputs().size());
     for (const Value* input : quantized.inputs()) inputs.push_back(input->name());
     Graph prefix = extract(quantized, inputs, cut[0]);
     std::vector<size_t> places;
