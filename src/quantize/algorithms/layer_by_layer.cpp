@@ -161,6 +161,7 @@ void advance(const Graph& quantized, const std::vector<std::string>& wanted, Hel
     std::vector<std::vector<Tensor>> outputs(samples);
     auto task = [&](int64_t i, int) {
       std::vector<Tensor> x;
+      x.reserve(inputs.size());
       for (const auto* input : inputs) x.push_back((*input)[static_cast<size_t>(i)]);
       outputs[static_cast<size_t>(i)] = program.run(x);
     };
@@ -297,6 +298,7 @@ std::map<std::string, WeightParams> LayerByLayer::run(
     for (size_t i : chosen_) {
       const auto sample = data_.sample(i);
       std::vector<Tensor> x;
+      x.reserve(places.size());
       for (size_t place : places) x.push_back(sample[place]);
       auto outputs = program.run(x);
       for (size_t k = 0; k < cut[0].size(); ++k)
