@@ -13,6 +13,7 @@ constexpr Selector table[] = {
     {"fused_conv", select_conv},
     {"fused_gemm", select_conv},
     {"fused_attention", select_attention},
+    {"fused_layer_norm", select_layer_norm},
     {"quantized_add", select_quantized_binary},
     {"quantized_mul", select_quantized_binary},
     {"lookup", select_lookup},

@@ -42,6 +42,16 @@ class Applier {
                               : constant(name, Tensor::scalar(static_cast<int8_t>(value)));
   }
 
+  // Weights and biases of products, and whom the placement names.
+  bool keeps_float(const PlacedActivation& placed, const Use& use) const {
+    if (use.index != 0 && products_.contains(use.node->name())) return true;
+    for (const Use& reader : placed.float_readers)
+      if (reader.index == use.index && reader.node->name() == use.node->name() &&
+          reader.node->output()->name() == use.node->output()->name())
+        return true;
+    return false;
+  }
+
   void insert(const PlacedActivation& placed) {
     const std::string& name = placed.value->name();
     Value* value = graph_.find_value(name);
@@ -55,10 +65,8 @@ class Applier {
     Value* zero = zero_point(name + "/zero_point", p.dtype, p.zero_point);
     Value* q = graph_.apply("quantize", {value, scale, zero}, {}, name + "/quantized", before);
     Value* dq = graph_.apply("dequantize", {q, scale, zero}, {}, dequantized_name(name), before);
-    // Readers that are products' weights or biases keep the float value.
     for (const Use& use : uses)
-      if (use.node->op().quant != QuantTrait::weighted || use.index == 0)
-        use.node->set_input(use.index, dq);
+      if (!keeps_float(placed, use)) use.node->set_input(use.index, dq);
     scales_[dq] = p.scale;
   }
 

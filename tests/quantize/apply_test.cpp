@@ -79,5 +79,22 @@ TEST(Apply, GivesAMatmulItsBiasByAnAddition) {
   EXPECT_EQ(interpret(with_bias, x)[0].to_doubles(), (std::vector<double>{111.5, 223}));
 }
 
+TEST(Apply, ReadersThatStayInFloatKeepTheFloatValue) {
+  const Graph graph = parse_graph(R"(graph "g" canonical {
+    input %x : f32[1, 2]
+    const %w : f32[2, 2] = [1, 0, 0, 1]
+    %m = matmul(%x, %w)
+    %y = add(%m, %x)
+    return %y
+  })");
+  const Graph result = apply_quantization(
+      graph, place_octavo(graph, {}), {{"x", {0.5f, 0, DType::u8}}},
+      {{"m", {{1, 1}, Tensor::from(Dims{2, 2}, std::vector<int8_t>{1, 0, 0, 1}), {}}}});
+  verify(result);
+  const std::vector<Tensor> x{Tensor::from(Dims{1, 2}, std::vector<float>{1.625f, 3})};
+  // The product sees 1.5; the residual 1.625.
+  EXPECT_EQ(interpret(result, x)[0].to_doubles(), (std::vector<double>{3.125, 6}));
+}
+
 }  // namespace
 }  // namespace octavo

@@ -3,6 +3,7 @@
 #include "backends/cpu/affine.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/histogram.h"
+#include "backends/cpu/layer_norm.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/quantized.h"
 #include "backends/cpu/reduce.h"
@@ -23,6 +24,7 @@ struct VectorKernels {
   void (*softmax)(const Softmax&, ThreadPool&);
   AffineKernels affine;
   HistogramKernels histogram;
+  void (*layer_norm)(const LayerNorm&, ThreadPool&);
 };
 
 const VectorKernels& vector_kernels_portable();

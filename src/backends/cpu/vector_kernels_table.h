@@ -3,6 +3,7 @@
 #include "backends/cpu/affine_kernel.h"
 #include "backends/cpu/elementwise_kernel.h"
 #include "backends/cpu/histogram_kernel.h"
+#include "backends/cpu/layer_norm_kernel.h"
 #include "backends/cpu/pool_kernel.h"
 #include "backends/cpu/quantized_kernel.h"
 #include "backends/cpu/reduce_kernel.h"
@@ -25,6 +26,7 @@ constexpr VectorKernels vector_kernels_table{
     softmax,
     {affine_quantize, affine_dequantize},
     {histogram_extremes, histogram_count},
+    layer_norm,
 };
 
 }  // namespace

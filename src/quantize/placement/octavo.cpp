@@ -1,15 +1,19 @@
 // Placement for Octavo's own kernels. It mirrors what passes/fuse_compute.cpp and fuse_integer.cpp
 // can run on integers:
-//  1. products (conv, gemm, matmul) with constant weights are integer;
+//  1. products (conv, gemm, matmul) with constant weights are integer, a matmul's bias with it;
 //  2. downstream of integers, so are additions, products of tensors, pooling, functions of one
 //     element and copies, as long as an integer op reads their result;
 //  3. each value that an integer op reads is quantized, but for those inside a fused chain:
 //     product -> residual addition -> clamp, addition -> clamp, function -> function;
-//  4. copies and maxima share the scale of their input.
+//  4. copies and maxima share the scale of their input;
+//  5. attention reads and writes integers, what is between its two products stays inside it;
+//  6. what a float op makes is quantized for its integer readers alone: the others (a residual
+//     stream) read the float value.
 #include <unordered_map>
 #include <unordered_set>
 
 #include "graph/op_def.h"
+#include "passes/attention.h"
 #include "passes/match.h"
 #include "quantize/placement/placement.h"
 
@@ -54,10 +58,11 @@ class Placer {
   Placer(const Graph& graph, const Rules& rules) : graph_(graph), rules_(rules) {}
 
   Placement run() {
+    graph_.for_each([&](Node& node) { mark_attention(node); });
     graph_.for_each([&](Node& node) { mark(node); });
     for (const Node* node = graph_.last(); node; node = node->previous()) prune(*node);
     graph_.for_each([&](Node& node) {
-      if (node.op().quant == QuantTrait::weighted && integer_.contains(&node)) {
+      if (is_product(&node)) {
         std::string why;
         placement_.weights.push_back({&node, *weight_axis(node, why)});
       }
@@ -72,11 +77,55 @@ class Placer {
  private:
   bool integer(const Node* node) const { return node && integer_.contains(node); }
 
+  // An integer product with constant weights.
+  bool is_product(const Node* node) const {
+    return integer(node) && node->op().quant == QuantTrait::weighted && !attention_.contains(node);
+  }
+
+  // The constant behind a matmul that its kernel adds as a bias.
+  bool adds_bias(const Node& node) const {
+    if (!node.is("add")) return false;
+    for (size_t side : {0u, 1u}) {
+      const Value *sum = node.input(side), *bias = node.input(1 - side);
+      const Node* producer = sum->producer();
+      if (is_product(producer) && producer->is("matmul") && only_user(graph_, sum) &&
+          bias->is_constant() && bias->shape() == Shape{producer->input(1)->shape()[1]})
+        return true;
+    }
+    return false;
+  }
+
+  // Whether `use` reads integers.
+  bool reads_integers(const Use& use) const {
+    if (!integer(use.node)) return false;
+    if (attention_.contains(use.node)) return use.node->input(use.index) != weights_of(*use.node);
+    return use.node->op().quant != QuantTrait::weighted || use.index == 0;
+  }
+
+  // The softmax that an attention's second product reads.
+  static const Value* weights_of(const Node& node) {
+    const Node* producer = node.input(0)->producer();
+    return producer && producer->is("softmax") ? node.input(0) : nullptr;
+  }
+
+  void mark_attention(Node& node) {
+    const auto attention = attention_of(graph_, node);
+    if (!attention || !rules_.allows_integer(*attention->scores) || !rules_.allows_integer(node))
+      return;
+    for (const Value* value : {attention->q, attention->k, attention->v})
+      if (value->is_constant()) return;
+    for (const Node* part : {attention->scores, attention->values}) {
+      integer_.insert(part);
+      attention_.insert(part);
+    }
+  }
+
   void skip(const Node& node, std::string reason) {
     placement_.skipped.push_back({node.name(), std::string(node.op_name()), std::move(reason)});
   }
 
   void mark(const Node& node) {
+    if (integer(&node)) return;
     const QuantTrait trait = node.op().quant;
     if (trait == QuantTrait::float_only || trait == QuantTrait::none || node.outputs().empty())
       return;
@@ -90,7 +139,7 @@ class Placer {
         skip(node, why);
       return;
     }
-    if (from_integers(node) && has_integer_form(node)) integer_.insert(&node);
+    if (adds_bias(node) || (from_integers(node) && has_integer_form(node))) integer_.insert(&node);
   }
 
   bool from_integers(const Node& node) const {
@@ -147,7 +196,9 @@ class Placer {
     const Node* user = only_user(graph_, value);
     if (!integer(node) || !integer(user)) return false;
     const bool clamp = clamp_bounds(*user).has_value();
-    if (node->op().quant == QuantTrait::weighted) return clamp || takes_addition(*node, *user);
+    if (attention_.contains(node)) return false;
+    if (is_product(node)) return clamp || adds_bias(*user) || takes_addition(*node, *user);
+    if (adds_bias(*node)) return clamp || takes_addition(*node, *user);
     if (node->is("add") || node->is("mul"))
       return clamp || (is_function(*node) && is_function(*user));
     return is_function(*node) && is_function(*user) && !absorbed_clamp(*node);
@@ -158,8 +209,7 @@ class Placer {
     if (!clamp_bounds(node)) return false;
     const Node* producer = node.input(0)->producer();
     return integer(producer) && only_user(graph_, node.input(0)) &&
-           (producer->op().quant == QuantTrait::weighted || producer->is("add") ||
-            producer->is("mul"));
+           (is_product(producer) || producer->is("add") || producer->is("mul"));
   }
 
   // Of two products that are added, the later one takes the addition.
@@ -169,7 +219,7 @@ class Placer {
     const Value* other = add.input(1 - side);
     if (other->is_constant() || !(other->shape() == product.output()->shape())) return false;
     const Node* rival = other->producer();
-    if (!integer(rival) || rival->op().quant != QuantTrait::weighted || !only_user(graph_, other))
+    if (!integer(rival) || !(is_product(rival) || adds_bias(*rival)) || !only_user(graph_, other))
       return true;
     for (const Node* node = rival->next(); node; node = node->next())
       if (node == &product) return true;
@@ -179,23 +229,26 @@ class Placer {
   void place(const Value* value) {
     if (!is_float_tensor(value) || value->is_constant()) return;
     bool read = false;
-    for (const Use& use : value->uses())
-      read = read || (integer(use.node) &&
-                      !(use.node->op().quant == QuantTrait::weighted && use.index != 0));
+    for (const Use& use : value->uses()) read = read || reads_integers(use);
     if (!read || inside_chain(value)) return;
     const Node* node = value->producer();
+    PlacedActivation placed{value, 0, {}};
+    if (!integer(node))
+      for (const Use& use : value->uses())
+        if (!reads_integers(use)) placed.float_readers.push_back(use);
     int group = -1;
     if (node && integer(node) && node->op().quant == QuantTrait::same_scale)
       if (const auto it = group_of_.find(node->input(0)); it != group_of_.end()) group = it->second;
     if (group < 0) group = placement_.groups++;
-    group_of_[value] = group;
-    placement_.activations.push_back({value, group});
+    group_of_[value] = placed.group = group;
+    placement_.activations.push_back(std::move(placed));
   }
 
   const Graph& graph_;
   const Rules& rules_;
   Placement placement_;
   std::unordered_set<const Node*> integer_;
+  std::unordered_set<const Node*> attention_;  // both products
   std::unordered_map<const Value*, int> group_of_;
 };
 

@@ -12,7 +12,8 @@ namespace octavo {
 
 struct PlacedActivation {
   const Value* value;
-  int group;  // activations of one group share scale and zero point
+  int group;                            // activations of one group share scale and zero point
+  std::vector<Use> float_readers = {};  // that keep the float value
 };
 
 struct PlacedWeights {

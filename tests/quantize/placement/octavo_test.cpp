@@ -88,6 +88,84 @@ TEST(PlaceOctavo, SaysWhyALayerStaysInFloat) {
                             "ruled matmul a rule keeps it in float"}));
 }
 
+TEST(PlaceOctavo, AMatmulsBiasIsPartOfIt) {
+  const Graph graph = parse_graph(R"(graph "g" canonical {
+    input %x : f32[1, 6, 4]
+    const %w : f32[4, 4] = random(1, -1, 1)
+    const %b : f32[4] = random(2, -1, 1)
+    const %one : f32[1, 1, 4] = random(3, -1, 1)
+    %a = matmul(%x, %w)
+    %ab = add(%a, %b)
+    %c = matmul(%ab, %w)
+    %cb = add(%b, %c)
+    %r = relu(%cb)
+    %d = matmul(%r, %w)
+    %db = add(%d, %one)
+    %e = matmul(%db, %w)
+    return %e
+  })");
+  // Of d's addend the kernel knows nothing: it has three axes.
+  EXPECT_EQ(activations(place_octavo(graph, {})), (Names{"x", "ab", "r", "db"}));
+}
+
+constexpr const char* attention_block = R"(graph "g" canonical {
+  input %x : f32[1, 6, 8]
+  const %wq : f32[8, 8] = random(1, -1, 1)
+  const %wk : f32[8, 8] = random(2, -1, 1)
+  const %wv : f32[8, 8] = random(3, -1, 1)
+  const %wo : f32[8, 8] = random(4, -1, 1)
+  const %root : f32[] = 2.0
+  %q = matmul(%x, %wq)
+  %k = matmul(%x, %wk)
+  %v = matmul(%x, %wv)
+  %qr = reshape(%q) {shape = [1, 6, 2, 4]}
+  %kr = reshape(%k) {shape = [1, 6, 2, 4]}
+  %vr = reshape(%v) {shape = [1, 6, 2, 4]}
+  %qt = transpose(%qr) {perm = [0, 2, 1, 3]}
+  %kt = transpose(%kr) {perm = [0, 2, 3, 1]}
+  %vt = transpose(%vr) {perm = [0, 2, 1, 3]}
+  %s = matmul(%qt, %kt)
+  %d = div(%s, %root)
+  %p = softmax(%d)
+  %a = matmul(%p, %vt)
+  %at = transpose(%a) {perm = [0, 2, 1, 3]}
+  %ar = reshape(%at) {shape = [1, 6, 8]}
+  %o = matmul(%ar, %wo)
+  %y = add(%o, %x)
+  return %y
+})";
+
+TEST(PlaceOctavo, AttentionReadsAndWritesIntegers) {
+  const Graph graph = parse_graph(attention_block);
+  const Placement placement = place_octavo(graph, {});
+  // Neither scores nor weights.
+  EXPECT_EQ(activations(placement),
+            (Names{"x", "q", "k", "v", "qr", "kr", "vr", "qt", "kt", "vt", "a", "at", "ar"}));
+  EXPECT_EQ(products(placement), (Names{"q", "k", "v", "o"}));
+  std::map<std::string, int> group;
+  for (const PlacedActivation& a : placement.activations) group[a.value->name()] = a.group;
+  EXPECT_EQ(group["q"], group["qt"]);
+  EXPECT_EQ(group["a"], group["ar"]);
+}
+
+TEST(PlaceOctavo, ARuleKeepsAttentionInFloat) {
+  const Graph graph = parse_graph(attention_block);
+  const Placement placement = place_octavo(graph, {{{.name = "a", .op = "*", .integer = false}}});
+  // The projections are products still: they read integers and write floats.
+  EXPECT_EQ(activations(placement), (Names{"x", "ar"}));
+  EXPECT_EQ(products(placement), (Names{"q", "k", "v", "o"}));
+}
+
+TEST(PlaceOctavo, AResidualReadsTheFloatValueOfWhatAFloatOpMade) {
+  const Graph graph = parse_graph(attention_block);
+  const Placement placement = place_octavo(graph, {});
+  ASSERT_EQ(placement.activations[0].value->name(), "x");
+  ASSERT_EQ(placement.activations[0].float_readers.size(), 1u);
+  EXPECT_EQ(placement.activations[0].float_readers[0].node->name(), "y");
+  for (size_t i = 1; i < placement.activations.size(); ++i)
+    EXPECT_TRUE(placement.activations[i].float_readers.empty());
+}
+
 TEST(Rules, GlobsMatchAsInAShell) {
   EXPECT_TRUE(glob_match("*", ""));
   EXPECT_TRUE(glob_match("a*c?", "abbcd"));
