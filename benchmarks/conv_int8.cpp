@@ -1,9 +1,11 @@
-// INT8 convolutions of EfficientNet-Lite0 and ResNet-50 at 224 x 224, batch 1: time, GOPS, and the
-// fraction of the dot-product peak measured in the same run. Layers follow one another as in the
-// network, each reading what the one before wrote, so that caches are as warm as there; a layer's
-// time is the median over rounds.
+// INT8 convolutions of EfficientNet-Lite0 and ResNet-50 at 224 x 224, batch 1, or the matrix
+// products of a 6 x 384 encoder (--rows of them, 128 by default): time, GOPS, and the fraction of
+// the dot-product peak measured in the same run. Layers follow one another as in the network, each
+// reading what the one before wrote, so that caches are as warm as there; a layer's time is the
+// median over rounds.
 //
-//   bench_conv_int8 [lite0|resnet50] [--threads N] [--rounds N] [--isa NAME] [--s8] [--layers]
+//   bench_conv_int8 [lite0|resnet50|encoder] [--rows N] [--threads N] [--rounds N] [--isa NAME]
+//   [--s8] [--layers]
 //   [--best]
 //
 // --best: the fastest round instead of the median, for a machine that others use.
@@ -124,6 +126,24 @@ std::vector<Layer> resnet50() {
   return layers;
 }
 
+std::vector<Layer> encoder(int64_t rows) {
+  std::vector<Layer> layers;
+  const auto add = [&](const char* kind, int64_t depth, int64_t width, bool residual) {
+    ConvShape s;
+    s.w = s.ow = rows;
+    s.c_in = depth;
+    s.c_out = width;
+    layers.push_back({fmt::format("{} {}x{}x{}", kind, rows, depth, width), s, residual, false});
+  };
+  for (int i = 0; i < 6; ++i) {
+    for (int projection = 0; projection < 3; ++projection) add("projection", 384, 384, false);
+    add("output", 384, 384, true);
+    add("widen", 384, 1536, false);
+    add("narrow", 1536, 384, true);
+  }
+  return layers;
+}
+
 struct Instance {
   Layer layer;
   std::unique_ptr<ConvKernel> kernel;
@@ -182,6 +202,7 @@ double typical(std::vector<double> v) {
 
 int run(int argc, char** argv) {
   int threads = 0, rounds = 101;
+  int64_t rows = 128;
   bool s8 = false, all = false;
   std::string net = "lite0";
   for (int i = 1; i < argc; ++i) {
@@ -198,13 +219,17 @@ int run(int argc, char** argv) {
       best = true;
     else if (arg == "--layers")
       all = true;
+    else if (arg == "--rows" && i + 1 < argc)
+      rows = std::stoll(argv[++i]);
     else
       net = arg;
   }
   ThreadPool pool(threads);
   std::vector<Instance> instances;
   double creation = 0;
-  for (const Layer& layer : net == "resnet50" ? resnet50() : lite0())
+  for (const Layer& layer : net == "resnet50"  ? resnet50()
+                            : net == "encoder" ? encoder(rows)
+                                               : lite0())
     instances.push_back(make(layer, s8, pool.size(), creation));
 
   size_t largest = 0;

@@ -1,5 +1,7 @@
 // INT8 attention over the matrix kernels of gemm_int8: keys, then values, are packed as weights
 // for each head, in scratch.
+#include <emmintrin.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -114,12 +116,25 @@ class AttentionInt8 final : public AttentionKernel {
           std::memset(out, 0, 4);
           for (int64_t d = whole; d < p_.depth; ++d) out[d - whole] = row[d] ^ flip;
         }
-        int32_t sum = 0;
-        for (int64_t d = 0; d < p_.depth; ++d) sum += static_cast<int8_t>(row[d] ^ flip);
-        bias[first + j] = -zero * sum;
+        bias[first + j] = -zero * sum_of(row, p_.depth, p_.k);
       }
       to += width * l_.q_steps;
     }
+  }
+
+  // Of signed bytes, or unsigned ones less 128 each.
+  static int32_t sum_of(const uint8_t* row, int64_t count, Element e) {
+    const uint8_t flip = flip_of(e, Element::u8);
+    const __m128i flips = _mm_set1_epi8(static_cast<char>(flip)), zero = _mm_setzero_si128();
+    __m128i sums = zero;
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+      const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i));
+      sums = _mm_add_epi64(sums, _mm_sad_epu8(_mm_xor_si128(v, flips), zero));
+    }
+    int32_t sum = _mm_cvtsi128_si32(sums) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums));
+    for (; i < count; ++i) sum += row[i] ^ flip;
+    return sum - 128 * static_cast<int32_t>(count);
   }
 
   // [panel of depth][key / 4][depth of the panel][4 keys].
@@ -133,7 +148,11 @@ class AttentionInt8 final : public AttentionKernel {
           const int64_t d = (first + b) * 16, count = std::min<int64_t>(16, p_.v_depth - d);
           Bytes16 rows[4] = {};
           for (int64_t i = 0; i < 4 && j + i < p_.keys; ++i) {
-            std::memcpy(&rows[i], v + (j + i) * p_.v_row + d, static_cast<size_t>(count));
+            const uint8_t* row = v + (j + i) * p_.v_row + d;
+            if (count == 16)  // no call
+              std::memcpy(&rows[i], row, 16);
+            else
+              std::memcpy(&rows[i], row, static_cast<size_t>(count));
             rows[i] ^= flips;
           }
           interleave(rows, to);

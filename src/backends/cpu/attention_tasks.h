@@ -6,7 +6,7 @@
 
 namespace octavo::cpu {
 
-constexpr int64_t attention_tile = 32;  // queries whose scores exist at once
+constexpr int64_t attention_tile = 48;  // queries whose scores exist at once; whole register blocks
 
 struct AttentionTask {
   int64_t batch, head, first, end;  // queries

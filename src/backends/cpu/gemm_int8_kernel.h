@@ -91,6 +91,10 @@ template <class V, int R, int B>
       V::template store_narrow<R, B>(t, acc, pixel, first_block);
       return;
     }
+    if (t.epilogue->y_float && t.epilogue->residual != Int8Residual::byte) {
+      V::template store_floats<R, B>(t, acc, pixel, first_block);
+      return;
+    }
   }
   alignas(64) int32_t sums[R * B * 16];
 #pragma GCC unroll 16

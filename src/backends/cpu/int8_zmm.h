@@ -121,6 +121,35 @@ struct Zmm {
       store_narrow_with<R, B, false>(t, acc, pixel, first_block);
   }
 
+  // f32 outputs, without a residual or with one of f32.
+  template <int R, int B>
+  [[gnu::always_inline]] static inline void store_floats(const GemmInt8Tile& t,
+                                                         const Int (&acc)[R][B], int64_t pixel,
+                                                         int first_block) {
+    const Int8Epilogue& e = *t.epilogue;
+    const Float lo = all_float(e.lo), hi = all_float(e.hi);
+    const Float residual_multiplier = all_float(e.residual_multiplier);
+    auto* y = reinterpret_cast<float*>(static_cast<uint8_t*>(t.y) + pixel * t.y_step);
+    const auto* r = static_cast<const uint8_t*>(t.residual);
+    if (r) r += pixel * t.residual_step;
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 16
+      for (int b = 0; b < B; ++b) {
+        const int channel = (first_block + b) * 16, left = t.channels - channel;
+        const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
+        Float f = mul(to_float(acc[i][b]), load_float(t.multiplier + channel));
+        if (r) {
+          const auto* residual = reinterpret_cast<const float*>(r + i * t.residual_step);
+          f = add(f, mul(_mm512_maskz_loadu_ps(mask, residual + channel), residual_multiplier));
+        }
+        f = min(max(f, lo), hi);
+        auto* to = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(y) + i * t.y_step);
+        _mm512_mask_storeu_ps(to + channel, mask, f);
+      }
+    }
+  }
+
   template <int R, int B, bool with_residual>
   [[gnu::always_inline]] static inline void store_narrow_with(const GemmInt8Tile& t,
                                                               const Int (&acc)[R][B], int64_t pixel,
