@@ -19,13 +19,26 @@ from octavo._core import (
     quantization_parameters,
     quantize_tensor,
 )
-from octavo.api import QuantizedGraph, compile, doctor, inspect, load, quantize, save
+from octavo.api import (
+    LintFinding,
+    LintReport,
+    QuantizedGraph,
+    compile,
+    doctor,
+    inspect,
+    lint,
+    load,
+    quantize,
+    save,
+)
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 
 __all__ = [
     "FileError",
     "Graph",
     "InternalError",
+    "LintFinding",
+    "LintReport",
     "Program",
     "QuantizedGraph",
     "Scheme",
@@ -39,6 +52,7 @@ __all__ = [
     "export_onnx",
     "fake_quantize",
     "inspect",
+    "lint",
     "load",
     "load_onnx",
     "quantization_parameters",

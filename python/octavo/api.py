@@ -136,3 +136,38 @@ def doctor() -> dict[str, Any]:
     """What this machine offers, and the environment variables that count."""
     info: dict[str, Any] = json.loads(_core.doctor_json())
     return info
+
+
+@dataclass(frozen=True)
+class LintFinding:
+    """One node that a target would run in float, or one rule of the target that a file breaks."""
+
+    kind: str  # "float" or "rule"
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LintReport:
+    """What a target would make of a quantized graph."""
+
+    target: str
+    findings: list[LintFinding]
+    integer: list[str]  # names of the nodes that run on integers, fused ones included
+
+
+def lint(graph: Graph, target: str) -> LintReport:
+    """Says which nodes of a Q/DQ graph a runtime would run in float and why, and which of its
+    placement rules the graph breaks (docs/targets.md).
+
+    Args:
+        graph: as loaded, from Octavo or another tool.
+        target: ``"octavo"``, ``"onnxruntime"``, ``"openvino"`` or ``"tensorrt"``.
+
+    Raises:
+        UserError: an unknown target.
+    """
+    report = json.loads(_core.lint_json(graph, target))
+    findings = [LintFinding(**finding) for finding in report["findings"]]
+    return LintReport(report["target"], findings, report["integer"])

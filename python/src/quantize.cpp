@@ -104,6 +104,12 @@ void bind_quantize(nb::module_& m) {
   m.def(
       "inspect_json", [](const Graph& graph) { return inspect(graph).dump(); }, nb::arg("graph"));
   m.def(
+      "lint_json",
+      [](const Graph& graph, const std::string& target) {
+        return lint_graph(graph, target).dump();
+      },
+      nb::arg("graph"), nb::arg("target"));
+  m.def(
       "plan_json",
       [](Program& program, int64_t symbol_value) {
         return inspect_plan(program, symbol_value).dump();

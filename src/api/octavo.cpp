@@ -182,6 +182,21 @@ json inspect_plan(Program& program, int64_t symbol_value) {
   return info;
 }
 
+json lint_graph(const Graph& graph, const std::string& target) {
+  const LintReport report = lint(graph, target);
+  json findings = json::array();
+  for (const LintFinding& f : report.findings)
+    findings.push_back({{"kind", f.kind == LintKind::rule ? "rule" : "float"},
+                        {"node", f.node},
+                        {"op", f.op},
+                        {"reason", f.reason}});
+  return {{"target", target}, {"findings", findings}, {"integer", report.integer}};
+}
+
+json lint_model(const std::string& path, const std::string& target) {
+  return lint_graph(load_model(path), target);
+}
+
 std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
                                   int64_t symbol_value) {
   std::mt19937_64 generator(seed);

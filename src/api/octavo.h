@@ -14,6 +14,7 @@
 #include "graph/text.h"
 #include "passes/pipeline.h"
 #include "quantize/calibrators/calibrators.h"
+#include "quantize/placement/lint.h"
 #include "quantize/ptq.h"
 #include "quantize/weights.h"
 #include "runtime/program.h"
@@ -45,6 +46,11 @@ nlohmann::json inspect(const Graph& graph);
 // The compiled form: steps with kernels, memory. Symbolic dimensions of the inputs count as
 // `symbol_value`.
 nlohmann::json inspect_plan(Program& program, int64_t symbol_value = 1);
+
+// A lint report: JSON {"target", "findings": [{"kind": "float" | "rule", "node", "op", "reason"}],
+// "integer": [node]}. `path`: a model file, read without any pass.
+nlohmann::json lint_model(const std::string& path, const std::string& target);
+nlohmann::json lint_graph(const Graph& graph, const std::string& target);
 
 // Inputs of the right types filled with seeded noise; symbolic dimensions count as `symbol_value`.
 std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,

@@ -68,6 +68,13 @@ class Applier {
     for (const Use& use : uses)
       if (!keeps_float(placed, use)) use.node->set_input(use.index, dq);
     scales_[dq] = p.scale;
+    // A placed output: the file's reader gets what the integers say, under the same name.
+    for (size_t i = 0; i < graph_.outputs().size(); ++i) {
+      if (graph_.outputs()[i] != value) continue;
+      graph_.set_output(i, dq);
+      graph_.rename(value, name + "/float");
+      graph_.rename(dq, name);
+    }
   }
 
   void replace_weights(Node& node, const PlacedWeights& placed) {
@@ -85,25 +92,33 @@ class Applier {
     const auto x = scales_.find(node.input(0));
     if (!p.bias || x == scales_.end()) return;
     if (node.is("matmul")) return add_behind(node, p.bias);
+    if (!placement_.integer_bias) {
+      node.set_input(2, constant(bias_name(node) + "/corrected", p.bias));
+      return;
+    }
     // Bias in steps of the accumulator, so that a reader of the file sees what the kernels add.
     std::vector<float> steps(p.scales.size());
     std::vector<int32_t> values(p.scales.size());
-    const auto bias = p.bias.values<float>();
+    const auto float_bias = p.bias.values<float>();
     for (size_t c = 0; c < steps.size(); ++c) {
       steps[c] = static_cast<float>(static_cast<double>(x->second) * p.scales[c]);
       constexpr double most = 2147483647.0;
       values[c] = static_cast<int32_t>(
-          std::clamp(std::nearbyint(bias[c] / static_cast<double>(steps[c])), -most, most));
+          std::clamp(std::nearbyint(float_bias[c] / static_cast<double>(steps[c])), -most, most));
     }
-    const std::string bias_name = node.input(2) ? node.input(2)->name() : node.name() + "/bias";
+    const std::string bias = bias_name(node);
     node.set_input(
         2, graph_.apply(
                "dequantize",
-               {constant(bias_name + "/quantized", Tensor::from(Dims{channels}, values)),
-                constant(bias_name + "/scale", Tensor::from(Dims{channels}, steps)),
-                constant(bias_name + "/zero_point",
+               {constant(bias + "/quantized", Tensor::from(Dims{channels}, values)),
+                constant(bias + "/scale", Tensor::from(Dims{channels}, steps)),
+                constant(bias + "/zero_point",
                          Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
-               {{"axis", int64_t{0}}}, bias_name + "/dequantized", &node));
+               {{"axis", int64_t{0}}}, bias + "/dequantized", &node));
+  }
+
+  static std::string bias_name(const Node& node) {
+    return node.input(2) ? node.input(2)->name() : node.name() + "/bias";
   }
 
   // A matmul has no bias of its own: the addition of a constant behind it takes it, or a new one.

@@ -11,6 +11,7 @@
 #include "passes/pipeline.h"
 #include "quantize/activation_statistics.h"
 #include "quantize/algorithms/layer_by_layer.h"
+#include "quantize/arithmetic.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/names.h"
 #include "quantize/samples.h"
@@ -103,12 +104,18 @@ std::map<std::string, ActivationParams> Ptq::State::choose(
   for (const PlacedActivation& a : placement.activations) {
     const Range r = group[static_cast<size_t>(a.group)];
     ActivationParams p;
-    p.dtype = DType::u8;
-    const double step = (r.max - r.min) / (levels - 1);
-    // A tensor that is always zero: any scale represents it.
-    p.scale = step > 1e-30 ? static_cast<float>(step) : 1.0f;
-    p.zero_point = static_cast<int32_t>(
-        std::clamp(std::nearbyint(-r.min / static_cast<double>(p.scale)), 0.0, 255.0));
+    p.dtype = a.scheme.storage();
+    if (a.scheme.symmetric) {
+      const auto least = static_cast<float>(r.min), most = static_cast<float>(r.max);
+      p.scale =
+          parameters_from_ranges(Arithmetic::onnx, a.scheme, {&least, 1}, {&most, 1}).scales[0];
+    } else {
+      const double step = (r.max - r.min) / (levels - 1);
+      // A tensor that is always zero: any scale represents it.
+      p.scale = step > 1e-30 ? static_cast<float>(step) : 1.0f;
+      p.zero_point = static_cast<int32_t>(
+          std::clamp(std::nearbyint(-r.min / static_cast<double>(p.scale)), 0.0, 255.0));
+    }
     params[a.value->name()] = p;
     if (ranges) (*ranges)[a.value->name()] = r;
   }

@@ -15,43 +15,14 @@
 #include "graph/op_def.h"
 #include "passes/attention.h"
 #include "passes/match.h"
+#include "quantize/placement/facts.h"
 #include "quantize/placement/placement.h"
+#include "quantize/placement/products.h"
 
 namespace octavo {
 namespace {
 
 bool is_float_tensor(const Value* value) { return value && value->dtype() == DType::f32; }
-
-// The axis of the output channels in the weights of a product that has an integer kernel.
-std::optional<int64_t> weight_axis(const Node& node, std::string& why) {
-  const Value *x = node.input(0), *w = node.input(1);
-  if (!w || !w->is_constant()) {
-    why = "its weights are not constant";
-  } else if (node.input(2) && !node.input(2)->is_constant()) {
-    why = "its bias is not constant";
-  } else if (x->is_constant()) {
-    why = "its input is constant";
-  } else if (node.is("conv")) {
-    if (w->shape().rank() == 4) return 0;
-    why = "only 2-D convolutions have integer kernels";
-  } else if (node.is("gemm")) {
-    const int64_t channels = w->shape()[node.integer("trans_b") ? 0 : 1].value();
-    if (const Value* bias = node.input(2);
-        bias && bias->constant().size() != 1 &&
-        !(bias->constant().size() == channels && bias->constant().dims().back() == channels))
-      why = "its addend is no bias: one value per output channel";
-    else if (node.real("alpha") == 1 && node.real("beta") == 1 && node.integer("trans_a") == 0)
-      return node.integer("trans_b") ? 0 : 1;
-    else
-      why = "alpha, beta or trans_a are not 1, 1, 0";
-  } else if (node.is("matmul")) {
-    if (w->shape().rank() == 2 && x->shape().rank() >= 2) return 1;
-    why = "its weights are not a matrix";
-  } else {
-    why = "no integer kernel";
-  }
-  return std::nullopt;
-}
 
 class Placer {
  public:
@@ -64,7 +35,7 @@ class Placer {
     graph_.for_each([&](Node& node) {
       if (is_product(&node)) {
         std::string why;
-        placement_.weights.push_back({&node, *weight_axis(node, why)});
+        placement_.weights.push_back({&node, *product_weight_axis(node, why)});
       }
     });
     for (const Value* input : graph_.inputs()) place(input);
@@ -133,7 +104,7 @@ class Placer {
     if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
     if (trait == QuantTrait::weighted) {
       std::string why;
-      if (weight_axis(node, why))
+      if (product_weight_axis(node, why))
         integer_.insert(&node);
       else
         skip(node, why);
@@ -232,7 +203,7 @@ class Placer {
     for (const Use& use : value->uses()) read = read || reads_integers(use);
     if (!read || inside_chain(value)) return;
     const Node* node = value->producer();
-    PlacedActivation placed{value, 0, {}};
+    PlacedActivation placed{.value = value, .group = 0};
     if (!integer(node))
       for (const Use& use : value->uses())
         if (!reads_integers(use)) placed.float_readers.push_back(use);
@@ -253,6 +224,43 @@ class Placer {
 };
 
 }  // namespace
+
+const TargetFacts& octavo_facts() {
+  static constexpr OpFact ops[] = {
+      {"conv", IntegerForm::product},
+      {"gemm", IntegerForm::product},
+      {"matmul", IntegerForm::product},
+      {"add", IntegerForm::arithmetic, true},
+      {"mul", IntegerForm::arithmetic, true},
+      {"avg_pool", IntegerForm::arithmetic, true},
+      {"reduce_mean", IntegerForm::arithmetic, true},
+      {"concat", IntegerForm::arithmetic, true},
+      {"max_pool", IntegerForm::arithmetic, true},
+      {"reshape", IntegerForm::copy, false, true},
+      {"squeeze", IntegerForm::copy, false, true},
+      {"unsqueeze", IntegerForm::copy, false, true},
+      {"transpose", IntegerForm::copy, false, true},
+      {"slice", IntegerForm::copy, false, true},
+  };
+  static constexpr TargetFacts facts{
+      .name = "octavo",
+      .ops = ops,
+      .activation = DType::u8,
+      .affine_activations = true,
+      .u8_weights = true,
+      .affine_weights = false,
+      .integer_bias = true,
+      .clamp_vanishes = true,
+      .fuses_functions = false,
+      .function_tables = true,
+      .products_take_additions = true,
+      .shared_concat = false,
+      .i8_needs_single_reader = false,
+      .least_channels = 1,
+      .least_matrix = 1,
+  };
+  return facts;
+}
 
 Placement place_octavo(const Graph& graph, const Rules& rules) {
   return Placer(graph, rules).run();

@@ -7,13 +7,17 @@
 
 #include "graph/graph.h"
 #include "quantize/rules.h"
+#include "quantize/scheme.h"
 
 namespace octavo {
 
+struct TargetFacts;  // facts.h
+
 struct PlacedActivation {
   const Value* value;
-  int group;                            // activations of one group share scale and zero point
-  std::vector<Use> float_readers = {};  // that keep the float value
+  int group;                                                 // of one scale and zero point
+  Scheme scheme = {.is_signed = false, .symmetric = false};  // 8 bits, per tensor
+  std::vector<Use> float_readers = {};                       // that keep the float value
 };
 
 struct PlacedWeights {
@@ -28,6 +32,7 @@ struct Placement {
     std::string node, op, reason;
   };
   std::vector<Skipped> skipped;  // nodes that could be integer by kind but stay in float
+  bool integer_bias = true;      // biases of placed products become i32; else they stay float
   int groups = 0;
 };
 
@@ -35,6 +40,7 @@ struct PlacementTarget {
   const char* name;
   const char* summary;
   Placement (*place)(const Graph& graph, const Rules& rules);
+  const TargetFacts& (*facts)();  // what lint.h judges by
 };
 
 // Explicit list; one file per target.
@@ -43,5 +49,10 @@ std::span<const PlacementTarget> placement_targets();
 const PlacementTarget& find_placement_target(const std::string& name);
 
 Placement place_octavo(const Graph& graph, const Rules& rules);
+Placement place_onnxruntime(const Graph& graph, const Rules& rules);
+Placement place_openvino(const Graph& graph, const Rules& rules);
+Placement place_tensorrt(const Graph& graph, const Rules& rules);
+// What the last three have in common.
+Placement place_by_facts(const Graph& graph, const Rules& rules, const TargetFacts& facts);
 
 }  // namespace octavo

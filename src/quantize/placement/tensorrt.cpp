@@ -1,0 +1,43 @@
+// TensorRT with explicit quantization, by its published placement rules (docs/targets.md): signed
+// and symmetric, Q/DQ on the inputs of products, none on their outputs.
+#include "quantize/placement/facts.h"
+#include "quantize/placement/placement.h"
+
+namespace octavo {
+namespace {
+
+constexpr OpFact ops[] = {
+    {"conv", IntegerForm::product},   {"conv_transpose", IntegerForm::product},
+    {"gemm", IntegerForm::product},   {"matmul", IntegerForm::product},
+    {"add", IntegerForm::arithmetic}, {"concat", IntegerForm::copy},
+    {"max_pool", IntegerForm::copy},  {"resize", IntegerForm::copy},
+};
+
+}  // namespace
+
+const TargetFacts& tensorrt_facts() {
+  static constexpr TargetFacts facts{
+      .name = "tensorrt",
+      .ops = ops,
+      .activation = DType::i8,
+      .affine_activations = false,
+      .u8_weights = false,
+      .affine_weights = false,
+      .integer_bias = false,
+      .clamp_vanishes = true,
+      .fuses_functions = true,
+      .function_tables = false,
+      .products_take_additions = true,
+      .shared_concat = true,
+      .i8_needs_single_reader = false,
+      .least_channels = 16,
+      .least_matrix = 16,
+  };
+  return facts;
+}
+
+Placement place_tensorrt(const Graph& graph, const Rules& rules) {
+  return place_by_facts(graph, rules, tensorrt_facts());
+}
+
+}  // namespace octavo

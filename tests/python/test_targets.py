@@ -1,0 +1,145 @@
+"""The linter and the placements, checked against the runtimes themselves (docs/targets.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import octavo
+from qdq_patterns import PATTERNS, model_of, onnxruntime_treatment, openvino_treatment
+
+TREATMENT: dict[str, Callable[[onnx.ModelProto], dict[str, str]]] = {
+    "onnxruntime": onnxruntime_treatment,
+    "openvino": openvino_treatment,
+}
+TARGETS = ["octavo", "onnxruntime", "openvino", "tensorrt"]
+
+
+def lint(model: onnx.ModelProto, target: str, folder: Path) -> octavo.LintReport:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return octavo.lint(octavo.load_onnx(str(path)), target)
+
+
+def run_fails_in_onnxruntime(model: onnx.ModelProto) -> bool:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    try:
+        session.run(None, {"x": np.zeros((1, 32, 16, 16), np.float32)})
+    except Exception as error:  # its own class is not public
+        return "must be a scalar" in str(error)
+    return False
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", TREATMENT)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_lint_says_what_the_runtime_does(name: str, target: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    report = lint(model, target, tmp_path)
+    in_float = {f.node: f.reason for f in report.findings if f.kind == "float"}
+    if (name, target) == ("activation_per_channel", "onnxruntime"):
+        # It makes an integer convolution of it, and that refuses at run time.
+        assert in_float["A"] == "an activation has more than one scale"
+        assert run_fails_in_onnxruntime(model)
+        return
+    truth = TREATMENT[target](model)
+    judged = 0
+    for node in model.graph.node:
+        if len(node.name) != 1:
+            continue
+        assert (node.name in in_float) != (node.name in report.integer), node.name
+        actual = truth.get(node.name, "")
+        if not actual:  # inside another kernel, integer or float as that one
+            continue
+        judged += 1
+        assert actual == ("float" if node.name in in_float else "int8"), (
+            f"{name}, {target}, {node.op_type} {node.name}: the runtime runs it in {actual}; "
+            f"the linter: {in_float.get(node.name, 'int8')}"
+        )
+    assert judged > 0
+
+
+def small_network(path: Path) -> onnx.ModelProto:
+    """Conv, SiLU, two branches, residual, concat, pooling, classifier: all weights float."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(16, 32, 3, padding=1)
+            self.a = nn.Conv2d(32, 32, 1)
+            self.b = nn.Conv2d(32, 32, 3, padding=1)
+            self.c = nn.Conv2d(64, 32, 1)
+            self.head = nn.Linear(32, 20)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.silu(self.stem(x))
+            y = torch.relu(self.a(x) + x)
+            z = nn.functional.max_pool2d(self.b(y), 3, 1, 1)
+            y = self.c(torch.cat([y, z], 1))
+            return self.head(nn.functional.relu(y).mean((2, 3)))
+
+    torch.manual_seed(5)
+    torch.onnx.export(
+        Block().eval(), (torch.zeros(1, 16, 12, 12),), str(path), opset_version=13, dynamo=False
+    )
+    return onnx.load(path)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_placement_satisfies_its_own_target(target: str, tmp_path: Path) -> None:
+    path = tmp_path / "float.onnx"
+    small_network(path)
+    seed = 11
+    data = np.random.default_rng(seed).normal(size=(8, 16, 12, 12)).astype(np.float32)
+    result = octavo.quantize(
+        octavo.load_onnx(str(path)), [(x[None],) for x in data], target=target, calibrator="max"
+    )
+    exported = tmp_path / f"{target}.onnx"
+    octavo.export_onnx(result.graph, str(exported))
+    model = onnx.load(exported)
+    assert not [n.op_type for n in model.graph.node if n.op_type == "BatchNormalization"]
+    report = octavo.lint(octavo.load_onnx(str(exported)), target)
+    ops = {n.name: n.op_type for n in model.graph.node}
+    floats = {ops.get(f.node, f.op) for f in report.findings}
+    # ONNX Runtime has no integer SiLU unless its parts are quantized; all products are integer.
+    assert floats <= {"Sigmoid", "Mul", "silu", "ReduceMean", "reduce_mean"}, report.findings
+    assert not [f for f in report.findings if f.kind == "rule"]
+    if target in TREATMENT:
+        truth = TREATMENT[target](model)
+        products = [n.name for n in model.graph.node if n.op_type in ("Conv", "Gemm", "MatMul")]
+        assert len(products) == 5
+        assert {truth[name] for name in products} == {"int8"}
+
+
+def test_unknown_targets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(octavo.UserError, match="tensorrt"):
+        lint(model_of("conv_with_output_quantize"), "tflite", tmp_path)
+
+
+# ---- TensorRT's published rules, one mistake each
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("conv_with_output_quantize", "rule", "zero point is not 0"),
+        ("weights_of_u8", "rule", "unsigned"),
+        ("weights_of_i8_with_zero_point", "rule", "zero point is not 0"),
+        ("max_pool_other_scale", "rule", "do not share one scale"),
+        ("concat", "rule", "do not share one scale"),
+    ],
+)
+def test_tensorrt_rules(name: str, kind: str, reason: str, tmp_path: Path) -> None:
+    report = lint(model_of(name), "tensorrt", tmp_path)
+    assert any(f.kind == kind and reason in f.reason for f in report.findings), report.findings
