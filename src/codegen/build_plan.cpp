@@ -35,6 +35,8 @@ size_t value_bytes(const Value& value) {
 }
 
 int64_t count_macs(const Node& node) {
+  if (node.is("matmul"))
+    return element_count(node.output()->shape().dims()) * node.input(0)->shape().back().value();
   if (!node.is("fused_conv") && !node.is("fused_gemm") && !node.is("conv") && !node.is("gemm"))
     return 0;
   const Dims w = node.input(1)->shape().dims();

@@ -7,6 +7,7 @@ namespace octavo {
 void select_conv(const Node& node, Selected& selected);  // fused_conv, fused_gemm
 void select_attention(const Node& node, Selected& selected);
 void select_layer_norm(const Node& node, Selected& selected);
+void select_matmul(const Node& node, Selected& selected);  // of two activations
 
 void select_binary(const Node& node, Selected& selected);            // add, sub, mul, div, pow
 void select_quantized_binary(const Node& node, Selected& selected);  // quantized_add, quantized_mul

@@ -18,9 +18,12 @@ bool is_batched_product(const Node* node) {
          node->input(1)->shape().rank() == 4 && node->output()->dtype() == DType::f32;
 }
 
-// Lengths of both operands that fused_attention takes: no broadcasting of batch or heads.
+// Not certainly different: before shapes are bound placement asks too.
+bool may_equal(const Dim& a, const Dim& b) { return a == b || !a.is_static() || !b.is_static(); }
+
+// fused_attention broadcasts neither batch nor heads.
 bool same_batch(const Value* a, const Value* b) {
-  return a->shape()[0] == b->shape()[0] && a->shape()[1] == b->shape()[1];
+  return may_equal(a->shape()[0], b->shape()[0]) && may_equal(a->shape()[1], b->shape()[1]);
 }
 
 double rounded(double value) { return static_cast<double>(static_cast<float>(value)); }
@@ -78,13 +81,25 @@ class Fuser {
   Node* before_ = nullptr;
 };
 
+// A product of two activations, or one times constants.
+bool scaled_product(const Value* value) {
+  const Node* node = value->producer();
+  while (node && (node->is("mul") || node->is("div"))) {
+    const size_t side = scalar_constant(node->input(1)) ? 0 : 1;
+    if (!scalar_constant(node->input(1 - side))) return false;
+    node = node->input(side)->producer();
+  }
+  return is_batched_product(node);
+}
+
 // Whether `mask` is whole along the keys of `scores` and adds nothing to its shape.
 bool fits(const Value* mask, const Value* scores) {
   const Shape &m = mask->shape(), &s = scores->shape();
-  if (mask->dtype() != DType::f32 || m.rank() < 1 || m.rank() > 4 || !(m.back() == s[3]))
+  if (s.rank() != 4 || mask->dtype() != DType::f32 || m.rank() < 1 || m.rank() > 4 ||
+      !may_equal(m.back(), s[3]))
     return false;
   for (size_t i = 2; i <= m.size(); ++i)
-    if (!(m[m.size() - i] == Dim(1)) && !(m[m.size() - i] == s[4 - i])) return false;
+    if (!(m[m.size() - i] == Dim(1)) && !may_equal(m[m.size() - i], s[4 - i])) return false;
   return true;
 }
 
@@ -108,14 +123,9 @@ std::optional<Attention> attention_of(const Graph& graph, Node& values) {
     }
     if (node->is("add") && !a.mask && !scaled) {
       // A mask behind the scale; one before it would be scaled too.
-      const auto computed = [](const Value* value) {
-        const Node* producer = value->producer();
-        return producer && (producer->is("matmul") || producer->is("mul") || producer->is("div"));
-      };
-      const size_t side =
-          computed(node->input(0)) && node->input(0)->shape() == at->shape() ? 0 : 1;
+      const size_t side = scaled_product(node->input(0)) ? 0 : 1;
       a.mask = node->input(1 - side);
-      if (!fits(a.mask, at) || !(node->input(side)->shape() == at->shape())) return std::nullopt;
+      if (!fits(a.mask, node->input(side))) return std::nullopt;
       at = node->input(side);
     } else if (node->is("mul") || node->is("div")) {
       const size_t side = scalar_constant(node->input(1)) ? 1 : 0;
