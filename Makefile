@@ -24,9 +24,11 @@ test-asan: setup  ## C++ tests under AddressSanitizer and UndefinedBehaviorSanit
 test-all: setup-peers build  ## test, test-asan, and the tests that need torch and the peers
 	@tools/test.sh all
 
-.PHONY: demo
+.PHONY: demo demo-models
 demo: setup-peers build  ## EfficientNet-Lite0 to INT8, compared with float and the peers
 	@tools/run.sh python examples/demo.py
+demo-models: setup-peers build  ## sentence embeddings and text reading to INT8, likewise
+	@tools/run.sh python examples/demo_models.py
 
 .PHONY: bench
 bench: setup-peers build  ## micro-benchmarks and whole models against the peers

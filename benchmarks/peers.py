@@ -30,27 +30,30 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Inputs = Any  # the only input as an array, or all of them by name
 CONFIDENT = 0.3
 
 
 @dataclass(frozen=True)
 class Runner:
-    """One contestant: `run` takes one preprocessed input, 1 x C x H x W, and returns its logits."""
+    """One contestant: `run` takes one call's inputs and returns the network's first output."""
 
     name: str
-    run: Callable[[Array], Array]
+    run: Callable[[Inputs], Array]
     files: Sequence[Path] = ()
 
     @property
@@ -102,7 +105,7 @@ def evaluate(runner: Runner, inputs: Array) -> Array:
 
 
 def latency(
-    runners: Sequence[Runner], example: Array, *, rounds: int = 15, warm: int = 5, calls: int = 20
+    runners: Sequence[Runner], example: Inputs, *, rounds: int = 15, warm: int = 5, calls: int = 20
 ) -> dict[str, Latency]:
     """Interleaved: in each round every runner has a block of `calls` timed calls."""
     results = {runner.name: Latency() for runner in runners}
@@ -121,11 +124,12 @@ def latency(
 # The peers ------------------------------------------------------------------------------------
 
 
-def ort_runner(name: str, path: Path, threads: int) -> Runner:
+def ort_runner(name: str, path: Path, threads: int, batch: int = 1) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_free_dimension_override_by_name("batch", 1)
+    options.log_severity_level = 3
+    options.add_free_dimension_override_by_name("batch", batch)
     cpus = sorted(os.sched_getaffinity(0))
     if threads > 1 and len(cpus) >= threads:  # the caller's thread works too, and is left free
         spots = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
@@ -133,22 +137,24 @@ def ort_runner(name: str, path: Path, threads: int) -> Runner:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
 
-    def run(x: Array) -> Array:
-        logits: Array = session.run(None, {source: x})[0]
+    def run(x: Inputs) -> Array:
+        logits: Array = session.run(None, x if isinstance(x, Mapping) else {source: x})[0]
         return logits
 
     return Runner(name, run, (path,))
 
 
-def openvino_runner(name: str, path: Path, threads: int) -> Runner:
+def openvino_runner(name: str, path: Path, threads: int, batch: int = 1) -> Runner:
     import openvino
     from openvino import properties as p
 
     core = openvino.Core()
     model = core.read_model(path)
-    shape = model.input(0).partial_shape
-    shape[0] = 1
-    model.reshape(shape)
+    shapes = {}
+    for port in model.inputs:
+        shapes[port] = port.partial_shape
+        shapes[port][0] = batch
+    model.reshape(shapes)
     settings: dict[Any, Any] = {
         p.hint.performance_mode: p.hint.PerformanceMode.LATENCY,
         p.hint.inference_precision: openvino.Type.f32,
@@ -156,10 +162,14 @@ def openvino_runner(name: str, path: Path, threads: int) -> Runner:
         p.hint.enable_cpu_pinning: True,
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
+    fixed = not model.is_dynamic()
 
-    def run(x: Array) -> Array:
-        request.input_tensors[0].data[...] = x
-        request.infer()
+    def run(x: Inputs) -> Array:
+        if isinstance(x, Mapping) or not fixed:
+            request.infer(x if isinstance(x, Mapping) else [x])
+        else:
+            request.input_tensors[0].data[...] = x
+            request.infer()
         logits: Array = request.output_tensors[0].data.copy()
         return logits
 
@@ -179,28 +189,43 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
+Samples = dict[str, NDArray[Any]]  # inputs by name, every sample along the first axis
+
+
+def _one_by_one(samples: Samples) -> list[Samples]:
+    count = len(next(iter(samples.values())))
+    return [{name: x[i : i + 1] for name, x in samples.items()} for i in range(count)]
+
+
 class _Reader:
     """What ONNX Runtime's tool draws its calibration inputs from."""
 
-    def __init__(self, name: str, inputs: Array) -> None:
-        self.batches = iter([{name: inputs[i : i + 1]} for i in range(len(inputs))])
+    def __init__(self, samples: Samples) -> None:
+        self.batches = iter(_one_by_one(samples))
 
-    def get_next(self) -> dict[str, Array] | None:
+    def get_next(self) -> Samples | None:
         return next(self.batches, None)
 
 
-def _quantize_ort(model: Path, calibration: Array, output: Path, method: str) -> None:
+def _quantize_ort(model: Path, calibration: Samples, output: Path, method: str) -> None:
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(dir=output.parent) as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"  # BatchNorm folded, shapes known
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-        name = onnx.load(prepared).graph.input[0].name
+        loaded = onnx.load(prepared)
+        if next(o.version for o in loaded.opset_import if not o.domain) < 13:
+            onnx.save(onnx.version_converter.convert_version(loaded, 13), prepared)
+        if method == "dynamic":
+            q.quantize_dynamic(
+                str(prepared), str(output), per_channel=True, weight_type=q.QuantType.QInt8
+            )
+            return
         q.quantize_static(
             str(prepared),
             str(output),
-            _Reader(name, calibration),
+            _Reader(calibration),
             quant_format=q.QuantFormat.QDQ,
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
@@ -210,7 +235,7 @@ def _quantize_ort(model: Path, calibration: Array, output: Path, method: str) ->
 
 
 def _quantize_nncf(
-    model: Path, calibration: Array, output: Path, *, fast: bool, mixed: bool
+    model: Path, calibration: Samples, output: Path, *, fast: bool, mixed: bool, transformer: bool
 ) -> None:
     os.environ.setdefault("NNCF_CI", "1")  # or it reports to its makers
     with _quiet():
@@ -218,36 +243,45 @@ def _quantize_nncf(
         import openvino
 
         preset = nncf.QuantizationPreset.MIXED if mixed else nncf.QuantizationPreset.PERFORMANCE
-        inputs = nncf.Dataset([calibration[i : i + 1] for i in range(len(calibration))])
+        inputs = _one_by_one(calibration)
         quantized = nncf.quantize(
             openvino.convert_model(model),  # unlike read_model, folds BatchNorm
-            inputs,
+            nncf.Dataset(inputs),
             preset=preset,
-            subset_size=len(calibration),
+            subset_size=len(inputs),
             fast_bias_correction=fast,
+            model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         )
         openvino.save_model(quantized, output, compress_to_fp16=False)
 
 
-Maker = Callable[[Path, Array, Path], None]
+Maker = Callable[[Path, Samples, Path], None]
+
+
+def _nncf(*, fast: bool = True, mixed: bool = False, transformer: bool = False) -> Maker:
+    return partial(_quantize_nncf, fast=fast, mixed=mixed, transformer=transformer)
+
 
 INT8_PEERS: dict[str, tuple[str, Maker]] = {
-    "ORT INT8 MinMax": (".onnx", lambda m, c, o: _quantize_ort(m, c, o, "MinMax")),
-    "ORT INT8 Percentile": (".onnx", lambda m, c, o: _quantize_ort(m, c, o, "Percentile")),
-    "ORT INT8 Entropy": (".onnx", lambda m, c, o: _quantize_ort(m, c, o, "Entropy")),
-    "NNCF INT8": (".xml", lambda m, c, o: _quantize_nncf(m, c, o, fast=True, mixed=False)),
-    "NNCF INT8 mixed": (".xml", lambda m, c, o: _quantize_nncf(m, c, o, fast=True, mixed=True)),
-    "NNCF INT8 full BC": (".xml", lambda m, c, o: _quantize_nncf(m, c, o, fast=False, mixed=False)),
-    "NNCF INT8 mixed full BC": (
-        ".xml",
-        lambda m, c, o: _quantize_nncf(m, c, o, fast=False, mixed=True),
-    ),
+    "ORT INT8 MinMax": (".onnx", partial(_quantize_ort, method="MinMax")),
+    "ORT INT8 Percentile": (".onnx", partial(_quantize_ort, method="Percentile")),
+    "ORT INT8 Entropy": (".onnx", partial(_quantize_ort, method="Entropy")),
+    "NNCF INT8": (".xml", _nncf()),
+    "NNCF INT8 mixed": (".xml", _nncf(mixed=True)),
+    "NNCF INT8 full BC": (".xml", _nncf(fast=False)),
+    "NNCF INT8 mixed full BC": (".xml", _nncf(fast=False, mixed=True)),
+}
+
+# For networks of matrix products.
+TRANSFORMER_PEERS: dict[str, tuple[str, Maker]] = {
+    "ORT INT8 dynamic": (".onnx", partial(_quantize_ort, method="dynamic")),
+    "NNCF INT8 transformer": (".xml", _nncf(fast=False, transformer=True)),
 }
 
 
 def cached(model: Path, calibration: Path, cache: Path, name: str) -> Path:
     """The file that the peer called `name` makes from these inputs, or made before."""
-    suffix, maker = INT8_PEERS[name]
+    suffix, maker = (INT8_PEERS | TRANSFORMER_PEERS)[name]
     key = hashlib.sha256(name.encode())
     for package in ("onnxruntime", "openvino", "nncf"):
         key.update(version(package).encode())
@@ -262,13 +296,13 @@ def cached(model: Path, calibration: Path, cache: Path, name: str) -> Path:
         print(f"{name}: quantizing", file=sys.stderr, end="", flush=True)
         start = time.monotonic()
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            partial = Path(folder) / output.name
+            unfinished = Path(folder) / output.name
             with np.load(calibration) as arrays:
-                maker(model, arrays["input"], partial)
-            weights = partial.with_suffix(".bin")
+                maker(model, dict(arrays), unfinished)
+            weights = unfinished.with_suffix(".bin")
             if weights.exists():
                 weights.replace(output.with_suffix(".bin"))
-            partial.replace(output)
+            unfinished.replace(output)
         print(f" took {time.monotonic() - start:.0f} s", file=sys.stderr)
     return output
 

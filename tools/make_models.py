@@ -18,6 +18,8 @@ from pathlib import Path
 
 from networks import efficientnet, imagenet, ocr, transformer, yolov7_tiny
 
+FOLDER = Path(__file__).resolve().parent.parent / "build/models"
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "efficientnet-lite0": efficientnet.build,
     "resnet50": partial(imagenet.build, "resnet50"),
@@ -29,7 +31,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def make(name: str, folder: Path = Path("build/models"), *, force: bool = False) -> Path:
+def make(name: str, folder: Path = FOLDER, *, force: bool = False) -> Path:
     """The file of the network called `name`, written unless it is there."""
     path = folder / f"{name}.onnx"
     if force or not path.exists():

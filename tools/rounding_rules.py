@@ -42,9 +42,10 @@ def _product(x: Pair, weight: Pair, bias: Pair | None, terms: int, run: Callable
     return run(value, w, b), variance
 
 
-def _function(x: Pair, value: Tensor, slope: Tensor) -> Pair:
-    """An elementwise function, given its values and slopes."""
-    own = 3 * FUNCTION_ULPS**2 * UNIT_VARIANCE * value.square()
+def _function(x: Pair, value: Tensor, slope: Tensor, least: float = 0.0) -> Pair:
+    """An elementwise function, given its values and slopes; `least` is the size of what its usual
+    approximation adds up to reach small values."""
+    own = 3 * FUNCTION_ULPS**2 * UNIT_VARIANCE * value.abs().clamp(min=least).square()
     return value, own + _variance(x) * slope.square()
 
 
@@ -344,7 +345,7 @@ def apply(node: onnx.NodeProto, inputs: list[Pair | None], opset: int) -> Pair:
             return _binary("Mul", x, _clip(_scaled(x, 1 / 6, 0.5), 0.0, 1.0))
         case "Sigmoid":
             value = x[0].sigmoid()
-            return _function(x, value, value * (1 - value))
+            return _function(x, value, value * (1 - value), least=0.5)  # 0.5 + an odd function
         case "Tanh":
             value = x[0].tanh()
             return _function(x, value, 1 - value.square())

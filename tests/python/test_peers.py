@@ -148,6 +148,52 @@ def test_float32_runs_stay_within_the_bound_and_near_it(load, small_network):
     assert difference.max() > 1e-3 * bound.max()  # not so loose that it could not fail
 
 
+def test_the_bound_knows_what_transformers_and_detectors_use(load, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    small (float[2,16,64] x) => (float[2,63,16,1] y) {
+      q = MatMul(x, w)
+      t = Transpose<perm = [0, 2, 1]>(x)
+      scores = MatMul(q, t)
+      scale = Constant<value_float = 8.0>()
+      scaled = Div(scores, scale)
+      p = Softmax(scaled)
+      mixed = MatMul(p, x)
+      sum = Add(mixed, x)
+      n = LayerNormalization<axis = -1>(sum, gamma, beta)
+      e = Erf(n)
+      g = Mul(e, n)
+      s = Sigmoid(g)
+      silu = Mul(s, g)
+      h = HardSigmoid(silu)
+      axes = Constant<value_ints = [3]>()
+      u = Unsqueeze(h, axes)
+      m = MaxPool<kernel_shape = [2, 1]>(u)
+      back = Transpose<perm = [0, 2, 1, 3]>(m)
+      low = LeakyRelu<alpha = 0.1>(back)
+      y = Sub(low, back_shift)
+    }"""
+    model = onnx.parser.parse_model(text)
+    generator = np.random.default_rng(5)
+    for name, shape in {"w": (64, 64), "gamma": (64,), "beta": (64,), "back_shift": (1,)}.items():
+        values = generator.normal(size=shape, scale=0.2).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.checker.check_model(model, full_check=True)
+    path = tmp_path / "small.onnx"
+    onnx.save(model, path)
+    x = generator.normal(size=(2, 16, 64)).astype(np.float32)
+    rounding = load("rounding")
+    allowed = rounding.bound(path, x)
+    exact = load("onnx.reference").ReferenceEvaluator(model).run(None, {"x": x})[0]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    ours = session.run(None, {"x": x})[0]
+    assert 1e-3 < rounding.over(allowed, ours, exact) <= 1
+    assert rounding.over(allowed, session.run(None, {"x": x * np.float32(1.0001)})[0], exact) > 1
+    ours[1, 2, 3, 0] = np.nan
+    assert rounding.over(allowed, ours, exact) == float("inf")
+
+
 def test_bound_names_the_op_it_does_not_know(load, small_network):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(small_network)
@@ -190,8 +236,8 @@ def test_latency_times_everyone_equally_often_and_in_turn(peers):
 def test_a_peer_is_quantized_once(peers, monkeypatch, tmp_path):
     made = []
 
-    def maker(model: Path, calibration: np.ndarray, output: Path) -> None:
-        made.append(calibration.shape)
+    def maker(model: Path, calibration: dict[str, np.ndarray], output: Path) -> None:
+        made.append(calibration["input"].shape)
         output.write_bytes(b"model")
 
     monkeypatch.setitem(peers.INT8_PEERS, "ORT INT8 MinMax", (".onnx", maker))
@@ -206,6 +252,20 @@ def test_a_peer_is_quantized_once(peers, monkeypatch, tmp_path):
 
 
 SCRIPTS = ["tools/make_models.py", "tools/make_photos.py", "benchmarks/peers.py"]
+
+NO_PATHS = ["benchmarks/latency.py", "examples/demo_models.py"]
+
+
+@pytest.mark.parametrize("script", NO_PATHS)
+def test_help_lists_the_networks(script):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "no-such-network"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "unknown: no-such-network" in done.stderr
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
