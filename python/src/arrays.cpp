@@ -63,16 +63,36 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
   return copy;
 }
 
+namespace {
+
+// NumPy has no bfloat16 of its own; ml_dtypes', which ONNX uses, crosses over as its 16 bits.
+bool is_bfloat16(nb::handle object) {
+  if (!nb::hasattr(object, "dtype") || !nb::hasattr(object, "strides")) return false;
+  const nb::object dtype = object.attr("dtype");
+  return std::string_view(nb::str(nb::handle(dtype)).c_str()) == "bfloat16";
+}
+
+}  // namespace
+
 Tensor to_tensor(nb::handle object, const char* what) {
+  if (is_bfloat16(object)) {
+    const nb::object view = object.attr("view")("uint16");
+    const Tensor bits = to_tensor(nb::handle(view), what);
+    return Tensor(DType::bf16, bits.dims(), bits.buffer());
+  }
   AnyArray array;
   if (!nb::try_cast(object, array))
     throw nb::type_error(fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}",
-                                     what, nb::cast<std::string>(nb::str(object.type())))
+                                     what, nb::str(nb::handle(object.type())).c_str())
                              .c_str());
   return to_tensor(array, what);
 }
 
 nb::object to_numpy(const Tensor& tensor) {
+  if (tensor.dtype() == DType::bf16) {
+    const nb::object bits = to_numpy(Tensor(DType::u16, tensor.dims(), tensor.buffer()));
+    return bits.attr("view")(nb::module_::import_("ml_dtypes").attr("bfloat16"));
+  }
   const Row* row = rows;
   while (row->dtype != tensor.dtype()) ++row;
   std::vector<size_t> shape(tensor.dims().begin(), tensor.dims().end());

@@ -45,6 +45,16 @@ void bind_graph(nb::module_& m) {
 
   m.def("load_onnx", &load_onnx, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def(
+      "load_onnx_bytes",
+      [](const nb::bytes& bytes, const std::string& folder) {
+        const std::span<const std::byte> view(static_cast<const std::byte*>(bytes.data()),
+                                              bytes.size());
+        const nb::gil_scoped_release release;
+        return load_onnx_bytes(view, folder);
+      },
+      nb::arg("bytes"), nb::arg("folder") = "",
+      "A model in memory; external data is looked for in `folder`, none is allowed without one.");
+  m.def(
       "export_onnx",
       [](const Graph& graph, const std::string& path, int64_t opset, int64_t ir_version,
          std::optional<bool> external) {

@@ -54,7 +54,7 @@ class Builder {
     plan_->keep_alive = std::move(graph);
   }
 
-  std::shared_ptr<const Plan> build() {
+  std::shared_ptr<Plan> build() {
     for (const Value* input : graph_.inputs()) {
       plan_->input_types.push_back(input->type());
       slot_of_[input] = add_slot({Slot::Kind::input, plan_->input_types.size() - 1});
@@ -176,8 +176,10 @@ class Builder {
 
 }  // namespace
 
-std::shared_ptr<const Plan> build_plan(Graph graph, int threads) {
-  return Builder(std::make_shared<const Graph>(std::move(graph)), threads).build();
+std::shared_ptr<const Plan> build_plan(Graph graph, int threads, std::optional<Continuation> then) {
+  auto plan = Builder(std::make_shared<const Graph>(std::move(graph)), threads).build();
+  plan->then = std::move(then);
+  return plan;
 }
 
 }  // namespace octavo

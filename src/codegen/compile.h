@@ -18,7 +18,8 @@ Program compile(Graph graph, const CompileOptions& options = {});
 Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
               const CompileOptions& options = {});
 
-// The plan of a lowered graph for a pool of `threads`.
-std::shared_ptr<const Plan> build_plan(Graph graph, int threads);
+// The plan of a lowered graph for a pool of `threads`, and what comes after it.
+std::shared_ptr<const Plan> build_plan(Graph graph, int threads,
+                                       std::optional<Continuation> then = {});
 
 }  // namespace octavo

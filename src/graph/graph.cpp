@@ -53,6 +53,10 @@ void Node::set_input(size_t i, Value* value) {
   if (value) value->uses_.push_back({this, i});
 }
 
+void Node::trim_inputs() {
+  while (!inputs_.empty() && !inputs_.back()) inputs_.pop_back();
+}
+
 const Attribute& Node::attribute(std::string_view attribute_name) const {
   if (const auto it = attributes_.find(attribute_name); it != attributes_.end()) return it->second;
   const AttributeSpec* spec = op_->attribute(attribute_name);

@@ -86,6 +86,7 @@ class Node {
   // Input i, or null if it is left out or beyond the list.
   Value* input(size_t i) const { return i < inputs_.size() ? inputs_[i] : nullptr; }
   void set_input(size_t i, Value* value);
+  void trim_inputs();  // drops inputs left out at the end of the list
   std::span<Value* const> outputs() const { return outputs_; }
   Value* output(size_t i = 0) const { return outputs_[i]; }
 

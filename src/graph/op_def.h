@@ -16,7 +16,7 @@ enum class OpKind {
   movement,      // copies elements: reshape, transpose, concat, slice, …
   quantization,  // quantize, dequantize, fake_quantize
   fused,         // a kernel of the lowered stage
-  shape,         // computes on shapes
+  shape,         // reads the shape of its input only
 };
 
 // How INT8 treats an op. Placement and lowering read this.
@@ -35,6 +35,13 @@ struct AttributeSpec {
   Attribute fallback = {};  // when not required
 };
 
+// An attribute that may come as an input instead; then the output types are known only once that
+// input is constant (or at run time: see codegen/stages.h). A constant input becomes the attribute.
+struct ParameterSpec {
+  std::string_view attribute;
+  size_t input;
+};
+
 struct OnnxImportRule;  // ops/onnx_rules.h
 struct OnnxExportRule;
 
@@ -44,6 +51,7 @@ struct OpImpl {
   size_t min_inputs = 1, max_inputs = 1;  // inputs min..max may be null or absent; max may be huge
   size_t outputs = 1;
   std::vector<AttributeSpec> attributes = {};
+  std::vector<ParameterSpec> parameters = {};
   // Output types; throws UserError (where = node.where()) on shapes, dtypes or attributes that do
   // not fit. May use constants of the inputs.
   std::vector<TensorType> (*infer)(const Node& node) = nullptr;

@@ -3,78 +3,18 @@
 #include <bit>
 #include <cstring>
 
+#include "graph/element.h"
 #include "support/error.h"
 
 namespace octavo {
 namespace {
-
-// Calls f with a value of the C++ type that stores `dtype`; halves are uint16_t wrapped.
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
-template <class F>
-auto visit_dtype(DType dtype, F f) {
-  switch (dtype) {
-    case DType::f32:
-      return f(float{});
-    case DType::f64:
-      return f(double{});
-    case DType::f16:
-      return f(Half{});
-    case DType::bf16:
-      return f(BFloat16{});
-    case DType::i8:
-      return f(int8_t{});
-    case DType::u8:
-      return f(uint8_t{});
-    case DType::i16:
-      return f(int16_t{});
-    case DType::u16:
-      return f(uint16_t{});
-    case DType::i32:
-      return f(int32_t{});
-    case DType::u32:
-      return f(uint32_t{});
-    case DType::i64:
-      return f(int64_t{});
-    case DType::u64:
-      return f(uint64_t{});
-    case DType::boolean:
-      return f(bool{});
-  }
-  throw InternalError("unknown dtype");
-}
-
-template <class T>
-T load(T value) {
-  return value;
-}
-float load(Half value) { return half_to_float(value.bits); }
-float load(BFloat16 value) { return bfloat16_to_float(value.bits); }
-
-template <class To, class From>
-To store(From value) {
-  if constexpr (std::is_same_v<To, Half>) {
-    return {float_to_half(static_cast<float>(value))};
-  } else if constexpr (std::is_same_v<To, BFloat16>) {
-    return {float_to_bfloat16(static_cast<float>(value))};
-  } else if constexpr (std::is_same_v<To, bool>) {
-    return value != From{};
-  } else {
-    return static_cast<To>(value);
-  }
-}
 
 template <class To>
 void convert_into(const Tensor& from, To* out) {
   visit_dtype(from.dtype(), [&](auto tag) {
     using From = decltype(tag);
     const auto* in = reinterpret_cast<const From*>(from.data());
-    for (int64_t i = 0; i < from.size(); ++i) out[i] = store<To>(load(in[i]));
+    for (int64_t i = 0; i < from.size(); ++i) out[i] = store_element<To>(load_element(in[i]));
     return 0;
   });
 }

@@ -18,30 +18,49 @@ std::vector<TensorType> infer(const Node& node) {
 }
 
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto x = in[0]->values<float>(), scale = in[1]->values<float>(),
-             bias = in[2]->values<float>(), mean = in[3]->values<float>(),
-             variance = in[4]->values<float>();
-  auto y = out[0].mutable_values<float>();
+  const auto scale = doubles(*in[1]), bias = doubles(*in[2]), mean = doubles(*in[3]),
+             variance = doubles(*in[4]);
+  std::vector<double> x = doubles(*in[0]);
   size_t inner = 1;
   for (size_t i = 2; i < in[0]->dims().size(); ++i) inner *= static_cast<size_t>(in[0]->dims()[i]);
   const double epsilon = node.real("epsilon");
   for (size_t i = 0; i < x.size(); ++i) {
     const size_t c = i / inner % scale.size();
-    y[i] = static_cast<float>((static_cast<double>(x[i]) - mean[c]) /
-                                  std::sqrt(variance[c] + epsilon) * scale[c] +
-                              bias[c]);
+    x[i] = (x[i] - mean[c]) / std::sqrt(variance[c] + epsilon) * scale[c] + bias[c];
   }
+  store_doubles(x, out[0]);
+}
+
+// Statistics of this batch, and running ones as further outputs.
+std::vector<Value*> import_training(OnnxNodeReader& reader) {
+  const auto in = inputs_of(reader, 5);
+  const int64_t rank = in[0]->shape().rank();
+  Ints axes{0};
+  for (int64_t i = 2; i < rank; ++i) axes.push_back(i);
+  const auto number = [&](double v, Value* like) {
+    return reader.constant_value(convert(Tensor::scalar(v), like->dtype()));
+  };
+  const auto mean_of = [&](Value* x, int64_t keep) {
+    return reader.apply("reduce_mean", {x}, {{"axes", axes}, {"keepdims", keep}});
+  };
+  Value* centred = reader.apply("sub", {in[0], mean_of(in[0], 1)});
+  Value *mean = mean_of(in[0], 0), *variance = mean_of(reader.apply("mul", {centred, centred}), 0);
+  Value* y = reader.apply("batch_norm", {in[0], in[1], in[2], mean, variance},
+                          {{"epsilon", reader.real("epsilon", 1e-5)}});
+  const double momentum = reader.real("momentum", 0.9);
+  const auto running = [&](Value* old, Value* now) {
+    return reader.apply("add", {reader.apply("mul", {old, number(momentum, old)}),
+                                reader.apply("mul", {now, number(1 - momentum, now)})});
+  };
+  return {y, running(in[3], mean), running(in[4], variance)};
 }
 
 std::vector<Value*> import(OnnxNodeReader& reader) {
-  if (reader.integer("training_mode", 0) != 0) reader.unsupported("training_mode 1");
+  if (reader.integer("training_mode", 0) != 0) return import_training(reader);
   if (reader.integer("spatial", 1) != 1) reader.unsupported("spatial 0");
-  for (size_t i = 0; i < 5; ++i)
-    if (!reader.input(i)) reader.invalid("needs input, scale, bias, mean and variance");
-  return {reader.apply(
-      "batch_norm",
-      {reader.input(0), reader.input(1), reader.input(2), reader.input(3), reader.input(4)},
-      {{"epsilon", reader.real("epsilon", 1e-5)}})};
+  auto inputs = inputs_of(reader, 5);
+  inputs.resize(5);
+  return {reader.apply("batch_norm", inputs, {{"epsilon", reader.real("epsilon", 1e-5)}})};
 }
 
 constexpr OnnxImportRule import_rules[] = {

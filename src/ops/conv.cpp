@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "ops/op.h"
 #include "ops/window.h"
 
@@ -12,9 +10,14 @@ Ints kernel_of(const Shape& weights) {
   return kernel;
 }
 
+// Integers are exact while the sums stay below 2^53: products of bytes always do.
+const TensorType& product_input(const Node& node, size_t i) {
+  const TensorType& type = node.input(i)->type();
+  return type.dtype == DType::i32 ? type : float_input(node, i);
+}
+
 std::vector<TensorType> infer(const Node& node) {
-  const TensorType& x = float_input(node, 0);
-  const TensorType& w = float_input(node, 1);
+  const TensorType &x = product_input(node, 0), &w = product_input(node, 1);
   require(node, x.dtype == w.dtype, "input and weights differ in element type");
   require(node, x.shape.rank() >= 3 && x.shape.rank() == w.shape.rank(),
           "input and weights need the same rank, at least 3");
@@ -36,9 +39,10 @@ std::vector<TensorType> infer(const Node& node) {
 
 // y[n, o, p] = bias[o] + sum over c, k of x[n, c, p * stride + k * dilation - pad] * w[o, c, k]
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto x = in[0]->values<float>(), w = in[1]->values<float>();
+  const auto x = doubles(*in[0]), w = doubles(*in[1]);
+  const auto bias = in.size() > 2 && in[2] ? doubles(*in[2]) : std::vector<double>();
   const Dims &xd = in[0]->dims(), &wd = in[1]->dims(), &yd = out[0].dims();
-  auto y = out[0].mutable_values<float>();
+  std::vector<double> y(static_cast<size_t>(out[0].size()));
   const size_t rank = xd.size() - 2;
   const Window window = window_of(node, Ints(wd.begin() + 2, wd.end()));
   const int64_t group = node.integer("group"), out_per_group = wd[0] / group;
@@ -61,17 +65,17 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
     }
     for (int64_t n = 0; n < xd[0]; ++n)
       for (int64_t o = 0; o < wd[0]; ++o) {
-        double sum = in.size() > 2 && in[2] ? in[2]->values<float>()[static_cast<size_t>(o)] : 0;
+        double sum = bias.empty() ? 0 : bias[static_cast<size_t>(o)];
         for (int64_t c = 0; c < wd[1]; ++c) {
-          const float* plane =
+          const double* plane =
               &x[static_cast<size_t>((n * xd[1] + o / out_per_group * wd[1] + c) * x_plane)];
-          const float* taps_of = &w[static_cast<size_t>((o * wd[1] + c) * taps)];
-          for (const auto& [k, offset] : inside)
-            sum += static_cast<double>(plane[offset]) * taps_of[k];
+          const double* taps_of = &w[static_cast<size_t>((o * wd[1] + c) * taps)];
+          for (const auto& [k, offset] : inside) sum += plane[offset] * taps_of[k];
         }
-        y[static_cast<size_t>((n * wd[0] + o) * y_plane + p)] = static_cast<float>(sum);
+        y[static_cast<size_t>((n * wd[0] + o) * y_plane + p)] = sum;
       }
   }
+  store_doubles(y, out[0]);
 }
 
 std::vector<Value*> import(OnnxNodeReader& reader) {

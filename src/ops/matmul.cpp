@@ -7,7 +7,7 @@ namespace {
 // ---- gemm
 
 std::vector<TensorType> infer_gemm(const Node& node) {
-  const TensorType &x = float_input(node, 0), &w = float_input(node, 1);
+  const TensorType &x = number_input(node, 0), &w = number_input(node, 1);
   require(node, x.shape.rank() == 2 && w.shape.rank() == 2 && x.dtype == w.dtype,
           "x and w must be matrices of one type");
   const bool ta = node.integer("trans_a") != 0, tb = node.integer("trans_b") != 0;
@@ -22,9 +22,19 @@ std::vector<TensorType> infer_gemm(const Node& node) {
   return {{x.dtype, y}};
 }
 
+// What products are summed up in: integers wrap around as NumPy's do.
+template <class T>
+using Sum = std::conditional_t<is_float_element<T>, double, uint64_t>;
+
+template <class T>
+std::vector<Sum<T>> wide(const Tensor& tensor) {
+  std::vector<Sum<T>> values;
+  values.reserve(static_cast<size_t>(tensor.size()));
+  for (const T v : elements<T>(tensor)) values.push_back(static_cast<Sum<T>>(load_element(v)));
+  return values;
+}
+
 void reference_gemm(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto x = in[0]->values<float>(), w = in[1]->values<float>();
-  auto y = out[0].mutable_values<float>();
   const bool ta = node.integer("trans_a") != 0, tb = node.integer("trans_b") != 0;
   const int64_t m = out[0].dims()[0], n = out[0].dims()[1], k = in[0]->dims()[!ta];
   const double alpha = node.real("alpha"), beta = node.real("beta");
@@ -36,16 +46,26 @@ void reference_gemm(const Node& node, std::span<const Tensor* const> in, std::sp
     c_column = columns == 1 ? 0 : 1;
     c_row = c->rank() == 2 && c->dims()[0] != 1 ? columns : 0;
   }
-  for (int64_t i = 0; i < m; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      double sum = 0;
-      for (int64_t p = 0; p < k; ++p)
-        sum += static_cast<double>(x[static_cast<size_t>(ta ? p * m + i : i * k + p)]) *
-               w[static_cast<size_t>(tb ? j * k + p : p * n + j)];
-      sum *= alpha;
-      if (c) sum += beta * c->values<float>()[static_cast<size_t>(i * c_row + j * c_column)];
-      y[static_cast<size_t>(i * n + j)] = static_cast<float>(sum);
-    }
+  visit_dtype(out[0].dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const auto x = wide<T>(*in[0]), w = wide<T>(*in[1]);
+    const auto addend = c ? wide<T>(*c) : std::vector<Sum<T>>();
+    auto y = mutable_elements<T>(out[0]);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        Sum<T> sum = 0;
+        for (int64_t p = 0; p < k; ++p)
+          sum += x[static_cast<size_t>(ta ? p * m + i : i * k + p)] *
+                 w[static_cast<size_t>(tb ? j * k + p : p * n + j)];
+        if (alpha != 1) sum = static_cast<Sum<T>>(alpha * static_cast<double>(sum));
+        if (c) {
+          Sum<T> more = addend[static_cast<size_t>(i * c_row + j * c_column)];
+          if (beta != 1) more = static_cast<Sum<T>>(beta * static_cast<double>(more));
+          sum += more;
+        }
+        y[static_cast<size_t>(i * n + j)] = store_element<T>(sum);
+      }
+  });
 }
 
 std::vector<Value*> import_gemm(OnnxNodeReader& reader) {
@@ -72,7 +92,7 @@ constexpr OnnxExportRule gemm_export{[](const Node& node, OnnxNodeWriter& writer
 // ---- matmul
 
 std::vector<TensorType> infer_matmul(const Node& node) {
-  const TensorType &a = float_input(node, 0), &b = float_input(node, 1);
+  const TensorType &a = number_input(node, 0), &b = number_input(node, 1);
   require(node, a.dtype == b.dtype, "the inputs differ in element type");
   require(node, a.shape.rank() >= 1 && b.shape.rank() >= 1, "the inputs need at least one axis");
   Shape x = a.shape, y = b.shape;
@@ -93,8 +113,6 @@ void reference_matmul(const Node&, std::span<const Tensor* const> in, std::span<
   Dims a = in[0]->dims(), b = in[1]->dims();
   if (a.size() == 1) a.insert(a.begin(), 1);
   if (b.size() == 1) b.push_back(1);
-  const auto x = in[0]->values<float>(), w = in[1]->values<float>();
-  auto y = out[0].mutable_values<float>();
   const int64_t m = a[a.size() - 2], k = a.back(), n = b.back();
   const size_t batch_rank = std::max(a.size(), b.size()) - 2;
   const auto dim = [&](const Dims& dims, size_t i) {  // batch dim i, aligned at the end
@@ -102,24 +120,29 @@ void reference_matmul(const Node&, std::span<const Tensor* const> in, std::span<
     return i < missing ? 1 : dims[i - missing];
   };
   int64_t batches = 1;
-  for (size_t i = 0; i < batch_rank; ++i) batches *= std::max(dim(a, i), dim(b, i));
-  for (int64_t batch = 0; batch < batches; ++batch) {
-    int64_t rest = batch, ia = 0, ib = 0, sa = 1, sb = 1;
-    for (size_t i = batch_rank; i-- > 0;) {
-      const int64_t da = dim(a, i), db = dim(b, i), at = rest % std::max(da, db);
-      rest /= std::max(da, db);
-      ia += (da == 1 ? 0 : at) * sa, ib += (db == 1 ? 0 : at) * sb;
-      sa *= da, sb *= db;
-    }
-    for (int64_t i = 0; i < m; ++i)
-      for (int64_t j = 0; j < n; ++j) {
-        double sum = 0;
-        for (int64_t p = 0; p < k; ++p)
-          sum += static_cast<double>(x[static_cast<size_t>((ia * m + i) * k + p)]) *
-                 w[static_cast<size_t>((ib * k + p) * n + j)];
-        y[static_cast<size_t>((batch * m + i) * n + j)] = static_cast<float>(sum);
+  for (size_t i = 0; i < batch_rank; ++i) batches *= dim(a, i) == 1 ? dim(b, i) : dim(a, i);
+  visit_dtype(out[0].dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const auto x = wide<T>(*in[0]), w = wide<T>(*in[1]);
+    auto y = mutable_elements<T>(out[0]);
+    for (int64_t batch = 0; batch < batches; ++batch) {
+      int64_t rest = batch, ia = 0, ib = 0, sa = 1, sb = 1;
+      for (size_t i = batch_rank; i-- > 0;) {
+        const int64_t da = dim(a, i), db = dim(b, i), at = rest % std::max(da, db);
+        rest /= std::max(da, db);
+        ia += (da == 1 ? 0 : at) * sa, ib += (db == 1 ? 0 : at) * sb;
+        sa *= da, sb *= db;
       }
-  }
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          Sum<T> sum = 0;
+          for (int64_t p = 0; p < k; ++p)
+            sum += x[static_cast<size_t>((ia * m + i) * k + p)] *
+                   w[static_cast<size_t>((ib * k + p) * n + j)];
+          y[static_cast<size_t>((batch * m + i) * n + j)] = store_element<T>(sum);
+        }
+    }
+  });
 }
 
 std::vector<Value*> import_matmul(OnnxNodeReader& reader) {

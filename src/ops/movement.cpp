@@ -3,28 +3,18 @@
 
 #include <cstring>
 
+#include "ops/indexing.h"
 #include "ops/op.h"
 
 namespace octavo::ops {
 namespace {
 
-std::vector<int64_t> strides_of(const Dims& dims) {
-  std::vector<int64_t> strides(dims.size(), 1);
-  for (size_t i = dims.size(); i-- > 1;) strides[i - 1] = strides[i] * dims[i];
-  return strides;
-}
-
 // out[i...] = in[start + sum i_d * stride_d], any element type.
-void gather_strided(const Tensor& in, int64_t start, const std::vector<int64_t>& strides,
-                    Tensor& out) {
+void gather_strided(const Tensor& in, int64_t start, const Strides& strides, Tensor& out) {
   const size_t size = dtype_size(in.dtype());
-  const Dims& dims = out.dims();
-  for (int64_t i = 0; i < out.size(); ++i) {
-    int64_t rest = i, at = start;
-    for (size_t d = dims.size(); d-- > 0; rest /= dims[d]) at += rest % dims[d] * strides[d];
-    std::memcpy(out.mutable_data() + static_cast<size_t>(i) * size,
-                in.data() + static_cast<size_t>(at) * size, size);
-  }
+  for_each_index<1>(out.dims(), {strides}, [&](size_t i, const auto& at) {
+    copy_element(in, start + at[0], out, static_cast<int64_t>(i), size);
+  });
 }
 
 // ---- transpose
@@ -45,7 +35,7 @@ std::vector<TensorType> infer_transpose(const Node& node) {
 void reference_transpose(const Node& node, std::span<const Tensor* const> in,
                          std::span<Tensor> out) {
   const auto from = strides_of(in[0]->dims());
-  std::vector<int64_t> strides;
+  Strides strides;
   for (int64_t axis : node.integers("perm")) strides.push_back(from[static_cast<size_t>(axis)]);
   gather_strided(*in[0], 0, strides, out[0]);
 }
@@ -130,20 +120,43 @@ Range range_of(const Node& node, int64_t size, int64_t start, int64_t end, int64
   return {start, step, size > 0 && start > end ? (start - end - step - 1) / -step : 0};
 }
 
+// What of the four lists is known; steps are 1 and axes 0, 1, … unless given.
+struct Lists {
+  std::optional<Ints> starts, ends, axes, steps;
+};
+Lists lists_of(const Node& node) {
+  Lists lists{known_ints(node, "starts"), known_ints(node, "ends"), known_ints(node, "axes"),
+              known_ints(node, "steps")};
+  const auto length = static_cast<size_t>(list_length(node, "starts"));
+  if (lists.axes && lists.axes->empty())
+    for (size_t i = 0; i < length; ++i) lists.axes->push_back(static_cast<int64_t>(i));
+  if (lists.steps && lists.steps->empty()) lists.steps->assign(length, 1);
+  for (const auto* list : {&lists.starts, &lists.ends, &lists.axes, &lists.steps})
+    require(node, !*list || (*list)->size() == length,
+            "starts, ends, axes and steps must have one length");
+  if (lists.axes)
+    for (int64_t& axis : *lists.axes)
+      axis = normalize_axis(axis, node.input(0)->shape().rank(), node.where());
+  return lists;
+}
+
 std::vector<TensorType> infer_slice(const Node& node) {
   TensorType y = node.input(0)->type();
-  const Ints &starts = node.integers("starts"), &ends = node.integers("ends"),
-             &axes = node.integers("axes"), &steps = node.integers("steps");
-  require(
-      node,
-      starts.size() == ends.size() && starts.size() == axes.size() && starts.size() == steps.size(),
-      "starts, ends, axes and steps must have one length");
-  for (size_t i = 0; i < axes.size(); ++i) {
-    const auto axis = static_cast<size_t>(normalize_axis(axes[i], y.shape.rank(), node.where()));
+  const Lists lists = lists_of(node);
+  if (!lists.axes) {
+    y.shape.assign(y.shape.size(), Dim::unknown());
+    return {y};
+  }
+  for (size_t i = 0; i < lists.axes->size(); ++i) {
+    const auto axis = static_cast<size_t>((*lists.axes)[i]);
     const Dim& dim = node.input(0)->shape()[axis];
-    if (dim.is_static())
-      y.shape[axis] = range_of(node, dim.value(), starts[i], ends[i], steps[i]).count;
-    else if (!(starts[i] == 0 && ends[i] >= INT32_MAX && steps[i] == 1))
+    const bool known = lists.starts && lists.ends && lists.steps;
+    if (known && dim.is_static())
+      y.shape[axis] =
+          range_of(node, dim.value(), (*lists.starts)[i], (*lists.ends)[i], (*lists.steps)[i])
+              .count;
+    else if (!known ||
+             !((*lists.starts)[i] == 0 && (*lists.ends)[i] >= INT32_MAX && (*lists.steps)[i] == 1))
       y.shape[axis] = Dim::unknown();
   }
   return {y};
@@ -154,53 +167,68 @@ void reference_slice(const Node& node, std::span<const Tensor* const> in, std::s
   gather_strided(*in[0], view.start, view.steps, out[0]);
 }
 
+constexpr const char* slice_lists[] = {"starts", "ends", "axes", "steps"};
+
 std::vector<Value*> import_slice(OnnxNodeReader& reader) {
-  if (!reader.input(0)) reader.invalid("needs an input");
-  const bool inputs = reader.opset() >= 10;
-  const auto get = [&](size_t i, const char* name) -> std::optional<Ints> {
-    if (inputs) return reader.constant_ints(i, name);
-    return reader.has(name) ? std::optional<Ints>(reader.integers(name, {})) : std::nullopt;
-  };
-  const auto starts = get(1, "starts"), ends = get(2, "ends"), axes = get(3, "axes");
-  const auto steps = inputs ? reader.constant_ints(4, "steps") : std::nullopt;
-  if (!starts || !ends) reader.invalid("needs starts and ends");
-  Ints all;
-  for (size_t i = 0; i < starts->size(); ++i) all.push_back(static_cast<int64_t>(i));
-  return {reader.apply("slice", {reader.input(0)},
-                       {{"starts", *starts},
-                        {"ends", *ends},
-                        {"axes", axes ? *axes : all},
-                        {"steps", steps ? *steps : Ints(starts->size(), 1)}})};
+  std::vector<Value*> inputs{inputs_of(reader)[0]};
+  Attributes attributes;
+  if (reader.opset() < 10) {
+    for (const char* name : {"starts", "ends", "axes"})
+      attributes[name] = reader.integers(name, {});
+  } else {
+    inputs_of(reader, 3);
+    for (size_t i = 0; i < 4; ++i)
+      import_parameter(reader, i + 1, "slice", slice_lists[i], attributes, inputs);
+  }
+  return {reader.apply("slice", std::move(inputs), std::move(attributes))};
 }
 
 // Split: one slice per output.
 std::vector<Value*> import_split(OnnxNodeReader& reader) {
-  if (!reader.input(0)) reader.invalid("needs an input");
-  const Shape& x = reader.input(0)->shape();
+  Value* input = inputs_of(reader)[0];
+  const Shape& x = input->shape();
   int64_t axis = reader.integer("axis", 0);
   if (axis < -x.rank() || axis >= x.rank()) reader.invalid("axis is outside the rank");
   if (axis < 0) axis += x.rank();
+  const auto part_of = [&](int64_t start, int64_t end) {
+    return reader.apply("slice", {input},
+                        {{"starts", Ints{start}}, {"ends", Ints{end}}, {"axes", Ints{axis}}});
+  };
+  std::vector<Value*> outputs;
+  if (reader.opset() >= 13 && reader.input(1) && !reader.constant(1)) {
+    // Sizes known at run time: each part starts where the sum of those before it ends.
+    Value* ends = reader.apply("cumsum", {reader.input(1)});
+    Value* zero = reader.constant_value(Tensor::from(Dims{1}, Ints{0}));
+    Value* start = zero;
+    for (size_t i = 0; i < reader.output_count(); ++i) {
+      const auto at = static_cast<int64_t>(i);
+      Value* end = reader.apply("slice", {ends},
+                                {{"starts", Ints{at}}, {"ends", Ints{at + 1}}, {"axes", Ints{0}}});
+      Value* axes = reader.constant_value(Tensor::from(Dims{1}, Ints{axis}));
+      outputs.push_back(reader.apply("slice", {input, start, end, axes}));
+      start = end;
+    }
+    return outputs;
+  }
   Ints sizes = reader.integers("split", {});
   if (reader.opset() >= 13)
     if (const auto given = reader.constant_ints(1, "split")) sizes = *given;
   if (sizes.empty()) {
     const Dim& dim = x[static_cast<size_t>(axis)];
     if (!dim.is_static()) reader.unsupported("equal parts of a dynamic dimension");
-    const auto parts = static_cast<int64_t>(reader.output_count());
+    const int64_t parts =
+        reader.integer("num_outputs", static_cast<int64_t>(reader.output_count()));
+    if (parts < 1 || parts > (1 << 20)) reader.invalid("num_outputs is out of range");
     const int64_t part = (dim.value() + parts - 1) / parts;
-    for (int64_t i = 0; i < parts; ++i) sizes.push_back(std::min(part, dim.value() - i * part));
+    for (int64_t i = 0; i < parts; ++i)
+      sizes.push_back(std::clamp<int64_t>(dim.value() - i * part, 0, part));
   }
   if (sizes.size() != reader.output_count())
     reader.invalid("the number of parts is not that of the outputs");
-  std::vector<Value*> outputs;
   int64_t start = 0;
   for (int64_t size : sizes) {
     if (size < 0 || size > (int64_t{1} << 40)) reader.invalid("a part is negative or too large");
-    outputs.push_back(reader.apply("slice", {reader.input(0)},
-                                   {{"starts", Ints{start}},
-                                    {"ends", Ints{start + size}},
-                                    {"axes", Ints{axis}},
-                                    {"steps", Ints{1}}}));
+    outputs.push_back(part_of(start, start + size));
     start += size;
   }
   if (const Dim& dim = x[static_cast<size_t>(axis)]; dim.is_static() && dim.value() != start)
@@ -209,15 +237,16 @@ std::vector<Value*> import_split(OnnxNodeReader& reader) {
 }
 
 void write_slice(const Node& node, OnnxNodeWriter& writer) {
-  const auto list = [&](const char* name) {
-    const Ints& values = node.integers(name);
-    return writer.initializer(name,
-                              Tensor::from(Dims{static_cast<int64_t>(values.size())}, values));
-  };
-  writer.node(
-      "Slice",
-      {writer.value_name(node.input(0)), list("starts"), list("ends"), list("axes"), list("steps")},
-      {writer.value_name(node.output())});
+  std::vector<std::string> inputs{writer.value_name(node.input(0))};
+  const Lists lists = lists_of(node);
+  const std::optional<Ints>* known[] = {&lists.starts, &lists.ends, &lists.axes, &lists.steps};
+  for (size_t i = 0; i < 4; ++i)
+    inputs.push_back(
+        *known[i] ? writer.initializer(
+                        slice_lists[i],
+                        Tensor::from(Dims{static_cast<int64_t>((*known[i])->size())}, **known[i]))
+                  : writer.value_name(node.input(i + 1)));
+  writer.node("Slice", std::move(inputs), {writer.value_name(node.output())});
 }
 
 constexpr OnnxImportRule transpose_import[] = {
@@ -240,13 +269,13 @@ constexpr OnnxExportRule slice_export{write_slice};
 }  // namespace
 
 StridedView slice_view(const Node& node, const Dims& x) {
-  const auto from = strides_of(x);
+  const Strides from = strides_of(x);
   StridedView view{0, from};
-  for (size_t i = 0; i < node.integers("axes").size(); ++i) {
-    const auto axis = static_cast<size_t>(
-        normalize_axis(node.integers("axes")[i], static_cast<int64_t>(x.size()), node.where()));
-    const Range r = range_of(node, x[axis], node.integers("starts")[i], node.integers("ends")[i],
-                             node.integers("steps")[i]);
+  const Lists lists = lists_of(node);
+  for (size_t i = 0; i < lists.axes->size(); ++i) {
+    const auto axis = static_cast<size_t>((*lists.axes)[i]);
+    const Range r =
+        range_of(node, x[axis], (*lists.starts)[i], (*lists.ends)[i], (*lists.steps)[i]);
     view.start += r.start * from[axis];
     view.steps[axis] = r.step * from[axis];
   }
@@ -268,14 +297,17 @@ const OpImpl op_concat{.doc = "The inputs one behind the other along `axis`.",
                        .onnx_import = concat_import,
                        .onnx_export = &concat_export};
 
-const OpImpl op_slice{.doc = "x[start:end:step] along each of `axes`, as NumPy clamps and counts.",
-                      .attributes = {{"starts", AttributeKind::integers, true},
-                                     {"ends", AttributeKind::integers, true},
-                                     {"axes", AttributeKind::integers, true},
-                                     {"steps", AttributeKind::integers, true}},
-                      .infer = infer_slice,
-                      .reference = reference_slice,
-                      .onnx_import = slice_import,
-                      .onnx_export = &slice_export};
+const OpImpl op_slice{
+    .doc = "x[start:end:step] along each of `axes` (none: 0, 1, …), as NumPy clamps and counts.",
+    .max_inputs = 5,
+    .attributes = {{"starts", AttributeKind::integers, false, Ints{}},
+                   {"ends", AttributeKind::integers, false, Ints{}},
+                   {"axes", AttributeKind::integers, false, Ints{}},
+                   {"steps", AttributeKind::integers, false, Ints{}}},
+    .parameters = {{"starts", 1}, {"ends", 2}, {"axes", 3}, {"steps", 4}},
+    .infer = infer_slice,
+    .reference = reference_slice,
+    .onnx_import = slice_import,
+    .onnx_export = &slice_export};
 
 }  // namespace octavo::ops

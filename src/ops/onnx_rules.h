@@ -24,6 +24,8 @@ class OnnxNodeReader {
   virtual const Tensor* constant(size_t i) const = 0;  // null if left out or not constant
   // Input i as a constant; fails if it is given but not constant; empty if it is left out.
   virtual std::optional<Ints> constant_ints(size_t i, std::string_view what) const = 0;
+  // Input i as integers if they are known now; the target of a Reshape may know dynamic dims.
+  virtual std::optional<Ints> known_ints(size_t i) const = 0;
   // Attributes with ONNX's defaults supplied by the rule.
   virtual bool has(std::string_view attribute) const = 0;
   virtual int64_t integer(std::string_view attribute, int64_t fallback) const = 0;
@@ -32,10 +34,15 @@ class OnnxNodeReader {
   virtual Ints integers(std::string_view attribute, Ints fallback) const = 0;
   virtual Floats reals(std::string_view attribute, Floats fallback) const = 0;
   virtual const Tensor* tensor(std::string_view attribute) const = 0;
+  // ONNX's number of an element type as ours; unsupported if Octavo lacks it.
+  virtual DType element_type(int64_t onnx_type) const = 0;
   virtual Graph& graph() const = 0;
   // Adds a node to the graph; named after this ONNX node.
   virtual Value* apply(std::string_view op, std::vector<Value*> inputs,
                        Attributes attributes = {}) = 0;
+  // All outputs of a node that has several.
+  virtual std::vector<Value*> apply_all(std::string_view op, std::vector<Value*> inputs,
+                                        Attributes attributes = {}) = 0;
   virtual Value* constant_value(Tensor tensor) = 0;
   // Throws UserError (unsupported) naming this node.
   [[noreturn]] virtual void unsupported(const std::string& message) const = 0;

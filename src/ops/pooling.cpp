@@ -1,5 +1,6 @@
-// max_pool and avg_pool over the spatial axes of [N, C, spatial…].
-#include <limits>
+// max_pool, avg_pool and lp_pool over the spatial axes of [N, C, spatial…].
+#include <cmath>
+#include <optional>
 
 #include "ops/op.h"
 #include "ops/window.h"
@@ -12,10 +13,10 @@ std::vector<TensorType> infer(const Node& node) {
   const Ints& kernel = node.integers("kernel");
   require(node, x.shape.rank() == static_cast<int64_t>(kernel.size()) + 2,
           "the kernel's rank must be the input's less 2");
-  require(
-      node,
-      is_float(x.dtype) || (node.is("max_pool") && (x.dtype == DType::i8 || x.dtype == DType::u8)),
-      "the input must be floating point");
+  require(node,
+          is_float(x.dtype) || ((node.is("max_pool") || node.is("max_pool_indices")) &&
+                                (x.dtype == DType::i8 || x.dtype == DType::u8)),
+          "the input must be floating point");
   const Window window = window_of(node, kernel);
   Shape y{x.shape[0], x.shape[1]};
   for (size_t i = 0; i < kernel.size(); ++i)
@@ -23,16 +24,14 @@ std::vector<TensorType> infer(const Node& node) {
   return {{x.dtype, y}};
 }
 
-template <class T, bool average>
-void run(const Node& node, const Tensor& in, Tensor& out) {
-  const auto x = in.values<T>();
-  auto y = out.mutable_values<T>();
+// f(c, p, taps, counted) for each channel plane c and output position p: the offsets in the plane
+// of the taps that fall inside it, and how many count for a mean.
+template <class F>
+void each_window(const Node& node, const Dims& xd, const Dims& yd, bool all, F f) {
   const Window w = window_of(node, node.integers("kernel"));
   const size_t rank = w.rank();
-  const Dims &xd = in.dims(), &yd = out.dims();
-  const bool all = average && node.integer("count_include_pad") != 0;
-  int64_t taps = 1, x_plane = 1, y_plane = 1;
-  for (size_t i = 0; i < rank; ++i) taps *= w.kernel[i], x_plane *= xd[i + 2], y_plane *= yd[i + 2];
+  int64_t taps = 1, y_plane = 1;
+  for (size_t i = 0; i < rank; ++i) taps *= w.kernel[i], y_plane *= yd[i + 2];
   for (int64_t p = 0; p < y_plane; ++p) {
     std::vector<int64_t> inside;
     int64_t counted = 0;
@@ -50,31 +49,98 @@ void run(const Node& node, const Tensor& in, Tensor& out) {
       if (ok) inside.push_back(offset);
       counted += all ? padded : ok;
     }
-    for (int64_t c = 0; c < xd[0] * xd[1]; ++c) {
-      double sum = 0, most = -std::numeric_limits<double>::infinity();
-      for (int64_t offset : inside) {
-        const double v = x[static_cast<size_t>(c * x_plane + offset)];
-        sum += v;
-        most = std::max(most, v);
-      }
-      y[static_cast<size_t>(c * y_plane + p)] =
-          static_cast<T>(average ? sum / static_cast<double>(counted) : most);
-    }
+    for (int64_t c = 0; c < xd[0] * xd[1]; ++c)
+      f(static_cast<size_t>(c), static_cast<size_t>(c * y_plane + p), inside, counted);
   }
 }
 
-void reference_max(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  switch (in[0]->dtype()) {
-    case DType::i8:
-      return run<int8_t, false>(node, *in[0], out[0]);
-    case DType::u8:
-      return run<uint8_t, false>(node, *in[0], out[0]);
-    default:
-      return run<float, false>(node, *in[0], out[0]);
-  }
+size_t plane_of(const Dims& dims) {
+  size_t plane = 1;
+  for (size_t i = 2; i < dims.size(); ++i) plane *= static_cast<size_t>(dims[i]);
+  return plane;
 }
+
+// Of maximum by position: the first of the largest; none if the window lies in the padding.
+template <class T, class F>
+void each_maximum(const Node& node, const Tensor& in, const Dims& out, F f) {
+  const auto x = elements<T>(in);
+  const size_t plane = plane_of(in.dims());
+  each_window(node, in.dims(), out, false,
+              [&](size_t c, size_t to, const std::vector<int64_t>& inside, int64_t) {
+                std::optional<size_t> best;
+                for (const int64_t offset : inside) {
+                  const size_t at = c * plane + static_cast<size_t>(offset);
+                  if (!best || load_element(x[at]) > load_element(x[*best])) best = at;
+                }
+                f(to, best);
+              });
+}
+
+void reference_max(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  visit_dtype(in[0]->dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    const auto x = elements<T>(*in[0]);
+    auto y = mutable_elements<T>(out[0]);
+    const T none = is_float_element<T> ? store_element<T>(-HUGE_VAL) : T{};
+    each_maximum<T>(node, *in[0], out[0].dims(), [&](size_t to, const std::optional<size_t>& best) {
+      y[to] = best ? x[*best] : none;
+    });
+  });
+}
+
+void reference_max_indices(const Node& node, std::span<const Tensor* const> in,
+                           std::span<Tensor> out) {
+  auto y = out[0].mutable_values<int64_t>();
+  const Dims& dims = in[0]->dims();
+  const auto plane = static_cast<int64_t>(plane_of(dims));
+  const bool columns = node.integer("column_major") != 0;
+  visit_dtype(in[0]->dtype(), [&](auto tag) {
+    each_maximum<decltype(tag)>(node, *in[0], out[0].dims(),
+                                [&](size_t to, const std::optional<size_t>& best) {
+                                  const auto at = static_cast<int64_t>(best.value_or(0));
+                                  y[to] = at;
+                                  if (!columns) return;
+                                  int64_t rest = at % plane, place = 0, step = plane;
+                                  for (size_t d = dims.size(); d-- > 2; rest /= dims[d]) {
+                                    step /= dims[d];
+                                    place += rest % dims[d] * step;
+                                  }
+                                  y[to] = at / plane * plane + place;
+                                });
+  });
+}
+
 void reference_avg(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  run<float, true>(node, *in[0], out[0]);
+  const auto x = doubles(*in[0]);
+  const size_t plane = plane_of(in[0]->dims());
+  std::vector<double> y(static_cast<size_t>(out[0].size()));
+  each_window(node, in[0]->dims(), out[0].dims(), node.integer("count_include_pad") != 0,
+              [&](size_t c, size_t to, const std::vector<int64_t>& inside, int64_t counted) {
+                double sum = 0;
+                for (const int64_t offset : inside)
+                  sum += x[c * plane + static_cast<size_t>(offset)];
+                y[to] = sum / static_cast<double>(counted);
+              });
+  store_doubles(y, out[0]);
+}
+
+void reference_lp(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const auto x = doubles(*in[0]);
+  const size_t plane = plane_of(in[0]->dims());
+  const auto p = static_cast<double>(node.integer("p"));
+  std::vector<double> y(static_cast<size_t>(out[0].size()));
+  each_window(node, in[0]->dims(), out[0].dims(), false,
+              [&](size_t c, size_t to, const std::vector<int64_t>& inside, int64_t) {
+                double sum = 0;
+                for (const int64_t offset : inside)
+                  sum += std::pow(std::fabs(x[c * plane + static_cast<size_t>(offset)]), p);
+                y[to] = std::pow(sum, 1 / p);
+              });
+  store_doubles(y, out[0]);
+}
+
+std::vector<TensorType> infer_indices(const Node& node) {
+  return {{DType::i64, infer(node)[0].shape}};
 }
 
 Attributes import_common(OnnxNodeReader& reader) {
@@ -89,9 +155,57 @@ Attributes import_common(OnnxNodeReader& reader) {
 }
 
 std::vector<Value*> import_max(OnnxNodeReader& reader) {
-  if (reader.output_count() > 1) reader.unsupported("the output of indices");
-  if (reader.integer("storage_order", 0) != 0) reader.unsupported("storage_order 1");
-  return {reader.apply("max_pool", {reader.input(0)}, import_common(reader))};
+  Attributes a = import_common(reader);
+  Value* y = reader.apply("max_pool", {reader.input(0)}, a);
+  if (reader.output_count() < 2) return {y};
+  a["column_major"] = reader.integer("storage_order", 0);
+  return {y, reader.apply("max_pool_indices", {reader.input(0)}, std::move(a))};
+}
+
+std::vector<Value*> import_lp(OnnxNodeReader& reader) {
+  Attributes a = import_common(reader);
+  a["p"] = reader.integer("p", 2);
+  return {reader.apply("lp_pool", {reader.input(0)}, std::move(a))};
+}
+
+std::vector<Value*> import_global_lp(OnnxNodeReader& reader) {
+  const Shape& x = inputs_of(reader)[0]->shape();
+  if (x.rank() < 3) reader.invalid("needs an input of rank 3 or more");
+  Ints kernel;
+  for (size_t i = 2; i < x.size(); ++i) {
+    if (!x[i].is_static()) reader.unsupported("a dynamic size");
+    kernel.push_back(x[i].value());
+  }
+  return {reader.apply("lp_pool", {reader.input(0)},
+                       {{"kernel", kernel}, {"p", reader.integer("p", 2)}})};
+}
+
+// The indices count elements of the tensor that was pooled.
+std::vector<Value*> import_unpool(OnnxNodeReader& reader) {
+  const auto in = inputs_of(reader, 2);
+  const Shape& x = in[0]->shape();
+  const Ints kernel = reader.integers("kernel_shape", {});
+  if (kernel.empty() || static_cast<int64_t>(kernel.size()) + 2 != x.rank() || !x.is_static())
+    reader.unsupported("a kernel_shape that does not match, or a dynamic shape");
+  const Attributes window = import_window(reader, kernel, x);
+  const Ints &strides = std::get<Ints>(window.at("strides")),
+             &pads = std::get<Ints>(window.at("pads"));
+  if (strides.size() != kernel.size() || pads.size() != 2 * kernel.size())
+    reader.invalid("strides or pads have the wrong length");
+  Dims dims{x[0].value(), x[1].value()};
+  for (size_t i = 0; i < kernel.size(); ++i)
+    dims.push_back((x[i + 2].value() - 1) * strides[i] - pads[i] - pads[kernel.size() + i] +
+                   kernel[i]);
+  if (const auto wanted = reader.known_ints(2)) dims = *wanted;
+  Value* shape = reader.input(2) && !reader.known_ints(2)
+                     ? reader.input(2)
+                     : reader.constant_value(
+                           Tensor::from(Dims{static_cast<int64_t>(dims.size())}, Ints(dims)));
+  Value* zero = reader.constant_value(convert(Tensor::scalar(0.0f), in[0]->dtype()));
+  const auto flat = [&](Value* v) { return reader.apply("reshape", {v}, {{"shape", Ints{-1}}}); };
+  Value* y = reader.apply("scatter_elements",
+                          {flat(reader.apply("expand", {zero, shape})), flat(in[1]), flat(in[0])});
+  return {reader.apply("reshape", {y, shape})};
 }
 
 std::vector<Value*> import_avg(OnnxNodeReader& reader) {
@@ -116,7 +230,34 @@ void write(const Node& node, OnnxNodeWriter& writer) {
               {writer.value_name(node.output())}, onnx);
 }
 
-constexpr OnnxImportRule max_import[] = {{.op_type = "MaxPool", .import = import_max}};
+constexpr OnnxImportRule max_import[] = {{.op_type = "MaxPool", .import = import_max},
+                                         {.op_type = "MaxUnpool", .import = import_unpool}};
+constexpr OnnxImportRule lp_import[] = {{.op_type = "LpPool", .import = import_lp},
+                                        {.op_type = "GlobalLpPool", .import = import_global_lp}};
+void write_indices(const Node& node, OnnxNodeWriter& writer) {
+  Attributes onnx{{"kernel_shape", node.integers("kernel")},
+                  {"ceil_mode", node.integer("ceil_mode")},
+                  {"storage_order", node.integer("column_major")}};
+  export_window(node, node.integers("kernel").size(), onnx);
+  writer.node("MaxPool", {writer.value_name(node.input(0))},
+              {writer.temporary("maxima"), writer.value_name(node.output())}, onnx);
+}
+void write_lp(const Node& node, OnnxNodeWriter& writer) {
+  Attributes onnx{{"kernel_shape", node.integers("kernel")}, {"p", node.integer("p")}};
+  export_window(node, node.integers("kernel").size(), onnx);
+  const Ints& dilations = std::get<Ints>(onnx["dilations"]);
+  const bool dilated =
+      std::any_of(dilations.begin(), dilations.end(), [](int64_t d) { return d != 1; });
+  if (dilated || node.integer("ceil_mode") != 0) {
+    need_opset(node, writer, 18);
+    onnx["ceil_mode"] = node.integer("ceil_mode");
+  } else {
+    onnx.erase("dilations");
+  }
+  writer.node("LpPool", {writer.value_name(node.input(0))}, {writer.value_name(node.output())},
+              onnx);
+}
+constexpr OnnxExportRule indices_export{write_indices}, lp_export{write_lp};
 constexpr OnnxImportRule avg_import[] = {{.op_type = "AveragePool", .import = import_avg}};
 constexpr OnnxExportRule export_rule{write};
 
@@ -148,5 +289,31 @@ const OpImpl op_avg_pool{
     .reference = reference_avg,
     .onnx_import = avg_import,
     .onnx_export = &export_rule};
+
+const OpImpl op_max_pool_indices{
+    .doc =
+        "Where max_pool finds its maxima (the first of equals): indices into the whole of x, of "
+        "each plane in row-major or `column_major` order.",
+    .attributes =
+        [] {
+          auto specs = attributes();
+          specs.push_back({"column_major", AttributeKind::integer, false, int64_t{0}});
+          return specs;
+        }(),
+    .infer = infer_indices,
+    .reference = reference_max_indices,
+    .onnx_export = &indices_export};
+
+const OpImpl op_lp_pool{.doc = "Norm of order p over windows of x [N, C, spatial…].",
+                        .attributes =
+                            [] {
+                              auto specs = attributes();
+                              specs.push_back({"p", AttributeKind::integer, false, int64_t{2}});
+                              return specs;
+                            }(),
+                        .infer = infer,
+                        .reference = reference_lp,
+                        .onnx_import = lp_import,
+                        .onnx_export = &lp_export};
 
 }  // namespace octavo::ops

@@ -54,7 +54,9 @@ Granularity granularity(const Node& node, const Dims& x, const Dims& scale) {
 
 void check_parameters(const Node& node) {
   const Shape &x = node.input(0)->shape(), &scale = node.input(1)->shape();
-  require(node, node.input(1)->dtype() == DType::f32, "the scale must be f32");
+  const DType scale_type = node.input(1)->dtype();
+  require(node, scale_type == DType::f32 || scale_type == DType::f16 || scale_type == DType::bf16,
+          "the scale must be f32, f16 or bf16");
   if (const Value* zero = node.input(2))
     require(node, zero->shape() == scale, "scale and zero point must have one shape");
   const int64_t group = node.integer("group_size");
@@ -75,8 +77,13 @@ void check_parameters(const Node& node) {
               "the scale's shape does not match the groups");
 }
 
+const TensorType& float_or_i32(const Node& node) {
+  const TensorType& x = node.input(0)->type();
+  return x.dtype == DType::i32 ? x : float_input(node);
+}
+
 std::vector<TensorType> infer_quantize(const Node& node) {
-  const TensorType& x = float_input(node);
+  const TensorType& x = float_or_i32(node);
   check_parameters(node);
   const DType dtype = node.input(2) ? node.input(2)->dtype() : parse_dtype(node.text("output"));
   limits_of(node, dtype);
@@ -89,7 +96,7 @@ std::vector<TensorType> infer_dequantize(const Node& node) {
   if (const Value* zero = node.input(2))
     require(node, zero->dtype() == node.input(0)->dtype(),
             "input and zero point must have one type");
-  return {{DType::f32, node.input(0)->shape()}};
+  return {{node.input(1)->dtype(), node.input(0)->shape()}};
 }
 
 std::vector<TensorType> infer_fake(const Node& node) {
@@ -112,11 +119,18 @@ int64_t quantize_one(float x, float scale, int64_t zero, Limits limits) {
   return std::clamp<int64_t>(static_cast<int64_t>(bounded) + zero, limits.least, limits.most);
 }
 
+// Half types are computed in float.
+std::vector<float> floats(const Tensor& x) {
+  const Tensor wide = convert(x, DType::f32);
+  const auto values = wide.values<float>();
+  return {values.begin(), values.end()};
+}
+
 template <class T>
-void quantize_into(const Tensor& x, std::span<const float> scales,
+void quantize_into(const Tensor& x, const std::vector<float>& scales,
                    const std::vector<int64_t>& zeros, const Granularity& g, Limits limits,
                    Tensor& out) {
-  const auto from = x.values<float>();
+  const auto from = floats(x);
   auto to = out.mutable_values<T>();
   for (size_t i = 0; i < from.size(); ++i)
     to[i] = static_cast<T>(quantize_one(from[i], scales[g(i)], zeros[g(i)], limits));
@@ -125,7 +139,7 @@ void quantize_into(const Tensor& x, std::span<const float> scales,
 void reference_quantize(const Node& node, std::span<const Tensor* const> in,
                         std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
-  const auto scales = in[1]->values<float>();
+  const auto scales = floats(*in[1]);
   const auto zeros = zero_points(in, scales.size());
   const Limits limits = limits_of(node, out[0].dtype());
   switch (out[0].dtype()) {
@@ -145,24 +159,28 @@ void reference_quantize(const Node& node, std::span<const Tensor* const> in,
 void reference_dequantize(const Node& node, std::span<const Tensor* const> in,
                           std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
-  const auto scales = in[1]->values<float>();
+  const auto scales = floats(*in[1]);
   const auto zeros = zero_points(in, scales.size());
   const auto q = in[0]->to_ints();
-  auto y = out[0].mutable_values<float>();
-  for (size_t i = 0; i < q.size(); ++i)
-    y[i] = static_cast<float>(q[i] - zeros[g(i)]) * scales[g(i)];
+  visit_floats(node, out[0].dtype(), [&](auto tag) {
+    using T = decltype(tag);
+    auto y = mutable_elements<T>(out[0]);
+    for (size_t i = 0; i < q.size(); ++i)
+      y[i] = store_element<T>(static_cast<float>(q[i] - zeros[g(i)]) * scales[g(i)]);
+  });
 }
 
 void reference_fake(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
-  const auto x = in[0]->values<float>(), scales = in[1]->values<float>();
+  const auto x = floats(*in[0]), scales = floats(*in[1]);
   const auto zeros = zero_points(in, scales.size());
   const Limits limits{static_cast<int32_t>(node.integer("least")),
                       static_cast<int32_t>(node.integer("most"))};
-  auto y = out[0].mutable_values<float>();
+  std::vector<double> y(x.size());
   for (size_t i = 0; i < x.size(); ++i)
     y[i] = static_cast<float>(quantize_one(x[i], scales[g(i)], zeros[g(i)], limits) - zeros[g(i)]) *
            scales[g(i)];
+  store_doubles(y, out[0]);
 }
 
 // quantize_to_nhwc: one scale, an image at a time.
@@ -198,10 +216,15 @@ Attributes import_attributes(OnnxNodeReader& reader) {
 
 // Input 2. ONNX takes [] and [1] for one number; here it has the scale's shape.
 Value* import_zero_point(OnnxNodeReader& reader) {
-  const Tensor *scale = reader.constant(1), *zero = reader.constant(2);
-  if (!scale || !zero || scale->size() != 1 || zero->size() != 1 || scale->dims() == zero->dims())
-    return reader.input(2);
-  return reader.constant_value(zero->reshaped(scale->dims()));
+  const Value *scale = reader.input(1), *zero = reader.input(2);
+  if (!zero || scale->shape() == zero->shape()) return reader.input(2);
+  const auto one = [](const Shape& s) {
+    return s.rank() == 0 || (s.rank() == 1 && s[0] == Dim(1));
+  };
+  if (!one(scale->shape()) || !one(zero->shape())) return reader.input(2);
+  if (const Tensor* constant = reader.constant(2))
+    return reader.constant_value(constant->reshaped(scale->shape().dims()));
+  return reader.apply("reshape", {reader.input(2)}, {{"shape", scale->shape().dims()}});
 }
 
 std::vector<Value*> import_quantize(OnnxNodeReader& reader) {

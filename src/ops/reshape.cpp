@@ -7,14 +7,18 @@ namespace octavo::ops {
 namespace {
 
 void reference(const Node&, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  std::memcpy(out[0].mutable_data(), in[0]->data(), in[0]->bytes());
+  if (in[0]->bytes() > 0) std::memcpy(out[0].mutable_data(), in[0]->data(), in[0]->bytes());
 }
 
 std::vector<TensorType> infer_reshape(const Node& node) {
   const TensorType& x = node.input(0)->type();
-  const Ints& wanted = node.integers("shape");
+  const auto known_shape = known_ints(node, "shape");
+  if (!known_shape)
+    return {{x.dtype, Shape(static_cast<size_t>(list_length(node, "shape")), Dim::unknown())}};
+  const Ints& wanted = *known_shape;
   Shape y;
   std::optional<size_t> rest;
+  require(node, wanted.size() <= 1024, "too many dimensions");
   constexpr int64_t most = int64_t{1} << 40;
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (wanted[i] == 0 && node.integer("allow_zero") == 0) {
@@ -74,12 +78,12 @@ std::vector<TensorType> infer_reshape(const Node& node) {
 }
 
 std::vector<Value*> import_reshape(OnnxNodeReader& reader) {
-  if (!reader.input(0)) reader.invalid("needs an input");
-  const auto shape = reader.constant_ints(1, "shape");
-  if (!shape && !reader.has("shape")) reader.invalid("needs a shape");
-  return {reader.apply("reshape", {reader.input(0)},
-                       {{"shape", shape ? *shape : reader.integers("shape", {})},
-                        {"allow_zero", reader.integer("allowzero", 0)}})};
+  std::vector<Value*> inputs{inputs_of(reader)[0]};
+  if (!reader.input(1) && !reader.has("shape")) reader.invalid("needs a shape");
+  Attributes attributes{{"allow_zero", reader.integer("allowzero", 0)},
+                        {"shape", reader.integers("shape", {})}};
+  import_parameter(reader, 1, "reshape", "shape", attributes, inputs);
+  return {reader.apply("reshape", std::move(inputs), std::move(attributes))};
 }
 
 std::vector<Value*> import_flatten(OnnxNodeReader& reader) {
@@ -97,24 +101,26 @@ std::vector<Value*> import_flatten(OnnxNodeReader& reader) {
     known = known && dim.is_static();
     if (dim.is_static()) (i < axis ? first : second) *= dim.value();
   }
-  if (!first_known && !second_known) reader.unsupported("dynamic sizes on both sides of the axis");
+  if (!first_known && !second_known) {
+    Value* rows =
+        reader.apply("reduce_prod", {reader.apply("shape", {reader.input(0)}, {{"end", axis}})},
+                     {{"keepdims", int64_t{1}}});
+    Value* rest = reader.constant_value(Tensor::from(Dims{1}, Ints{-1}));
+    Value* shape = reader.apply("concat", {rows, rest}, {{"axis", int64_t{0}}});
+    return {reader.apply("reshape", {reader.input(0), shape})};
+  }
   return {reader.apply("reshape", {reader.input(0)},
                        {{"shape", Ints{first_known ? first : -1, second_known ? second : -1}}})};
 }
 
 void write_reshape(const Node& node, OnnxNodeWriter& writer) {
-  const Ints& shape = node.integers("shape");
   Attributes onnx;
   if (node.integer("allow_zero") != 0 && writer.opset() >= 14) onnx["allowzero"] = int64_t{1};
-  writer.node(
-      "Reshape",
-      {writer.value_name(node.input(0)),
-       writer.initializer("shape", Tensor::from(Dims{static_cast<int64_t>(shape.size())}, shape))},
-      {writer.value_name(node.output())}, onnx);
+  writer.node("Reshape", {writer.value_name(node.input(0)), parameter_name(node, "shape", writer)},
+              {writer.value_name(node.output())}, onnx);
 }
 
-Ints normalized(const Node& node, int64_t rank) {
-  Ints axes = node.integers("axes");
+Ints normalized(const Node& node, int64_t rank, Ints axes) {
   for (int64_t& axis : axes) axis = normalize_axis(axis, rank, node.where());
   std::sort(axes.begin(), axes.end());
   require(node, std::adjacent_find(axes.begin(), axes.end()) == axes.end(),
@@ -124,7 +130,13 @@ Ints normalized(const Node& node, int64_t rank) {
 
 std::vector<TensorType> infer_squeeze(const Node& node) {
   const TensorType& x = node.input(0)->type();
-  const Ints axes = normalized(node, x.shape.rank());
+  const auto known = known_ints(node, "axes");
+  if (!known) {
+    const int64_t gone = list_length(node, "axes");
+    require(node, gone > 0 && gone <= x.shape.rank(), "the number of axes does not fit the rank");
+    return {{x.dtype, Shape(static_cast<size_t>(x.shape.rank() - gone), Dim::unknown())}};
+  }
+  const Ints axes = normalized(node, x.shape.rank(), *known);
   Shape y;
   for (size_t i = 0; i < x.shape.size(); ++i) {
     const bool named = std::binary_search(axes.begin(), axes.end(), static_cast<int64_t>(i));
@@ -137,8 +149,11 @@ std::vector<TensorType> infer_squeeze(const Node& node) {
 
 std::vector<TensorType> infer_unsqueeze(const Node& node) {
   const TensorType& x = node.input(0)->type();
-  const int64_t rank = x.shape.rank() + static_cast<int64_t>(node.integers("axes").size());
-  const Ints axes = normalized(node, rank);
+  const int64_t rank = x.shape.rank() + list_length(node, "axes");
+  require(node, rank <= 1024, "too many dimensions");
+  const auto known = known_ints(node, "axes");
+  if (!known) return {{x.dtype, Shape(static_cast<size_t>(rank), Dim::unknown())}};
+  const Ints axes = normalized(node, rank, *known);
   Shape y;
   auto next = x.shape.begin();
   for (int64_t i = 0; i < rank; ++i)
@@ -148,23 +163,23 @@ std::vector<TensorType> infer_unsqueeze(const Node& node) {
 
 template <const char* op>
 std::vector<Value*> import_axes(OnnxNodeReader& reader) {
-  if (!reader.input(0)) reader.invalid("needs an input");
-  Ints axes = reader.integers("axes", {});
-  if (const auto given = reader.constant_ints(1, "axes")) axes = *given;
-  return {reader.apply(op, {reader.input(0)}, {{"axes", axes}})};
+  std::vector<Value*> inputs{inputs_of(reader)[0]};
+  Attributes attributes{{"axes", reader.integers("axes", {})}};
+  import_parameter(reader, 1, op, "axes", attributes, inputs);
+  return {reader.apply(op, std::move(inputs), std::move(attributes))};
 }
 
 void write_axes(const Node& node, OnnxNodeWriter& writer) {
-  const Ints& axes = node.integers("axes");
+  const char* onnx_name = node.is("squeeze") ? "Squeeze" : "Unsqueeze";
   Attributes onnx;
   std::vector<std::string> inputs{writer.value_name(node.input(0))};
-  if (!axes.empty() && writer.opset() >= 13)
-    inputs.push_back(
-        writer.initializer("axes", Tensor::from(Dims{static_cast<int64_t>(axes.size())}, axes)));
-  else if (!axes.empty())
-    onnx["axes"] = axes;
-  writer.node(node.is("squeeze") ? "Squeeze" : "Unsqueeze", std::move(inputs),
-              {writer.value_name(node.output())}, onnx);
+  if (node.input(1)) need_opset(node, writer, 13);
+  const bool all = !node.input(1) && node.integers("axes").empty();
+  if (!all && writer.opset() >= 13)
+    inputs.push_back(parameter_name(node, "axes", writer));
+  else if (!all)
+    onnx["axes"] = node.integers("axes");
+  writer.node(onnx_name, std::move(inputs), {writer.value_name(node.output())}, onnx);
 }
 
 constexpr char squeeze_name[] = "squeeze", unsqueeze_name[] = "unsqueeze";
@@ -181,22 +196,28 @@ constexpr OnnxExportRule reshape_export{write_reshape}, axes_export{write_axes};
 const OpImpl op_reshape{.doc =
                             "The same elements in another shape; 0 copies the input's dim (unless "
                             "allow_zero), -1 is what remains.",
-                        .attributes = {{"shape", AttributeKind::integers, true},
+                        .max_inputs = 2,
+                        .attributes = {{"shape", AttributeKind::integers, false, Ints{}},
                                        {"allow_zero", AttributeKind::integer, false, int64_t{0}}},
+                        .parameters = {{"shape", 1}},
                         .infer = infer_reshape,
                         .reference = reference,
                         .onnx_import = reshape_import,
                         .onnx_export = &reshape_export};
 
 const OpImpl op_squeeze{.doc = "Without the dims of 1 that `axes` names (none: all).",
+                        .max_inputs = 2,
                         .attributes = {{"axes", AttributeKind::integers, false, Ints{}}},
+                        .parameters = {{"axes", 1}},
                         .infer = infer_squeeze,
                         .reference = reference,
                         .onnx_import = squeeze_import,
                         .onnx_export = &axes_export};
 
 const OpImpl op_unsqueeze{.doc = "With dims of 1 at `axes` of the output.",
-                          .attributes = {{"axes", AttributeKind::integers, true}},
+                          .max_inputs = 2,
+                          .attributes = {{"axes", AttributeKind::integers, false, Ints{}}},
+                          .parameters = {{"axes", 1}},
                           .infer = infer_unsqueeze,
                           .reference = reference,
                           .onnx_import = unsqueeze_import,

@@ -1,61 +1,99 @@
+// softmax, log_softmax and hardmax along an axis.
 #include <cmath>
 
+#include "ops/indexing.h"
 #include "ops/op.h"
 
 namespace octavo::ops {
 namespace {
 
 std::vector<TensorType> infer(const Node& node) {
-  const TensorType& x = float_input(node);
-  normalize_axis(node.integer("axis"), x.shape.rank(), node.where());
-  return {x};
+  axis_of(node);
+  return {float_input(node)};
 }
 
-void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto x = in[0]->values<float>();
-  auto y = out[0].mutable_values<float>();
-  const Dims& dims = in[0]->dims();
-  const auto axis =
-      static_cast<size_t>(normalize_axis(node.integer("axis"), in[0]->rank(), node.where()));
-  size_t inner = 1;
-  for (size_t i = axis + 1; i < dims.size(); ++i) inner *= static_cast<size_t>(dims[i]);
-  const auto length = static_cast<size_t>(dims[axis]);
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (i / inner % length != 0) continue;  // i is the first element of a row
-    double most = x[i], sum = 0;
-    for (size_t k = 0; k < length; ++k) most = std::max<double>(most, x[i + k * inner]);
-    for (size_t k = 0; k < length; ++k) sum += std::exp(x[i + k * inner] - most);
-    for (size_t k = 0; k < length; ++k)
-      y[i + k * inner] = static_cast<float>(std::exp(x[i + k * inner] - most) / sum);
+// f(row of x, row of y), both contiguous.
+template <class F>
+void each_row(const Node& node, const Tensor& in, Tensor& out, F f) {
+  const Rows rows(in.dims(), axis_of(node));
+  const std::vector<double> x = doubles(in);
+  std::vector<double> y(x.size()), from(rows.length), to(rows.length);
+  for (size_t r = 0; r < (x.empty() ? 0 : rows.count()); ++r) {
+    const size_t start = rows.start(r);
+    for (size_t k = 0; k < rows.length; ++k) from[k] = x[start + k * rows.inner];
+    f(from, to);
+    for (size_t k = 0; k < rows.length; ++k) y[start + k * rows.inner] = to[k];
   }
+  store_doubles(y, out);
 }
 
+void reference_softmax(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  each_row(node, *in[0], out[0], [](const std::vector<double>& x, std::vector<double>& y) {
+    const double most = *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (size_t k = 0; k < x.size(); ++k) sum += y[k] = std::exp(x[k] - most);
+    for (double& v : y) v /= sum;
+  });
+}
+
+void reference_log_softmax(const Node& node, std::span<const Tensor* const> in,
+                           std::span<Tensor> out) {
+  each_row(node, *in[0], out[0], [](const std::vector<double>& x, std::vector<double>& y) {
+    const double most = *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (const double v : x) sum += std::exp(v - most);
+    for (size_t k = 0; k < x.size(); ++k) y[k] = x[k] - most - std::log(sum);
+  });
+}
+
+void reference_hardmax(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  each_row(node, *in[0], out[0], [](const std::vector<double>& x, std::vector<double>& y) {
+    std::fill(y.begin(), y.end(), 0.0);
+    y[static_cast<size_t>(std::max_element(x.begin(), x.end()) - x.begin())] = 1;
+  });
+}
+
+// Before opset 13 all axes from `axis` on are one.
+template <const char* op>
 std::vector<Value*> import(OnnxNodeReader& reader) {
-  if (!reader.input(0)) reader.invalid("needs an input");
-  const int64_t rank = reader.input(0)->shape().rank();
-  if (reader.opset() >= 13)
-    return {reader.apply("softmax", {reader.input(0)}, {{"axis", reader.integer("axis", -1)}})};
-  // Before opset 13 all axes from `axis` on are one.
+  Value* x = inputs_of(reader)[0];
+  const int64_t rank = x->shape().rank();
+  if (reader.opset() >= 13) return {reader.apply(op, {x}, {{"axis", reader.integer("axis", -1)}})};
   int64_t axis = reader.integer("axis", 1);
   if (axis < 0) axis += rank;
-  if (axis != rank - 1) reader.unsupported("an axis that is not the last, before opset 13");
-  return {reader.apply("softmax", {reader.input(0)}, {{"axis", axis}})};
+  if (axis < 0 || axis > rank) reader.invalid("axis is outside the rank");
+  if (axis == rank - 1) return {reader.apply(op, {x}, {{"axis", axis}})};
+  Ints rows;
+  for (int64_t i = 0; i < axis; ++i) rows.push_back(0);
+  rows.push_back(-1);
+  Value* y = reader.apply(op, {reader.apply("reshape", {x}, {{"shape", rows}})}, {{"axis", axis}});
+  return {reader.apply("reshape", {y, reader.apply("shape", {x})})};
 }
 
-constexpr OnnxImportRule import_rules[] = {{.op_type = "Softmax", .import = import}};
-constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer) {
-  writer.node("Softmax", {writer.value_name(node.input(0))}, {writer.value_name(node.output())},
-              {{"axis", normalize_axis(node.integer("axis"), node.input(0)->shape().rank(),
-                                       node.where())}});
-}};
+template <const char* onnx_name>
+void write(const Node& node, OnnxNodeWriter& writer) {
+  write_as(node, writer, onnx_name, {{"axis", static_cast<int64_t>(axis_of(node))}});
+}
 
 }  // namespace
 
-const OpImpl op_softmax{.doc = "exp(x - max) / sum exp(x - max) along `axis`.",
-                        .attributes = {{"axis", AttributeKind::integer, false, int64_t{-1}}},
-                        .infer = infer,
-                        .reference = reference,
-                        .onnx_import = import_rules,
-                        .onnx_export = &export_rule};
+#define SOFTMAX(op, onnx_name, kernel, formula)                                                    \
+  namespace {                                                                                      \
+  constexpr char op##_name[] = #op, op##_onnx[] = onnx_name;                                       \
+  constexpr OnnxImportRule op##_import[] = {{.op_type = onnx_name, .import = import <op##_name>}}; \
+  constexpr OnnxExportRule op##_export{write<op##_onnx>};                                          \
+  }                                                                                                \
+  const OpImpl op_##op{.doc = formula,                                                             \
+                       .attributes = {{"axis", AttributeKind::integer, false, int64_t{-1}}},       \
+                       .infer = infer,                                                             \
+                       .reference = kernel,                                                        \
+                       .onnx_import = op##_import,                                                 \
+                       .onnx_export = &op##_export};
+
+SOFTMAX(softmax, "Softmax", reference_softmax, "exp(x - max) / sum exp(x - max) along `axis`.")
+SOFTMAX(log_softmax, "LogSoftmax", reference_log_softmax,
+        "x - max - ln(sum exp(x - max)) along `axis`.")
+SOFTMAX(hardmax, "Hardmax", reference_hardmax,
+        "1 at the first of the largest values along `axis`, else 0.")
 
 }  // namespace octavo::ops

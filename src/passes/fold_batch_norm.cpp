@@ -3,7 +3,6 @@
 #include "graph/op_def.h"
 #include "passes/match.h"
 #include "passes/passes.h"
-#include "support/error.h"
 
 namespace octavo {
 namespace {
@@ -78,15 +77,39 @@ Value* per_channel(Graph& graph, const std::string& name, const std::vector<doub
                             Tensor::from(dims, std::vector<float>(values.begin(), values.end())));
 }
 
+// With parameters that are computed: (x - mean) / sqrt(variance + epsilon) * scale + bias.
+void expand(Graph& graph, Node& node) {
+  Value *x = node.input(0), *y = node.output();
+  Ints column(static_cast<size_t>(x->shape().rank()) - 1, 1);
+  column[0] = -1;
+  const auto apply = [&](std::string_view op, std::vector<Value*> inputs, Attributes a = {}) {
+    return graph.apply(op, std::move(inputs), std::move(a), fmt::format("{}/{}", node.name(), op),
+                       &node);
+  };
+  const auto parameter = [&](size_t i) {
+    Value* p = apply("reshape", {node.input(i)}, {{"shape", column}});
+    if (p->dtype() == x->dtype()) return p;
+    return apply("cast", {p}, {{"to", std::string(dtype_name(x->dtype()))}});
+  };
+  Value* epsilon = graph.add_constant(node.name() + "/epsilon",
+                                      convert(Tensor::scalar(node.real("epsilon")), x->dtype()));
+  Value* deviation = apply("sqrt", {apply("add", {parameter(4), epsilon})});
+  Value* scale = apply("div", {parameter(1), deviation});
+  Value* centred = apply("sub", {x, parameter(3)});
+  Value* result = apply("add", {apply("mul", {centred, scale}), parameter(2)});
+  graph.replace_all_uses(y, result);
+  const std::string name = y->name();
+  graph.erase(&node);
+  graph.rename(result, name);
+}
+
 }  // namespace
 
 void fold_batch_norm(Graph& graph) {
   graph.for_each([&](Node& node) {
     if (!node.is("batch_norm")) return;
     const auto affine = affine_of(node);
-    if (!affine)
-      throw UserError(ErrorKind::unsupported, node.where(),
-                      "scale, bias, mean and variance must be constants");
+    if (!affine || node.input(0)->dtype() != DType::f32) return expand(graph, node);
     Value *x = node.input(0), *y = node.output();
     Node* producer = x->producer();
     const auto axis = producer ? output_axis(graph, *producer, x) : std::nullopt;

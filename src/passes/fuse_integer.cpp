@@ -135,8 +135,7 @@ bool make_movement(Graph& graph, Node& quantize) {
   Node* node = quantize.input(0)->producer();
   if (!node || node->op().kind != OpKind::movement || !only_user(graph, node->output()))
     return false;
-  if (node->is("pad") || node->is("resize") || node->is("cast"))
-    return false;  // these make new elements
+  if (node->op().quant == QuantTrait::float_only) return false;  // these make new elements
   std::vector<Value*> inputs;
   for (size_t i = 0; i < node->inputs().size(); ++i) {
     Value* input = node->input(i);

@@ -12,12 +12,20 @@ namespace octavo {
 // Nodes whose inputs are all constant become constants, unless the result would exceed 64 MB.
 void fold_constants(Graph& graph);
 // batch_norm after a conv, conv_transpose or gemm with constant weights goes into weights and bias;
-// any other becomes a multiplication and an addition. No batch_norm is left.
+// any other becomes a multiplication and an addition, or more if its parameters are computed. No
+// batch_norm is left.
 void fold_batch_norm(Graph& graph);
 // Removes identities (reshape and transpose to the same, clip without bounds), merges reshape and
 // transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its
 // bias.
 void simplify(Graph& graph);
+
+// ---- any stage but lowered
+
+// After the types of inputs changed: infers all types again, in order; on the way, constant inputs
+// that are parameters become attributes, and small values that are known now become constants
+// (shapes of known inputs and what is computed from them).
+void specialize(Graph& graph);
 
 // ---- quantized or canonical, static shapes, to lowered
 

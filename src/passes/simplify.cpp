@@ -19,7 +19,7 @@ void replace(Graph& graph, Node& node, Value* by) {
 
 bool is_identity(const Node& node) {
   const Value *x = node.input(0), *y = node.output();
-  if (node.is("reshape")) return x->shape() == y->shape();
+  if (node.is("reshape") || node.is("expand")) return x->shape() == y->shape();
   if (node.is("transpose")) {
     const Ints& perm = node.integers("perm");
     for (size_t i = 0; i < perm.size(); ++i)
@@ -33,7 +33,7 @@ bool is_identity(const Node& node) {
 
 // reshape(reshape(x)): the outer one decides, if it does not copy a dim of the inner by 0.
 bool merge_reshapes(Graph& graph, Node& node) {
-  if (!node.is("reshape")) return false;
+  if (!node.is("reshape") || node.input(1)) return false;
   Node* inner = node.input(0)->producer();
   if (!inner || !inner->is("reshape")) return false;
   for (int64_t dim : node.integers("shape"))

@@ -1,8 +1,11 @@
 // A compiled graph for one set of shapes: steps, memory, constants. Built by codegen, run by
 // Program; immutable and shared between threads.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +31,16 @@ struct Step {
   int64_t macs = 0;
 };
 
+class Program;
+
+// What comes after a plan whose results decide the shapes of the rest.
+struct Continuation {
+  // Of the plan's outputs, the values that have a shape of their own choice; may be empty.
+  std::function<std::vector<Tensor>(std::span<const Tensor>)> between;
+  // Takes the plan's outputs and those of `between`; its outputs are the call's.
+  std::shared_ptr<Program> rest;
+};
+
 struct Plan {
   std::vector<TensorType> input_types, output_types;  // static shapes
   std::vector<Slot> slots;
@@ -37,6 +50,7 @@ struct Plan {
   size_t scratch_bytes = 0;  // the most any step needs, for the pool it was planned for
   std::shared_ptr<const void> keep_alive;  // what kernels point into
   size_t least_arena_bytes = 0;            // the most that is alive at once: no plan can need less
+  std::optional<Continuation> then;
 };
 
 }  // namespace octavo

@@ -74,8 +74,10 @@ struct Program::State {
   Planner planner;
   std::shared_ptr<ThreadPool> pool;
   std::mutex mutex;
+  std::vector<size_t> value_inputs;
   struct Entry {
     std::vector<Dims> dims;
+    std::vector<Tensor> values;  // of the value inputs, in their places
     std::shared_ptr<const Plan> plan;
     uint64_t used;
   };
@@ -108,8 +110,7 @@ struct Program::State {
     idle.push_back(std::move(workspace));
   }
 
-  std::vector<Tensor> call(Program& program, std::span<const Tensor> inputs,
-                           std::vector<StepProfile>* profile);
+  std::shared_ptr<const Plan> plan(const std::vector<Dims>& dims, std::vector<Tensor> values);
   void check_dims(const std::vector<Dims>& dims) const;
   void execute(const Plan& plan, std::span<const void* const> in, std::span<void* const> out,
                std::vector<StepProfile>* profile);
@@ -170,11 +171,13 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in,
   give_back(std::move(workspace));
 }
 
-Program::Program(Signature signature, Planner planner, int threads)
+Program::Program(Signature signature, Planner planner, int threads,
+                 std::vector<size_t> value_inputs)
     : s_(std::make_unique<State>()) {
   s_->signature = std::move(signature);
   s_->planner = std::move(planner);
   s_->pool = shared_pool(threads);
+  s_->value_inputs = std::move(value_inputs);
 }
 Program::~Program() = default;
 Program::Program(Program&&) noexcept = default;
@@ -184,43 +187,51 @@ const Program::Signature& Program::signature() const { return s_->signature; }
 int Program::threads() const { return s_->pool->size(); }
 
 std::shared_ptr<const Plan> Program::plan(const std::vector<Dims>& input_dims) {
+  OCTAVO_CHECK(s_->value_inputs.empty());
+  return s_->plan(input_dims, {});
+}
+
+std::shared_ptr<const Plan> Program::State::plan(const std::vector<Dims>& dims,
+                                                 std::vector<Tensor> values) {
   {
-    const std::lock_guard lock(s_->mutex);
-    for (State::Entry& entry : s_->plans)
-      if (entry.dims == input_dims) {
-        entry.used = ++s_->clock;
+    const std::lock_guard lock(mutex);
+    for (Entry& entry : plans)
+      if (entry.dims == dims && entry.values == values) {
+        entry.used = ++clock;
         return entry.plan;
       }
   }
-  s_->check_dims(input_dims);
-  std::shared_ptr<const Plan> fresh = s_->planner(input_dims);
-  const std::lock_guard lock(s_->mutex);
-  if (s_->plans.size() >= State::most_plans) {
-    const auto oldest =
-        std::min_element(s_->plans.begin(), s_->plans.end(),
-                         [](const auto& a, const auto& b) { return a.used < b.used; });
-    std::erase_if(s_->idle, [&](const auto& w) { return w && w->plan == oldest->plan.get(); });
-    s_->plans.erase(oldest);
+  check_dims(dims);
+  std::shared_ptr<const Plan> fresh = planner(dims, values);
+  const std::lock_guard lock(mutex);
+  if (plans.size() >= most_plans) {
+    const auto oldest = std::min_element(
+        plans.begin(), plans.end(), [](const auto& a, const auto& b) { return a.used < b.used; });
+    std::erase_if(idle, [&](const auto& w) { return w && w->plan == oldest->plan.get(); });
+    plans.erase(oldest);
   }
-  s_->plans.push_back({input_dims, fresh, ++s_->clock});
+  plans.push_back({dims, std::move(values), fresh, ++clock});
   return fresh;
 }
 
 void Program::run(const Plan& plan, std::span<const void* const> in, std::span<void* const> out) {
+  if (plan.then)
+    throw UserError(ErrorKind::unsupported, "program",
+                    "the shapes of its outputs depend on values, so it needs a call that allocates "
+                    "them");
   s_->execute(plan, in, out, nullptr);
 }
 
-std::vector<Tensor> Program::run(std::span<const Tensor> inputs) {
-  return s_->call(*this, inputs, nullptr);
-}
+std::vector<Tensor> Program::run(std::span<const Tensor> inputs) { return call(inputs, nullptr); }
 
 std::vector<Tensor> Program::run_profiled(std::span<const Tensor> inputs,
                                           std::vector<StepProfile>& profile) {
-  return s_->call(*this, inputs, &profile);
+  return call(inputs, &profile);
 }
 
-std::vector<Tensor> Program::State::call(Program& program, std::span<const Tensor> inputs,
-                                         std::vector<StepProfile>* profile) {
+std::vector<Tensor> Program::call(std::span<const Tensor> inputs,
+                                  std::vector<StepProfile>* profile) {
+  const Signature& signature = s_->signature;
   std::vector<Dims> dims;
   std::vector<const void*> in;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -231,15 +242,22 @@ std::vector<Tensor> Program::State::call(Program& program, std::span<const Tenso
     dims.push_back(inputs[i].dims());
     in.push_back(inputs[i].data());
   }
-  const std::shared_ptr<const Plan> current = program.plan(dims);
+  std::vector<Tensor> values(s_->value_inputs.empty() ? 0 : inputs.size());
+  for (const size_t i : s_->value_inputs) values[i] = inputs[i];
+  const std::shared_ptr<const Plan> current = s_->plan(dims, std::move(values));
   std::vector<Tensor> outputs;
   std::vector<void*> out;
   for (const TensorType& type : current->output_types) {
     outputs.emplace_back(type.dtype, type.shape.dims());
     out.push_back(outputs.back().mutable_data());
   }
-  execute(*current, in, out, profile);
-  return outputs;
+  s_->execute(*current, in, out, profile);
+  if (!current->then) return outputs;
+  if (current->then->between) {
+    std::vector<Tensor> more = current->then->between(outputs);
+    outputs.insert(outputs.end(), more.begin(), more.end());
+  }
+  return current->then->rest->call(outputs, profile);
 }
 
 }  // namespace octavo

@@ -1,5 +1,7 @@
 #include "backends/reference/interpreter.h"
 
+#include <limits>
+
 #include "graph/bind.h"
 #include "graph/op_def.h"
 #include "support/error.h"
@@ -7,6 +9,12 @@
 namespace octavo {
 
 std::vector<Tensor> interpret_node(const Node& node, std::span<const Tensor* const> inputs) {
+  return std::move(*fold_node(node, inputs, std::numeric_limits<int64_t>::max()));
+}
+
+std::optional<std::vector<Tensor>> fold_node(const Node& node,
+                                             std::span<const Tensor* const> inputs,
+                                             int64_t most_elements) {
   // A graph of one node whose inputs are constants: its shape function then sees numbers only.
   Graph graph;
   std::vector<Value*> values;
@@ -19,6 +27,7 @@ std::vector<Tensor> interpret_node(const Node& node, std::span<const Tensor* con
   for (const Value* output : twin->outputs()) {
     if (!output->shape().is_static())
       throw UserError(ErrorKind::unsupported, node.where(), "output shape depends on the data");
+    if (element_count(output->shape().dims()) > most_elements) return std::nullopt;
     outputs.emplace_back(output->dtype(), output->shape().dims());
   }
   node.op().impl->reference(*twin, inputs, outputs);

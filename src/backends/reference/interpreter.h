@@ -2,6 +2,7 @@
 // other path, and what constant folding uses.
 #pragma once
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -20,5 +21,10 @@ std::vector<Tensor> interpret(const Graph& graph, std::span<const Tensor> inputs
 // One node on known tensors (null where an input is left out). The output dims are inferred from
 // the tensors. Types of the node's own values are not read.
 std::vector<Tensor> interpret_node(const Node& node, std::span<const Tensor* const> inputs);
+
+// The same, unless an output would have more than `most_elements`: then none.
+std::optional<std::vector<Tensor>> fold_node(const Node& node,
+                                             std::span<const Tensor* const> inputs,
+                                             int64_t most_elements);
 
 }  // namespace octavo

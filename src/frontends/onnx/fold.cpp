@@ -2,6 +2,7 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "ops/shape.h"
 #include "support/error.h"
 
 namespace octavo::onnx_import {
@@ -21,7 +22,6 @@ bool is_cheap(const Node& node) {
   const bool is_int = dtype == DType::i64 || dtype == DType::i32;
   switch (node.op().kind) {
     case OpKind::movement:
-    case OpKind::shape:
       return true;
     case OpKind::pointwise:
       return is_int || dtype == DType::f32;
@@ -35,24 +35,32 @@ bool is_cheap(const Node& node) {
 }  // namespace
 
 std::optional<std::vector<Tensor>> fold(const Node& node, Tags& tags) {
+  if (node.op().kind == OpKind::shape) {
+    Ints dims = ops::shape_axes(node);
+    for (int64_t& axis : dims) axis = tags.of(node.input(0), static_cast<size_t>(axis));
+    return std::vector<Tensor>{Tensor::from(Dims{static_cast<int64_t>(dims.size())}, dims)};
+  }
   if (!is_cheap(node) || !node.op().impl->reference) return std::nullopt;
   std::vector<const Tensor*> inputs;
   bool tagged = false;
   for (const Value* input : node.inputs()) {
-    if (input && (!input->is_constant() || !is_small(input->type()))) return std::nullopt;
-    inputs.push_back(input ? &input->constant() : nullptr);
-    tagged = tagged || (input && has_tags(input->constant()));
+    const Tensor* known = input ? tags.known(input) : nullptr;
+    if (input && (!known || !is_small(known->type()))) return std::nullopt;
+    inputs.push_back(known);
+    const bool tags_here = known && has_tags(*known);
+    if (tags_here && inputs.size() > 1 && !node.is("concat")) return std::nullopt;  // an index, say
+    tagged = tagged || tags_here;
   }
-  for (const Value* output : node.outputs())
-    if (!is_small(output->type())) return std::nullopt;
+  if (inputs.empty()) return std::nullopt;
   if (tagged && node.op().kind != OpKind::movement) {
     auto made = tags.make_all(node.output()->type());
     if (!made || node.outputs().size() != 1) return std::nullopt;
     return std::vector<Tensor>{*made};
   }
   try {
-    return interpret_node(node, inputs);
-  } catch (const UserError&) {  // no kernel for this element type: it stays a node
+    return fold_node(node, inputs, most_elements);
+  } catch (const UserError& e) {
+    if (e.kind() != ErrorKind::unsupported) throw;  // a wrong index, say
     return std::nullopt;
   }
 }

@@ -135,22 +135,17 @@ class Importer {
   }
 
   static void check_quantization(const Reader& reader, const Node& node) {
-    const Value *scale = node.input(1), *zero = node.input(2);
-    if (!scale->is_constant() || (zero && !zero->is_constant()))
-      reader.unsupported("a scale or zero point that is not constant");
+    const Value* scale = node.input(1);
+    if (!scale->is_constant()) return;
     for (const double s : scale->constant().to_doubles())
       if (!(s > 0 && std::isfinite(s)))
         reader.invalid(fmt::format("the scale {} is not positive and finite", s));
   }
 
-  // A size that is not known stays out of the graph.
   static void check_values(const Reader& reader, const Node* first) {
     for (const Node* node = first; node; node = node->next()) {
       for (const Value* output : node->outputs()) check_size(output->type(), reader.where());
       if (node->op().kind == OpKind::quantization) check_quantization(reader, *node);
-      for (const Value* input : node->inputs())
-        if (input && input->is_constant() && has_tags(input->constant()))
-          reader.unsupported("computes with the size of a dynamic dimension");
     }
   }
 
@@ -169,8 +164,6 @@ class Importer {
   void add_output(const ::onnx::ValueInfoProto& output) {
     const std::string where = fmt::format("graph output '{}'", output.name());
     Value* result = value(output.name());
-    if (result->is_constant() && has_tags(result->constant()))
-      throw UserError(ErrorKind::unsupported, where, "is the size of a dynamic dimension");
     // A node without effect was read away: the value takes the output's name where it is free to.
     if (result->name() != output.name()) {
       if (result->producer() && !graph_.is_output(result)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <queue>
 
+#include "frontends/onnx/compose.h"
 #include "frontends/onnx/reader.h"
 #include "graph/op_def.h"
 #include "support/error.h"
@@ -37,6 +38,9 @@ std::span<const OnnxImportRule* const> rules_for(const RuleKey& key) {
     std::unordered_map<RuleKey, std::vector<const OnnxImportRule*>, RuleHash> rules;
     for (const OpDef& op : all_ops())
       for (const OnnxImportRule& rule : op.impl->onnx_import)
+        rules[{canonical_domain(rule.domain), rule.op_type}].push_back(&rule);
+    for (const auto list : composed_rules())
+      for (const OnnxImportRule& rule : list)
         rules[{canonical_domain(rule.domain), rule.op_type}].push_back(&rule);
     return rules;
   }();

@@ -34,28 +34,26 @@ Reader::Reader(Graph& graph, ::onnx::NodeProto& node, int64_t opset, std::vector
       tags_(tags),
       where_(node_where(node, opset)) {}
 
-const Tensor* Reader::any_constant(size_t i) const {
+const Tensor* Reader::constant(size_t i) const {
   const Value* value = input(i);
   return value && value->is_constant() ? &value->constant() : nullptr;
 }
 
-const Tensor* Reader::constant(size_t i) const {
-  const Tensor* tensor = any_constant(i);
-  return tensor && has_tags(*tensor) ? nullptr : tensor;
+std::optional<Ints> Reader::known_ints(size_t i) const {
+  const Value* value = input(i);
+  const Tensor* tensor = value ? tags_.known(value) : nullptr;
+  if (!tensor) return std::nullopt;
+  if (!is_integer(tensor->dtype()) && tensor->dtype() != DType::boolean)
+    invalid(fmt::format("input {} must hold integers, not {}", i, dtype_name(tensor->dtype())));
+  if (!has_tags(*tensor)) return tensor->to_ints();
+  if (op_type() == "Reshape" && i == 1 && input(0)) return tags_.reshape_target(input(0), *tensor);
+  return std::nullopt;
 }
 
 std::optional<Ints> Reader::constant_ints(size_t i, std::string_view what) const {
   if (!input(i)) return std::nullopt;
-  const Tensor* tensor = any_constant(i);
-  if (!tensor)
-    unsupported(fmt::format("{} (input {}) is computed; it must be a constant", what, i));
-  if (!is_integer(tensor->dtype()) && tensor->dtype() != DType::boolean)
-    invalid(fmt::format("{} (input {}) must hold integers, not {}", what, i,
-                        dtype_name(tensor->dtype())));
-  if (!has_tags(*tensor)) return tensor->to_ints();
-  if (op_type() == "Reshape" && input(0))
-    if (auto target = tags_.reshape_target(input(0), *tensor)) return target;
-  unsupported(fmt::format("{} (input {}) depends on a dynamic dimension", what, i));
+  if (auto known = known_ints(i)) return known;
+  unsupported(fmt::format("{} (input {}) is computed; it must be a constant", what, i));
 }
 
 bool Reader::has(std::string_view attribute) const {
@@ -116,13 +114,28 @@ const Tensor* Reader::tensor(std::string_view attribute) const {
 }
 
 // Unnamed for now: a name made here could take one that the file uses further on.
-Value* Reader::apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes) {
+DType Reader::element_type(int64_t onnx_type) const {
+  return read_dtype(static_cast<int32_t>(onnx_type), where_);
+}
+
+std::vector<Value*> Reader::apply_all(std::string_view op, std::vector<Value*> inputs,
+                                      Attributes attributes) {
   Node* node = graph_.add(op, std::move(inputs), std::move(attributes));
-  if (auto outputs = fold(*node, tags_); outputs && outputs->size() == 1) {
-    graph_.erase(node);
-    return graph_.add_constant("", std::move(outputs->front()));
+  const std::vector<Value*> values(node->outputs().begin(), node->outputs().end());
+  auto outputs = fold(*node, tags_);
+  if (!outputs) return values;
+  if (std::any_of(outputs->begin(), outputs->end(), has_tags)) {
+    for (size_t i = 0; i < values.size(); ++i) tags_.note(values[i], std::move((*outputs)[i]));
+    return values;
   }
-  return node->output();
+  graph_.erase(node);
+  std::vector<Value*> constants;
+  for (Tensor& output : *outputs) constants.push_back(graph_.add_constant("", std::move(output)));
+  return constants;
+}
+
+Value* Reader::apply(std::string_view op, std::vector<Value*> inputs, Attributes attributes) {
+  return apply_all(op, std::move(inputs), std::move(attributes)).front();
 }
 
 Value* Reader::constant_value(Tensor tensor) { return graph_.add_constant("", std::move(tensor)); }

@@ -28,6 +28,7 @@ class Reader final : public OnnxNodeReader {
   Value* input(size_t i) const override { return i < inputs_.size() ? inputs_[i] : nullptr; }
   const Tensor* constant(size_t i) const override;
   std::optional<Ints> constant_ints(size_t i, std::string_view what) const override;
+  std::optional<Ints> known_ints(size_t i) const override;
   bool has(std::string_view attribute) const override;
   int64_t integer(std::string_view attribute, int64_t fallback) const override;
   double real(std::string_view attribute, double fallback) const override;
@@ -35,16 +36,17 @@ class Reader final : public OnnxNodeReader {
   Ints integers(std::string_view attribute, Ints fallback) const override;
   Floats reals(std::string_view attribute, Floats fallback) const override;
   const Tensor* tensor(std::string_view attribute) const override;
+  DType element_type(int64_t onnx_type) const override;
   Graph& graph() const override { return graph_; }
   // What is computed from small constants only is computed at once.
   Value* apply(std::string_view op, std::vector<Value*> inputs,
                Attributes attributes = {}) override;
+  std::vector<Value*> apply_all(std::string_view op, std::vector<Value*> inputs,
+                                Attributes attributes = {}) override;
   Value* constant_value(Tensor tensor) override;
   [[noreturn]] void unsupported(const std::string& message) const override;
   [[noreturn]] void invalid(const std::string& message) const override;
 
-  // Also one that holds tags (tags.h).
-  const Tensor* any_constant(size_t i) const;
   Tags& tags() { return tags_; }
   const std::string& where() const { return where_; }
 

@@ -21,6 +21,14 @@ bool has_tags(const Tensor& tensor) {
 
 int64_t Tags::make() { return first_tag + made_++; }
 
+const Tensor* Tags::known(const Value* value) const {
+  if (value->is_constant()) return &value->constant();
+  const auto it = known_.find(value);
+  return it == known_.end() ? nullptr : &it->second;
+}
+
+void Tags::note(const Value* value, Tensor tensor) { known_[value] = std::move(tensor); }
+
 int64_t Tags::of(const Value* value, size_t axis) {
   const Dim& dim = value->shape()[axis];
   if (dim.is_static()) return dim.value();

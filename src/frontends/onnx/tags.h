@@ -2,13 +2,15 @@
 // Shape → Gather → Concat → Reshape; the target is not constant, but all that Reshape needs of it
 // is known: which elements are numbers and which are dimensions of its own input.
 //
-// So Shape becomes a constant in which a dimension without a number is a tag: a number that no
-// shape holds. Ops that move elements are computed and carry tags along, arithmetic on tags gives
-// new ones, Reshape knows how to read them, and whatever else meets one is unsupported.
+// So what is known of a small computed value is noted beside the graph, a dimension without a
+// number as a tag: a number that no shape holds. Ops that move elements carry tags along,
+// arithmetic on tags gives new ones, Reshape knows how to read them. Whatever cannot use them reads
+// the value itself, at run time.
 #pragma once
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 
 #include "graph/graph.h"
 
@@ -19,6 +21,9 @@ class Tags {
   // The number, or the tag, of a dimension.
   int64_t of(const Value* value, size_t axis);
   int64_t make();
+  // The constant, or what was noted of a computed value; null if nothing is.
+  const Tensor* known(const Value* value) const;
+  void note(const Value* value, Tensor tensor);
   // An output whose elements come of tags by arithmetic: all new tags. None if it is no small i64.
   std::optional<Tensor> make_all(const TensorType& type);
   // A constant target for reshaping `data`: 0 copies a dimension, -1 is what is left over. None if
@@ -27,6 +32,7 @@ class Tags {
 
  private:
   int64_t made_ = 0;
+  std::unordered_map<const Value*, Tensor> known_;
   std::map<std::string, int64_t> symbols_;
   std::map<std::pair<const Value*, size_t>, int64_t> unknowns_;  // dimensions without a symbol
 };

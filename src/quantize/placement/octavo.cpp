@@ -148,8 +148,7 @@ class Placer {
       return node.input(0)->shape().rank() == 4 && (axes == Ints{2, 3} || axes == Ints{3, 2}) &&
              node.input(0)->shape()[2].is_static() && node.input(0)->shape()[3].is_static();
     }
-    return node.op().kind == OpKind::movement && !node.is("pad") && !node.is("resize") &&
-           !node.is("cast");
+    return node.op().kind == OpKind::movement;
   }
 
   // An op that is no product earns its place only if an integer op reads it.

@@ -1,0 +1,72 @@
+// cast: elements as another type; bit_cast: the same bits.
+#include <array>
+#include <cmath>
+
+#include "ops/op.h"
+
+namespace octavo::ops {
+namespace {
+
+// ONNX's numbers of our element types, in the order of DType.
+constexpr std::array<int64_t, dtype_count> onnx_types{1, 11, 10, 16, 3, 2, 5, 4, 6, 12, 7, 13, 9};
+
+std::vector<TensorType> infer(const Node& node) {
+  return {{parse_dtype(node.text("to")), node.input(0)->shape()}};
+}
+
+void reference(const Node&, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const Tensor y = convert(*in[0], out[0].dtype());
+  std::copy(y.data(), y.data() + y.bytes(), out[0].mutable_data());
+}
+
+std::vector<TensorType> infer_bits(const Node& node) {
+  const DType to = parse_dtype(node.text("to"));
+  require(node, dtype_size(to) == dtype_size(node.input(0)->dtype()),
+          "both types must have the same size");
+  return {{to, node.input(0)->shape()}};
+}
+
+void reference_bits(const Node&, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const auto* from = reinterpret_cast<const uint8_t*>(in[0]->data());
+  auto* to = reinterpret_cast<uint8_t*>(out[0].mutable_data());
+  // A bool of another bit pattern than 0 and 1 must not come to be.
+  const bool boolean = out[0].dtype() == DType::boolean;
+  for (size_t i = 0; i < in[0]->bytes(); ++i)
+    to[i] = boolean ? static_cast<uint8_t>(from[i] != 0) : from[i];
+}
+
+std::vector<Value*> to_type(OnnxNodeReader& reader, const char* op, DType to) {
+  return {reader.apply(op, {inputs_of(reader)[0]}, {{"to", std::string(dtype_name(to))}})};
+}
+
+constexpr OnnxImportRule cast_import[] = {
+    {.op_type = "Cast",
+     .import =
+         [](OnnxNodeReader& r) { return to_type(r, "cast", r.element_type(r.integer("to", 0))); }},
+    {.op_type = "CastLike",
+     .import = [](OnnxNodeReader& r) { return to_type(r, "cast", inputs_of(r, 2)[1]->dtype()); }}};
+constexpr OnnxExportRule cast_export{[](const Node& node, OnnxNodeWriter& writer) {
+  write_as(node, writer, "Cast", {{"to", onnx_types[static_cast<size_t>(node.output()->dtype())]}});
+}};
+constexpr OnnxImportRule bit_cast_import[] = {
+    {.op_type = "BitCast", .import = [](OnnxNodeReader& r) {
+       return to_type(r, "bit_cast", r.element_type(r.integer("to", 0)));
+     }}};
+
+}  // namespace
+
+const OpImpl op_cast{
+    .doc = "The elements as type `to`: floats to integers truncate and wrap, to bool: not 0.",
+    .attributes = {{"to", AttributeKind::text, true}},
+    .infer = infer,
+    .reference = reference,
+    .onnx_import = cast_import,
+    .onnx_export = &cast_export};
+
+const OpImpl op_bit_cast{.doc = "The bits of the elements read as type `to` of the same size.",
+                         .attributes = {{"to", AttributeKind::text, true}},
+                         .infer = infer_bits,
+                         .reference = reference_bits,
+                         .onnx_import = bit_cast_import};
+
+}  // namespace octavo::ops
