@@ -35,7 +35,9 @@ void bind(Args& args, StepInputs in, StepOutputs out) {
 }  // namespace
 
 void select_binary(const Node& node, Selected& selected) {
-  if (decline_unless_f32(selected, "binary", node.output()->dtype())) return;
+  if (decline_unless_f32(selected, "binary", node.output()->dtype()) ||
+      decline_unless_f32(selected, "binary", node.input(1)->dtype()))  // pow's may differ
+    return;
   const Dims y = node.output()->shape().dims();
   const StridedBox box = merged({y,
                                  {broadcast_steps(node.input(0)->shape().dims(), y),

@@ -65,6 +65,8 @@ template <class Args>
 void select(const Node& node, cpu::KernelList<Args> list, const char* name, Selected& selected) {
   const auto info = quant_info(node);
   if (!info) return decline(selected, name, "the scale is not constant, or one per group");
+  const DType real = node.is("quantize") ? node.input(0)->dtype() : node.output()->dtype();
+  if (decline_unless_f32(selected, name, real)) return;
   if (!is_byte(info->dtype))
     return decline(selected, name, "takes 8 bits, not " + std::string(dtype_name(info->dtype)));
   Parameters p{info->scales, info->zero_points};

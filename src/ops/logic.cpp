@@ -67,14 +67,15 @@ FUNCTOR(BitOr, a | b)
 FUNCTOR(BitXor, a ^ b)
 #undef FUNCTOR
 
-struct Shift {  // by the type's width or more gives 0
+struct Shift {  // to the right with the sign; by the width or more, or less than 0: all bits go
   explicit Shift(const Node& node) : left(node.text("direction") == "left") {}
   bool left;
   template <class T>
   T operator()(T a, T b) const {
     const auto n = static_cast<uint64_t>(b);
-    if (n >= 8 * sizeof(T)) return 0;
-    return static_cast<T>(left ? static_cast<uint64_t>(a) << n : static_cast<uint64_t>(a) >> n);
+    const bool all = n >= 8 * sizeof(T);
+    if (left) return all ? T{0} : static_cast<T>(static_cast<uint64_t>(a) << n);
+    return static_cast<T>(all ? (a < T{0} ? -1 : 0) : a >> n);
   }
 };
 
@@ -187,7 +188,7 @@ LOGIC(where, "Where", 9, 3, infer_where, reference_where,
       "y = a where the condition holds, else b; inputs condition, a, b, broadcast")
 
 const OpImpl op_bit_shift{
-    .doc = "y = a shifted by b bits to the `direction` left or right, broadcast; unsigned in ONNX.",
+    .doc = "y = a shifted by b bits to the `direction` left or right, broadcast.",
     .min_inputs = 2,
     .max_inputs = 2,
     .attributes = {{"direction", AttributeKind::text, true}},

@@ -30,6 +30,7 @@ class OnnxNodeReader {
   virtual bool has(std::string_view attribute) const = 0;
   virtual int64_t integer(std::string_view attribute, int64_t fallback) const = 0;
   virtual double real(std::string_view attribute, double fallback) const = 0;
+  // A string, or a list of them with commas between.
   virtual std::string text(std::string_view attribute, std::string fallback) const = 0;
   virtual Ints integers(std::string_view attribute, Ints fallback) const = 0;
   virtual Floats reals(std::string_view attribute, Floats fallback) const = 0;

@@ -196,16 +196,22 @@ std::vector<Value*> import_unpool(OnnxNodeReader& reader) {
   for (size_t i = 0; i < kernel.size(); ++i)
     dims.push_back((x[i + 2].value() - 1) * strides[i] - pads[i] - pads[kernel.size() + i] +
                    kernel[i]);
-  if (const auto wanted = reader.known_ints(2)) dims = *wanted;
-  Value* shape = reader.input(2) && !reader.known_ints(2)
-                     ? reader.input(2)
-                     : reader.constant_value(
-                           Tensor::from(Dims{static_cast<int64_t>(dims.size())}, Ints(dims)));
+  const auto vector = [&](Ints v) {
+    const auto count = static_cast<int64_t>(v.size());
+    return reader.constant_value(Tensor::from(Dims{count}, v));
+  };
+  Value* shape = vector(Ints(dims));
   Value* zero = reader.constant_value(convert(Tensor::scalar(0.0f), in[0]->dtype()));
   const auto flat = [&](Value* v) { return reader.apply("reshape", {v}, {{"shape", Ints{-1}}}); };
   Value* y = reader.apply("scatter_elements",
                           {flat(reader.apply("expand", {zero, shape})), flat(in[1]), flat(in[0])});
-  return {reader.apply("reshape", {y, shape})};
+  y = reader.apply("reshape", {y, shape});
+  if (!reader.input(2)) return {y};
+  // A larger output keeps it in the first corner.
+  Value* behind = reader.apply("sub", {reader.input(2), shape});
+  Value* amounts =
+      reader.apply("concat", {vector(Ints(dims.size(), 0)), behind}, {{"axis", int64_t{0}}});
+  return {reader.apply("pad", {y, nullptr, amounts})};
 }
 
 std::vector<Value*> import_avg(OnnxNodeReader& reader) {

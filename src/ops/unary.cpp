@@ -61,8 +61,9 @@ bool is_nan(double x) { return std::isnan(x); }
 #define LIBRARY(name) \
   double name(double x) { return std::name(x); }
 LIBRARY(tanh)
-LIBRARY(exp) LIBRARY(log) LIBRARY(sqrt) LIBRARY(erf) LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin)
-    LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh)
+LIBRARY(exp)
+LIBRARY(log) LIBRARY(sqrt) LIBRARY(erf) LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos)
+    LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh)
         LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
 #undef LIBRARY
 

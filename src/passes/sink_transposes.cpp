@@ -23,7 +23,7 @@ Value* channels_last_constant(Graph& graph, Value* value, bool& possible) {
 bool agnostic(const Node& node) {
   if (node.outputs().size() != 1 || node.output()->shape().rank() != 4) return false;
   const OpKind kind = node.op().kind;
-  if (kind == OpKind::pointwise) return !node.is("prelu");
+  if (kind == OpKind::pointwise) return true;
   if (node.is("quantize") || node.is("dequantize")) {
     const auto info = quant_info(node);
     return info && info->per_tensor();

@@ -49,14 +49,10 @@ std::vector<Value*> import_mean_variance(OnnxNodeReader& reader) {
   return {make("div", {centred, make("add", {deviation, make.number(1e-9, x)})})};
 }
 
-// SwiGLU: the last axis in halves, one through swish times the other.
 std::vector<Value*> import_swiglu(OnnxNodeReader& reader) {
   Composer make(reader);
-  Value* x = make.input(0);
-  const int64_t size = make.known_size(x, -1, "a last axis");
-  if (size % 2 != 0) reader.invalid("the last axis must be even");
-  Value *a = make.slice(x, -1, 0, size / 2), *b = make.slice(x, -1, size / 2, size);
-  return {make("mul", {make("swish", {a}, {{"alpha", reader.real("alpha", 1)}}), b})};
+  Value* gate = make("swish", {make.input(0)}, {{"alpha", reader.real("alpha", 1)}});
+  return {make("mul", {gate, make.input(1)})};
 }
 
 constexpr OnnxImportRule rules[] = {

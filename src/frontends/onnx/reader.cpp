@@ -86,6 +86,13 @@ double Reader::real(std::string_view attribute, double fallback) const {
 }
 
 std::string Reader::text(std::string_view attribute, std::string fallback) const {
+  for (const AttributeProto& candidate : node_.attribute()) {
+    if (candidate.name() != attribute || candidate.type() != AttributeProto::STRINGS) continue;
+    std::string joined;
+    for (int i = 0; i < candidate.strings_size(); ++i)
+      joined += (i ? "," : "") + candidate.strings(i);
+    return joined;
+  }
   const auto* found = find(attribute, AttributeProto::STRING);
   return found ? found->s() : fallback;
 }
