@@ -37,7 +37,7 @@ if [ "$mode" = all ]; then
   part "Python tests" tools/run.sh python -m pytest tests/python
   part "C++ tests with sanitizers" asan
 else
-  part "Python tests" tools/run.sh python -m pytest tests/python -m "not peers"
+  part "Python tests" tools/run.sh python -m pytest tests/python -m "not peers and not long"
 fi
 part lint tools/lint.sh
 if [ ${#failed[@]} -gt 0 ]; then

@@ -62,9 +62,10 @@ bool is_nan(double x) { return std::isnan(x); }
   double name(double x) { return std::name(x); }
 LIBRARY(tanh)
 LIBRARY(exp)
-LIBRARY(log) LIBRARY(sqrt) LIBRARY(erf) LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos)
-    LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh)
-        LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
+LIBRARY(log)
+LIBRARY(sqrt) LIBRARY(erf) LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan)
+    LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh)
+        LIBRARY(acosh) LIBRARY(atanh)
 #undef LIBRARY
 
             struct ReluInt {

@@ -145,15 +145,16 @@ def test_errors_are_python_exceptions(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08\x3a\xff")
     with pytest.raises(octavo.FileError, match="not an ONNX model, or truncated"):
         octavo.load_onnx(str(tmp_path / "bad.onnx"))
-    node = helper.make_node("NonMaxSuppression", ["x", "x"], ["y"], "nms")
+    node = helper.make_node("StringNormalizer", ["x", "x"], ["y"], "strings")
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1])
     graph = helper.make_graph([node], "g", [value], [helper.make_empty_tensor_value_info("y")])
     onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "nms.onnx"
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]),
+        tmp_path / "strings.onnx",
     )
-    wanted = r"NonMaxSuppression \(domain ai.onnx, opset 17\) at node 'nms'"
+    wanted = r"StringNormalizer \(domain ai.onnx, opset 17\) at node 'strings'"
     with pytest.raises(octavo.UnsupportedError, match=wanted):
-        octavo.load_onnx(str(tmp_path / "nms.onnx"))
+        octavo.load_onnx(str(tmp_path / "strings.onnx"))
 
 
 @pytest.mark.peers

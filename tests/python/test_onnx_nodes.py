@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import onnx_support  # noqa: E402
-
 from octavo.onnx_backend import OctavoBackend  # noqa: E402
 
 

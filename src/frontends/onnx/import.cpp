@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "frontends/onnx/control.h"
 #include "frontends/onnx/model.h"
 #include "frontends/onnx/reader.h"
 #include "graph/op_def.h"
@@ -17,6 +18,8 @@ namespace {
 
 using namespace onnx_import;  // NOLINT(google-build-using-namespace): this file's own parts
 
+constexpr int64_t most_steps = 2'000'000;
+
 class Importer {
  public:
   Importer(::onnx::ModelProto& proto, const std::string& folder) : model_(proto), files_(folder) {}
@@ -24,7 +27,7 @@ class Importer {
   Graph run() {
     graph_.name = model_.graph().name().empty() ? "graph" : model_.graph().name();
     for (const auto* input : model_.inputs()) add_input(*input);
-    for (const Step& step : model_.steps()) add_node(step);
+    add_nodes(model_);
     for (const auto& output : model_.graph().output()) add_output(output);
     graph_.remove_dead();
     name_the_rest();
@@ -54,7 +57,7 @@ class Importer {
                                                      : Dim::symbol(symbol(dim.dim_param())));
       }
     }
-    values_[input.name()] = graph_.add_input(input.name(), std::move(type));
+    scopes_.back().values[input.name()] = graph_.add_input(input.name(), std::move(type));
   }
 
   // Symbols are identifiers in the text form; a file may name a dimension "batch size" or "2*N".
@@ -70,32 +73,77 @@ class Importer {
     return name;
   }
 
+  // The innermost scope first.
   Value* value(const std::string& name) {
     if (name.empty()) return nullptr;
-    if (const auto it = values_.find(name); it != values_.end()) return it->second;
-    if (const auto it = missing_outputs_.find(name); it != missing_outputs_.end())
-      throw UserError(ErrorKind::unsupported, it->second,
-                      fmt::format("its output '{}' is not supported", name));
-    auto* tensor = model_.initializer(name);
-    OCTAVO_CHECK(tensor);  // Model has seen that every name is defined
-    const std::string where = fmt::format("initializer '{}'", name);
-    return values_[name] = graph_.add_constant(name, take_tensor(*tensor, files_, where));
+    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+      if (const auto it = scope->values.find(name); it != scope->values.end()) return it->second;
+      if (const auto it = scope->missing_outputs.find(name); it != scope->missing_outputs.end())
+        throw UserError(ErrorKind::unsupported, it->second,
+                        fmt::format("its output '{}' is not supported", name));
+      auto* tensor = scope->model ? scope->model->initializer(name) : nullptr;
+      if (!tensor) continue;
+      const std::string where = fmt::format("initializer '{}'", name);
+      return scope->values[name] = graph_.add_constant(name, take_tensor(*tensor, files_, where));
+    }
+    throw InternalError("Model has seen that every name is defined");
   }
 
-  void add_node(const Step& step) {
+  bool defined(const std::string& name) const {
+    return std::any_of(scopes_.begin(), scopes_.end(), [&](const Scope& scope) {
+      return scope.values.contains(name) || (scope.model && scope.model->initializer(name));
+    });
+  }
+
+  void add_nodes(Model& model) {
+    scopes_.back().model = &model;
+    for (const Step& step : model.steps()) {
+      if (++steps_ > most_steps)
+        throw UserError(ErrorKind::unsupported, node_where(*step.node, step.opset),
+                        "the loops of the model unroll to too many nodes");
+      add_node(model, step);
+    }
+  }
+
+  void add_node(Model& model, const Step& step) {
     const std::string where = node_where(*step.node, step.opset);
     try {
       std::vector<Value*> inputs;
       for (const std::string& input : step.node->input()) inputs.push_back(value(input));
       Reader reader(graph_, *step.node, step.opset, std::move(inputs), files_, tags_);
       Node* before = graph_.last();
-      define_outputs(reader, read(reader, step), *step.node);
+      if (step.control) {
+        Control control(reader, *step.node,
+                        [&](::onnx::GraphProto& body, std::vector<Value*> args) {
+                          return add_subgraph(model, reader, body, args);
+                        });
+        define_outputs(reader, control.run(), *step.node);
+      } else {
+        define_outputs(reader, read(reader, step), *step.node);
+      }
       check_values(reader, before ? before->next() : graph_.first());
       name_nodes(before ? before->next() : graph_.first(), *step.node);
     } catch (const UserError& e) {  // of a shape function, say: name the file's node
       if (e.kind() != ErrorKind::value) throw;
       throw UserError(ErrorKind::file, where, e.message(), e.hint());
     }
+  }
+
+  // The nodes of a subgraph become nodes of the graph; returns its outputs.
+  std::vector<Value*> add_subgraph(const Model& parent, const Reader& reader,
+                                   ::onnx::GraphProto& body, const std::vector<Value*>& args) {
+    if (body.input_size() != static_cast<int>(args.size()))
+      reader.invalid(
+          fmt::format("its subgraph takes {} inputs, not {}", body.input_size(), args.size()));
+    scopes_.emplace_back();
+    for (int i = 0; i < body.input_size(); ++i)
+      scopes_.back().values[body.input(i).name()] = args[static_cast<size_t>(i)];
+    Model model(body, parent, [&](const std::string& name) { return defined(name); });
+    add_nodes(model);
+    std::vector<Value*> outputs;
+    for (const auto& output : body.output()) outputs.push_back(value(output.name()));
+    scopes_.pop_back();
+    return outputs;
   }
 
   static std::vector<Value*> read(Reader& reader, const Step& step) {
@@ -114,10 +162,10 @@ class Importer {
           static_cast<size_t>(i) < results.size() ? results[static_cast<size_t>(i)] : nullptr;
       if (name.empty()) continue;
       if (!result) {
-        missing_outputs_.emplace(name, reader.where());
+        scopes_.back().missing_outputs.emplace(name, reader.where());
         continue;
       }
-      values_[name] = result;
+      scopes_.back().values[name] = result;
       if (result->name().empty()) graph_.rename(result, name);
     }
   }
@@ -209,8 +257,14 @@ class Importer {
   ExternalFiles files_;
   Tags tags_;
   Graph graph_;
-  std::unordered_map<std::string, Value*> values_;                // of the file's names
-  std::unordered_map<std::string, std::string> missing_outputs_;  // name to the node's `where`
+  // The file's names, of the graph and of the subgraphs that are being read.
+  struct Scope {
+    std::unordered_map<std::string, Value*> values;
+    std::unordered_map<std::string, std::string> missing_outputs;  // name to the node's `where`
+    Model* model = nullptr;
+  };
+  std::vector<Scope> scopes_{1};
+  int64_t steps_ = 0;
   std::unordered_map<std::string, std::string> symbols_;
   std::set<std::string> symbol_names_;
 };

@@ -54,6 +54,11 @@ bool has_subgraph(const ::onnx::NodeProto& node) {
                      [](const auto& a) { return a.has_g() || a.graphs_size() > 0; });
 }
 
+bool is_control(const RuleKey& key) {
+  return key.domain.empty() &&
+         (key.op_type == "If" || key.op_type == "Loop" || key.op_type == "Scan");
+}
+
 // The ops of a model that no rule reads, each once.
 class Missing {
  public:
@@ -90,12 +95,51 @@ class Missing {
 
 }  // namespace
 
-Model::Model(::onnx::ModelProto& proto) : graph_(*proto.mutable_graph()) {
+std::set<std::string> free_names(const ::onnx::GraphProto& graph) {
+  std::set<std::string> defined{""}, read;
+  for (const auto& tensor : graph.initializer()) defined.insert(tensor.name());
+  for (const auto& input : graph.input()) defined.insert(input.name());
+  for (const auto& node : graph.node()) defined.insert(node.output().begin(), node.output().end());
+  for (const auto& output : graph.output()) read.insert(output.name());
+  for (const auto& node : graph.node()) {
+    read.insert(node.input().begin(), node.input().end());
+    for (const auto& attribute : node.attribute())
+      if (attribute.has_g()) read.merge(free_names(attribute.g()));
+  }
+  for (const std::string& name : defined) read.erase(name);
+  return read;
+}
+
+Model::Model(::onnx::ModelProto& proto)
+    : graph_(*proto.mutable_graph()),
+      proto_(proto),
+      outer_([](const std::string&) { return false; }) {
   check_versions(proto);
+  resolve();
+}
+
+Model::Model(::onnx::GraphProto& subgraph, const Model& parent,
+             std::function<bool(const std::string&)> outer)
+    : graph_(subgraph), proto_(parent.proto_), outer_(std::move(outer)), opsets_(parent.opsets_) {
+  resolve();
+}
+
+void Model::resolve() {
   if (graph_.node_size() > most_nodes)
     fail(fmt::format("{} nodes are more than {}", graph_.node_size(), most_nodes));
   define_names();
-  find_rules(proto, sorted(needed_nodes()));
+  find_rules(sorted(needed_nodes()));
+}
+
+// The names that a node reads, its subgraphs too.
+std::vector<std::string> Model::reads(int node) const {
+  const auto& proto = graph_.node(node);
+  std::vector<std::string> names(proto.input().begin(), proto.input().end());
+  for (const auto& attribute : proto.attribute())
+    if (attribute.has_g())
+      for (const std::string& name : free_names(attribute.g())) names.push_back(name);
+  std::erase(names, "");
+  return names;
 }
 
 void Model::check_versions(const ::onnx::ModelProto& proto) {
@@ -110,7 +154,8 @@ void Model::check_versions(const ::onnx::ModelProto& proto) {
   if (proto.ir_version() < oldest_ir || proto.ir_version() > newest_ir)
     outside("ONNX IR version", proto.ir_version(), oldest_ir, newest_ir);
   for (const auto& import : proto.opset_import()) {
-    const auto [it, fresh] = opsets_.emplace(canonical_domain(import.domain()), import.version());
+    const auto [it, fresh] =
+        opsets_.emplace(std::string(canonical_domain(import.domain())), import.version());
     if (!fresh && it->second != import.version())
       fail(fmt::format("domain {} is imported at two versions", shown(it->first)));
   }
@@ -158,7 +203,7 @@ std::vector<int> Model::needed_nodes() const {
       if (seen[static_cast<size_t>(it->second)]) return;
       seen[static_cast<size_t>(it->second)] = true;
       stack.push_back(it->second);
-    } else if (!initializers_.contains(value) && !input_names_.contains(value)) {
+    } else if (!initializers_.contains(value) && !input_names_.contains(value) && !outer_(value)) {
       for (const auto& sparse : graph_.sparse_initializer())
         if (sparse.values().name() == value)
           throw UserError(ErrorKind::unsupported, "",
@@ -177,9 +222,8 @@ std::vector<int> Model::needed_nodes() const {
     const int i = stack.back();
     stack.pop_back();
     needed.push_back(i);
-    const auto& node = graph_.node(i);
-    for (const std::string& input : node.input())
-      if (!input.empty()) want(input, fmt::format("node '{}' reads", node_label(node)));
+    for (const std::string& input : reads(i))
+      want(input, fmt::format("node '{}' reads", node_label(graph_.node(i))));
   }
   return needed;
 }
@@ -191,7 +235,7 @@ std::vector<int> Model::sorted(const std::vector<int>& needed) const {
   std::priority_queue<int, std::vector<int>, std::greater<>> ready;
   for (const int i : needed) {
     int& count = waits[i];
-    for (const std::string& input : graph_.node(i).input())
+    for (const std::string& input : reads(i))
       if (const auto it = producers_.find(input); it != producers_.end()) {
         ++count;
         readers[it->second].push_back(i);
@@ -212,7 +256,7 @@ std::vector<int> Model::sorted(const std::vector<int>& needed) const {
   std::vector<int> path;
   while (std::find(path.begin(), path.end(), at) == path.end()) {
     path.push_back(at);
-    for (const std::string& input : graph_.node(at).input())
+    for (const std::string& input : reads(at))
       if (const auto it = producers_.find(input); it != producers_.end() && waits[it->second] > 0) {
         at = it->second;
         break;
@@ -248,7 +292,7 @@ void Model::check_attributes(const ::onnx::NodeProto& node, int64_t opset) const
   }
 }
 
-void Model::find_rules(const ::onnx::ModelProto& proto, const std::vector<int>& order) {
+void Model::find_rules(const std::vector<int>& order) {
   Missing missing;
   for (const int i : order) {
     auto& node = *graph_.mutable_node(i);
@@ -257,14 +301,16 @@ void Model::find_rules(const ::onnx::ModelProto& proto, const std::vector<int>& 
     const RuleKey key{canonical_domain(node.domain()), node.op_type()};
     const Builtin builtin = find_builtin(key.domain, key.op_type);
     const bool is_function = std::any_of(
-        proto.functions().begin(), proto.functions().end(), [&](const ::onnx::FunctionProto& f) {
+        proto_.functions().begin(), proto_.functions().end(), [&](const ::onnx::FunctionProto& f) {
           return f.name() == key.op_type && canonical_domain(f.domain()) == key.domain;
         });
     const auto rules = rules_for(key);
     const auto rule = std::find_if(rules.begin(), rules.end(), [&](const OnnxImportRule* r) {
       return r->since <= opset && opset <= r->until;
     });
-    if (has_subgraph(node)) {
+    if (is_control(key)) {
+      steps_.push_back({&node, opset, nullptr, nullptr, true});
+    } else if (has_subgraph(node)) {
       missing.add(node, opset, "it holds a subgraph");
     } else if (is_function) {
       missing.add(node, opset, "a function of the model; onnx.inliner expands it");
