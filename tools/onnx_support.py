@@ -68,7 +68,9 @@ def op_of(case: Any, ops: dict[str, str]) -> str:
 
 def run_case(case: Any) -> str:
     """The first error of a case, or nothing."""
+    from onnx import TensorProto
     from onnx.backend.test.runner import Runner
+    from onnx.numpy_helper import to_array
 
     from octavo.onnx_backend import OctavoBackend
 
@@ -76,7 +78,8 @@ def run_case(case: Any) -> str:
         prepared = OctavoBackend.prepare(case.model)
         for inputs, outputs in case.data_sets:
             got = prepared.run(list(inputs))
-            Runner.assert_similar_outputs(list(outputs), list(got), rtol=case.rtol, atol=case.atol)
+            wanted = [to_array(o) if isinstance(o, TensorProto) else o for o in outputs]
+            Runner.assert_similar_outputs(wanted, list(got), rtol=case.rtol, atol=case.atol)
     except Exception as error:
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""

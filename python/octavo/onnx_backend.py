@@ -18,6 +18,12 @@ from octavo import _core
 __all__ = ["OctavoBackend", "PreparedModel", "prepare", "run_model", "supports_device"]
 
 
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
 class PreparedModel(BackendRep):
     """A compiled model."""
 
@@ -27,11 +33,11 @@ class PreparedModel(BackendRep):
     def run(self, inputs: Any, **_kwargs: Any) -> tuple[Any, ...]:
         """Runs on arrays in the order of the model's inputs, one array, or ``{name: array}``."""
         if isinstance(inputs, dict):
-            named = {name: np.asarray(value) for name, value in inputs.items()}
+            named = {name: _array(value) for name, value in inputs.items()}
             return tuple(self.program(named))
         if isinstance(inputs, np.ndarray):
             inputs = [inputs]
-        return tuple(self.program(*[np.asarray(value) for value in inputs]))
+        return tuple(self.program(*[_array(value) for value in inputs]))
 
 
 class OctavoBackend(Backend):
@@ -66,7 +72,7 @@ class OctavoBackend(Backend):
         **kwargs: Any,
     ) -> tuple[Any, ...]:
         """Runs one node, as a model of it alone, at the opset that the wheel's ONNX is at."""
-        arrays = [np.asarray(value) for value in inputs]
+        arrays = [_array(value) for value in inputs]
         names = [name for name in node.input if name]
         values = [
             onnx.helper.make_tensor_value_info(

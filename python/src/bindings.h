@@ -15,7 +15,7 @@ void bind_quantize(nb::module_& module);
 void bind_numerics(nb::module_& module);
 void bind_statistics(nb::module_& module);
 
-using AnyArray = nb::ndarray<nb::device::cpu>;
+using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
 
 // A tensor over the array's memory where it is dense and row-major, kept alive by it; else a copy.
 // UserError on an element type Octavo lacks.

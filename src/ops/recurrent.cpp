@@ -61,8 +61,10 @@ std::vector<Function> functions_of(const Node& node) {
   const Kind kind = kind_of(node);
   const auto count = kind.functions_each * static_cast<size_t>(directions_of(node));
   std::string text = node.text("functions");
-  for (size_t i = 0; text.empty() && i < count / kind.functions_each; ++i)
-    text += (i ? "," : "") + std::string(kind.defaults);
+  if (text.empty()) text = kind.defaults;
+  const auto given = static_cast<size_t>(std::count(text.begin(), text.end(), ',')) + 1;
+  // Those of one direction serve both.
+  if (given == kind.functions_each && count == 2 * given) text += "," + std::string(text);
   const Floats &alphas = node.reals("alphas"), &betas = node.reals("betas");
   std::vector<Function> result;
   size_t alpha = 0, beta = 0;

@@ -63,12 +63,13 @@ bool is_nan(double x) { return std::isnan(x); }
 LIBRARY(tanh)
 LIBRARY(exp)
 LIBRARY(log)
-LIBRARY(sqrt) LIBRARY(erf) LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan)
-    LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh)
-        LIBRARY(acosh) LIBRARY(atanh)
+LIBRARY(sqrt)
+LIBRARY(erf)
+LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos)
+    LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
 #undef LIBRARY
 
-            struct ReluInt {
+        struct ReluInt {
   template <class T>
   T operator()(T x) const {
     return x > T{0} ? x : T{0};

@@ -61,6 +61,10 @@ TEST(Recurrent, DirectionsAndLengths) {
   Attributes two = sum;
   two["direction"] = std::string("bidirectional");
   two["functions"] = std::string("Affine,Affine");
+  EXPECT_EQ(evaluate("rnn", {x, both, both},
+                     {{"hidden", int64_t{1}}, {"direction", std::string("bidirectional")}})[1]
+                .dims(),
+            (Dims{2, 2, 1}));
   const auto bidirectional = evaluate("rnn", {x, both, both}, two);
   EXPECT_EQ(bidirectional[0].to_doubles(), (Floats{1, 10, 6, 60, 3, 30, 5, 50, 6, 60, 3, 30}));
   EXPECT_NE(error_of([&] {

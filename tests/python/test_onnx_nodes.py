@@ -65,3 +65,10 @@ def test_backend_interface():
     assert not OctavoBackend.supports_device("CUDA:0")
     with pytest.raises(ValueError, match="not on CUDA"):
         OctavoBackend.prepare(onnx.ModelProto(), "CUDA")
+
+
+def test_read_only_arrays_are_inputs():
+    node = helper.make_node("Neg", ["x"], ["y"])
+    x = np.frombuffer(np.arange(3, dtype=np.float32).tobytes(), np.float32)
+    assert not x.flags.writeable
+    np.testing.assert_array_equal(OctavoBackend.run_node(node, [x])[0], -x)

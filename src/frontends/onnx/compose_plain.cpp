@@ -55,7 +55,38 @@ std::vector<Value*> import_swiglu(OnnxNodeReader& reader) {
   return {make("mul", {gate, make.input(1)})};
 }
 
+// Coordinates from -1 to 1 of a grid of theta's targets, the last axis first.
+std::vector<Value*> import_affine_grid(OnnxNodeReader& reader) {
+  Composer make(reader);
+  Value *theta = make.input(0), *size = make.input(1);
+  const int64_t rank = make.known_size(theta, 1, "a rank");
+  const bool corners = reader.integer("align_corners", 0) != 0;
+  std::vector<Value*> lengths, columns;
+  for (int64_t i = 0; i < rank; ++i) lengths.push_back(make.slice(size, 0, i + 2, i + 3));
+  Value* grid = make.concat(lengths, 0);
+  for (int64_t i = rank; i-- > 0;) {
+    Value* count = make.cast(lengths[static_cast<size_t>(i)], theta->dtype());
+    Value* index =
+        make.cast(make("range", {make.ints({0}), lengths[static_cast<size_t>(i)], make.ints({1})}),
+                  theta->dtype());
+    Value *one = make.number(1, theta), *two = make.number(2, theta);
+    Value* at = make("mul", {index, two});
+    at = corners ? make("div", {at, make("sub", {count, one})})
+                 : make("div", {make("add", {at, one}), count});
+    Ints shape(static_cast<size_t>(rank), 1);
+    shape[static_cast<size_t>(i)] = -1;
+    at = make("expand", {make.reshape(make("sub", {at, one}), shape), grid});
+    columns.push_back(make.reshape(at, {1, -1, 1}));
+  }
+  columns.push_back(
+      make("add", {make("mul", {columns[0], make.number(0, theta)}), make.number(1, theta)}));
+  Value* points = make("matmul", {make.concat(columns, 2), make.transpose(theta, {0, 2, 1})});
+  Value* shape = make.concat({make.size(theta, 0), grid, make.ints({rank})}, 0);
+  return {make("reshape", {points, shape})};
+}
+
 constexpr OnnxImportRule rules[] = {
+    {.op_type = "AffineGrid", .since = 20, .import = import_affine_grid},
     {.op_type = "Dropout", .import = import_dropout},
     {.op_type = "EyeLike", .since = 9, .import = import_eye},
     {.op_type = "MeanVarianceNormalization", .since = 9, .import = import_mean_variance},
