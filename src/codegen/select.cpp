@@ -35,6 +35,7 @@ constexpr Selector table[] = {
     {"hard_sigmoid", select_unary},
     {"hard_swish", select_unary},
     {"silu", select_unary},
+    {"gelu", select_unary},
     {"softplus", select_unary},
     {"tanh", select_unary},
     {"erf", select_unary},

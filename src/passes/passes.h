@@ -19,6 +19,8 @@ void fold_batch_norm(Graph& graph);
 // transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its
 // bias.
 void simplify(Graph& graph);
+// x / 2 * (1 + erf(x / sqrt 2)), however its products are ordered, becomes gelu.
+void fuse_gelu(Graph& graph);
 
 // ---- any stage but lowered
 
@@ -37,6 +39,9 @@ void fuse_attention(Graph& graph);
 // A dequantize of 8 bits whose one reader only moves elements goes behind it: bytes are moved, and
 // the next op sees that its input is an integer.
 void sink_dequantize(Graph& graph);
+// layer_norm over the last axis takes the quantize that reads it; other readers get the float
+// value.
+void fuse_layer_norm(Graph& graph);
 // conv, gemm and matmul with constant weights become fused_conv and fused_gemm with what follows:
 // bias, one residual addition, a clamp (relu, clip) and a quantize. Between a dequantized input and
 // integer weights the product is an integer one.

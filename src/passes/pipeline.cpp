@@ -21,6 +21,7 @@ constexpr Pass canonical[] = {
     // Before simplify: a bias that batch_norm leaves is one that simplify need not look for.
     {"fold_batch_norm", fold_batch_norm},
     {"simplify", simplify},
+    {"fuse_gelu", fuse_gelu},
     // What simplify merged may be constant now.
     {"fold_constants", fold_constants},
 };
@@ -29,6 +30,7 @@ constexpr Pass lowering[] = {
     {"quantize_constants", quantize_constants},
     // Before products are looked at one by one.
     {"fuse_attention", fuse_attention},
+    {"fuse_layer_norm", fuse_layer_norm},
     // Before the products look for integers at their inputs: a flatten may stand between.
     {"sink_dequantize", sink_dequantize},
     // The producers take their epilogues first; what stays between Q and DQ is for fuse_integer.

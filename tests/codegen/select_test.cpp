@@ -77,6 +77,7 @@ struct Case {
 // here at most n times the largest of the output's terms; a mean the same, divided by n.
 const Case cases[] = {
     {"[2, 3, 4, 5]", "%y = add(%x, %x)", 0},
+    {"[2, 3, 40]", "%y = gelu(%x)", 4},
     {"[3, 2, 8, 8]", "const %b : f32[2, 8, 7] = random(1, -1, 1)\n %y = matmul(%x, %b)", 8 * 8},
     {"[2, 3, 4, 5]", "const %b : f32[5] = random(1, 1, 2)\n %y = sub(%x, %b)", 0},
     {"[2, 3, 4, 5]", "const %b : f32[] = 3\n %y = mul(%x, %b)", 0},
