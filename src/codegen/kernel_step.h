@@ -82,6 +82,15 @@ inline Dims dense_steps(const Dims& dims) {
   return steps;
 }
 
+// Steps of `from` over the dims it broadcasts to, 0 where it repeats.
+inline Dims broadcast_steps(const Dims& from, const Dims& to) {
+  const Dims dense = dense_steps(from);
+  Dims steps(to.size(), 0);
+  for (size_t i = 0; i < from.size(); ++i)
+    if (from[i] != 1) steps[to.size() - from.size() + i] = dense[i];
+  return steps;
+}
+
 // A box of elements that several operands walk together.
 struct StridedBox {
   Dims dims;

@@ -4,25 +4,20 @@
 #include "codegen/kernel_step.h"
 #include "codegen/selectors.h"
 #include "graph/op_def.h"
+#include "passes/match.h"
 
 namespace octavo {
 namespace {
 
 cpu::BinaryOp binary_op(const Node& node) {
-  return node.is("add")   ? cpu::BinaryOp::add
-         : node.is("sub") ? cpu::BinaryOp::sub
-         : node.is("mul") ? cpu::BinaryOp::mul
-         : node.is("div") ? cpu::BinaryOp::div
-                          : cpu::BinaryOp::pow;
-}
-
-// Steps of `from` over the broadcast dims, 0 where it repeats.
-Dims broadcast_steps(const Dims& from, const Dims& to) {
-  const Dims dense = dense_steps(from);
-  Dims steps(to.size(), 0);
-  for (size_t i = 0; i < from.size(); ++i)
-    if (from[i] != 1) steps[to.size() - from.size() + i] = dense[i];
-  return steps;
+  return node.is("add")       ? cpu::BinaryOp::add
+         : node.is("sub")     ? cpu::BinaryOp::sub
+         : node.is("mul")     ? cpu::BinaryOp::mul
+         : node.is("div")     ? cpu::BinaryOp::div
+         : node.is("maximum") ? cpu::BinaryOp::max
+         : node.is("minimum") ? cpu::BinaryOp::min
+         : node.is("prelu")   ? cpu::BinaryOp::prelu
+                              : cpu::BinaryOp::pow;
 }
 
 template <class Args>
@@ -44,6 +39,15 @@ void select_binary(const Node& node, Selected& selected) {
                                   broadcast_steps(node.input(1)->shape().dims(), y)}});
   const Dims &a = box.steps[0], &b = box.steps[1];
   const size_t rank = box.rank();
+  if (node.is("pow") && scalar_constant(node.input(1)) == 2) {  // x * x
+    const cpu::Binary args{.op = cpu::BinaryOp::mul, .inner = element_count(y)};
+    selected.kernel = make_step(cpu::binary_kernels(), args,
+                                [](cpu::Binary& square, StepInputs in, StepOutputs out) {
+                                  square.a = square.b = static_cast<const float*>(in[0]);
+                                  square.y = static_cast<float*>(out[0]);
+                                });
+    return;
+  }
   if (rank <= 2) {
     cpu::Binary args{.op = binary_op(node), .inner = 1};
     if (rank > 0) args.inner = box.dims.back(), args.a_inner = a.back(), args.b_inner = b.back();

@@ -8,9 +8,9 @@
 namespace octavo {
 namespace {
 
-// out[i…] = in[start + sum i_d * steps_d].
-void select_strided(const Node& node, const ops::StridedView& view, Selected& selected) {
-  const Dims y = node.output()->shape().dims();
+// out[i…] = in[start + sum i_d * steps_d], over `y`: the output's dims, or a finer cut of them.
+void select_strided(const Node& node, const Dims& y, const ops::StridedView& view,
+                    Selected& selected) {
   const size_t bytes = dtype_size(node.output()->dtype());
   if (bytes > 8) return decline(selected, "copy_strided", "elements of more than 8 bytes");
   const StridedBox box = merged({y, {view.steps, dense_steps(y)}});
@@ -69,12 +69,52 @@ void select_transpose(const Node& node, Selected& selected) {
   const Dims from = dense_steps(node.input(0)->shape().dims());
   ops::StridedView view;
   for (int64_t axis : node.integers("perm")) view.steps.push_back(from[static_cast<size_t>(axis)]);
-  select_strided(node, view, selected);
+  select_strided(node, node.output()->shape().dims(), view, selected);
 }
 
 void select_slice(const Node& node, Selected& selected) {
   if (decline_parameter_inputs(selected, "copy_strided", node)) return;
-  select_strided(node, ops::slice_view(node, node.input(0)->shape().dims()), selected);
+  select_strided(node, node.output()->shape().dims(),
+                 ops::slice_view(node, node.input(0)->shape().dims()), selected);
+}
+
+void select_expand(const Node& node, Selected& selected) {
+  if (decline_parameter_inputs(selected, "copy_strided", node)) return;
+  const Dims y = node.output()->shape().dims();
+  select_strided(node, y, {0, broadcast_steps(node.input(0)->shape().dims(), y)}, selected);
+}
+
+void select_tile(const Node& node, Selected& selected) {
+  if (decline_parameter_inputs(selected, "copy_strided", node)) return;
+  const Dims x = node.input(0)->shape().dims(), y = node.output()->shape().dims();
+  const Dims dense = dense_steps(x);
+  Dims cut;
+  ops::StridedView view;
+  for (size_t d = 0; d < x.size(); ++d)
+    for (const bool inside : {false, true}) {
+      cut.push_back(inside || x[d] == 0 ? x[d] : y[d] / x[d]);
+      view.steps.push_back(inside ? dense[d] : 0);
+    }
+  select_strided(node, cut, view, selected);
+}
+
+void select_depth_to_space(const Node& node, Selected& selected) {
+  const bool to_space = node.is("depth_to_space");
+  const Dims y = node.output()->shape().dims();
+  const Dims& deep = to_space ? node.input(0)->shape().dims() : y;
+  const int64_t b = node.integer("block"), c = to_space ? y[1] : deep[1] / (b * b);
+  const int64_t h = deep[2], w = deep[3];
+  const bool crd = to_space && node.text("mode") == "crd";
+  if (to_space) {  // [n, c, h, b, w, b] of channels [b, b, c], or [c, b, b]
+    const int64_t plane = h * w, block = crd ? plane : c * plane;
+    select_strided(node, {y[0], c, h, b, w, b},
+                   {0, {deep[1] * plane, crd ? b * b * plane : plane, w, b * block, 1, block}},
+                   selected);
+  } else {  // [n, b, b, c, h, w]
+    const int64_t row = w * b, plane = h * b * row;
+    select_strided(node, {y[0], b, b, c, h, w}, {0, {c * plane, row, 1, plane, b * row, b}},
+                   selected);
+  }
 }
 
 void select_concat(const Node& node, Selected& selected) {

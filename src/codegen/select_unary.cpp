@@ -26,7 +26,12 @@ constexpr Row rows[] = {
     {"hard_sigmoid", cpu::UnaryOp::hard_sigmoid, "alpha", "beta"},
     {"hard_swish", cpu::UnaryOp::hard_swish},
     {"silu", cpu::UnaryOp::silu},
+    {"swish", cpu::UnaryOp::swish, "alpha"},
     {"gelu", cpu::UnaryOp::gelu},
+    {"mish", cpu::UnaryOp::mish},
+    {"celu", cpu::UnaryOp::celu, "alpha"},
+    {"selu", cpu::UnaryOp::selu, "alpha", "gamma"},
+    {"softsign", cpu::UnaryOp::softsign},
     {"softplus", cpu::UnaryOp::softplus},
     {"tanh", cpu::UnaryOp::tanh},
     {"erf", cpu::UnaryOp::erf},
@@ -50,9 +55,8 @@ void select_unary(const Node& node, Selected& selected) {
   const auto* const row =
       std::find_if(std::begin(rows), std::end(rows), [&](const Row& r) { return node.is(r.op); });
   if (row == std::end(rows)) return decline(selected, "unary", "has no such function");
-  if (node.is("gelu") && node.text("approximate") != "none")
-    return decline(selected, "unary", "gelu is by erf, not by tanh");
   cpu::Unary args{.op = row->kernel, .count = element_count(node.output()->shape().dims())};
+  if (node.is("gelu") && node.text("approximate") == "tanh") args.op = cpu::UnaryOp::gelu_tanh;
   if (row->alpha) args.alpha = static_cast<float>(node.real(row->alpha));
   if (row->beta) args.beta = static_cast<float>(node.real(row->beta));
   selected.kernel = make_step(cpu::unary_kernels(), args);

@@ -9,7 +9,7 @@ void select_attention(const Node& node, Selected& selected);
 void select_layer_norm(const Node& node, Selected& selected);
 void select_matmul(const Node& node, Selected& selected);  // of two activations
 
-void select_binary(const Node& node, Selected& selected);            // add, sub, mul, div, pow
+void select_binary(const Node& node, Selected& selected);            // two floats
 void select_quantized_binary(const Node& node, Selected& selected);  // quantized_add, quantized_mul
 void select_unary(const Node& node, Selected& selected);             // float, one element
 void select_lookup(const Node& node, Selected& selected);
@@ -25,5 +25,13 @@ void select_quantize_to_nhwc(const Node& node, Selected& selected);
 void select_transpose(const Node& node, Selected& selected);
 void select_slice(const Node& node, Selected& selected);
 void select_concat(const Node& node, Selected& selected);
+void select_expand(const Node& node, Selected& selected);
+void select_tile(const Node& node, Selected& selected);
+void select_depth_to_space(const Node& node, Selected& selected);  // and space_to_depth
+void select_pad(const Node& node, Selected& selected);
+void select_gather(const Node& node, Selected& selected);
+void select_where(const Node& node, Selected& selected);
+void select_cast(const Node& node, Selected& selected);
+void select_resize(const Node& node, Selected& selected);
 
 }  // namespace octavo

@@ -77,6 +77,7 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
   const auto zero = static_cast<Sum>(node.integer("x_zero_point"));
   const auto residual_zero = static_cast<int32_t>(node.integer("residual_zero_point"));
   const auto residual_multiplier = static_cast<float>(node.real("residual_multiplier"));
+  const auto slope = static_cast<float>(node.real("negative_slope"));
   const auto optional = [&](size_t i) { return i < in.size() ? in[i] : nullptr; };
   const Tensor *bias = optional(2), *multiplier = optional(3), *residual = optional(4);
   const int64_t out_per_group = g.w[0] / g.group;
@@ -111,7 +112,7 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
             f = static_cast<float>(static_cast<int32_t>(sum)) * multiplier->values<float>()[oc];
             if (residual) f = f + centred(*residual, at, residual_zero) * residual_multiplier;
           }
-          store(e, f, out, at);
+          store(e, f < 0 ? f * slope : f, out, at);
         }
 }
 
@@ -146,6 +147,7 @@ std::vector<AttributeSpec> operand_attributes() {
   auto specs = epilogue_attributes();
   specs.push_back({"x_zero_point", AttributeKind::integer, false, int64_t{0}});
   specs.push_back({"residual_zero_point", AttributeKind::integer, false, int64_t{0}});
+  specs.push_back({"negative_slope", AttributeKind::real, false, 1.0});
   specs.push_back({"residual_multiplier", AttributeKind::real, false, 1.0});
   return specs;
 }

@@ -1,15 +1,11 @@
-// pad: elements added around a tensor, or taken away by negative numbers.
+#include "ops/pad.h"
+
 #include "ops/indexing.h"
 #include "ops/op.h"
 
 namespace octavo::ops {
-namespace {
 
-// For each axis how many before it and after it; nothing if not known yet.
-struct Amounts {
-  Ints before, after;
-};
-std::optional<Amounts> amounts_of(const Node& node) {
+std::optional<PadAmounts> pad_amounts(const Node& node) {
   const int64_t rank = node.input(0)->shape().rank();
   const auto pads = known_ints(node, "pads");
   auto axes = known_ints(node, "axes");
@@ -18,7 +14,7 @@ std::optional<Amounts> amounts_of(const Node& node) {
     for (int64_t i = 0; i < rank; ++i) axes->push_back(i);
   const size_t count = axes->size();
   require(node, pads->size() == 2 * count, "pads must have two numbers for each axis");
-  Amounts amounts{Ints(static_cast<size_t>(rank), 0), Ints(static_cast<size_t>(rank), 0)};
+  PadAmounts amounts{Ints(static_cast<size_t>(rank), 0), Ints(static_cast<size_t>(rank), 0)};
   for (size_t i = 0; i < count; ++i) {
     const auto axis = static_cast<size_t>(normalize_axis((*axes)[i], rank, node.where()));
     amounts.before[axis] = (*pads)[i];
@@ -30,6 +26,8 @@ std::optional<Amounts> amounts_of(const Node& node) {
   return amounts;
 }
 
+namespace {
+
 std::vector<TensorType> infer(const Node& node) {
   TensorType y = node.input(0)->type();
   const std::string& mode = node.text("mode");
@@ -38,7 +36,7 @@ std::vector<TensorType> infer(const Node& node) {
   if (const Value* value = node.input(1))
     require(node, value->dtype() == y.dtype && value->shape().rank() <= 1,
             "the value must be one number of the input's type");
-  const auto amounts = amounts_of(node);
+  const auto amounts = pad_amounts(node);
   if (!amounts) {
     y.shape.assign(y.shape.size(), Dim::unknown());
     return {y};
@@ -71,7 +69,7 @@ int64_t source(const std::string& mode, int64_t at, int64_t size) {
 }
 
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const Amounts amounts = *amounts_of(node);
+  const PadAmounts amounts = *pad_amounts(node);
   const std::string& mode = node.text("mode");
   const Dims &x = in[0]->dims(), &y = out[0].dims();
   // For each axis the offset of each output index, -1 outside.
@@ -118,7 +116,7 @@ std::vector<Value*> import(OnnxNodeReader& reader) {
 
 void write(const Node& node, OnnxNodeWriter& writer) {
   if (node.text("mode") == "wrap") need_opset(node, writer, 19);
-  const auto amounts = amounts_of(node);
+  const auto amounts = pad_amounts(node);
   std::vector<std::string> inputs{writer.value_name(node.input(0))};
   if (amounts) {
     Ints pads = amounts->before;

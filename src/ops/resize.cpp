@@ -1,4 +1,5 @@
-// resize: sampling along axes by nearest, linear or cubic interpolation, with ONNX's coordinates.
+#include "ops/resize.h"
+
 #include <cmath>
 
 #include "ops/indexing.h"
@@ -21,15 +22,9 @@ void require_one_of(const Node& node, std::string_view attribute,
     fail(node, fmt::format("{} must be one of {}", attribute, fmt::join(names, ", ")));
 }
 
-// How one axis is sampled.
-struct Axis {
-  int64_t size = 1, wanted = 1;
-  double scale = 1, roi_start = 0, roi_end = 1;
-  bool sampled = false;
-};
+}  // namespace
 
-// Per axis of the input; nothing while the sizes or scales are not known.
-std::optional<std::vector<Axis>> axes_of(const Node& node) {
+std::optional<std::vector<ResizeAxis>> resize_axes(const Node& node) {
   const Shape& x = node.input(0)->shape();
   const auto rank = static_cast<size_t>(x.rank());
   const auto sizes = known_ints(node, "sizes");
@@ -43,18 +38,18 @@ std::optional<std::vector<Axis>> axes_of(const Node& node) {
   require(node, by_size ? sizes->size() == axes.size() : scales->size() == axes.size(),
           "sizes or scales must be given, one number per axis");
   require(node, roi->empty() || roi->size() == 2 * axes.size(), "roi needs two numbers per axis");
-  std::vector<Axis> result(rank);
+  std::vector<ResizeAxis> result(rank);
   for (size_t i = 0; i < rank; ++i) result[i].size = result[i].wanted = x[i].value();
   const std::string& policy = node.text("policy");
   double shared = policy == "not_smaller" ? 0 : HUGE_VAL;
   for (size_t i = 0; by_size && i < axes.size(); ++i) {
-    const Axis& axis = result[static_cast<size_t>(axes[i])];
+    const ResizeAxis& axis = result[static_cast<size_t>(axes[i])];
     const double scale = static_cast<double>((*sizes)[i]) / static_cast<double>(axis.size);
     shared = policy == "not_smaller" ? std::max(shared, scale) : std::min(shared, scale);
   }
   constexpr double most = 0x1p40;
   for (size_t i = 0; i < axes.size(); ++i) {
-    Axis& axis = result[static_cast<size_t>(axes[i])];
+    ResizeAxis& axis = result[static_cast<size_t>(axes[i])];
     const auto size = static_cast<double>(axis.size);
     axis.sampled = true;
     if (!roi->empty()) axis.roi_start = (*roi)[i], axis.roi_end = (*roi)[axes.size() + i];
@@ -79,13 +74,15 @@ std::optional<std::vector<Axis>> axes_of(const Node& node) {
   return result;
 }
 
+namespace {
+
 std::vector<TensorType> infer(const Node& node) {
   TensorType y = number_input(node);
   require_one_of(node, "mode", modes);
   require_one_of(node, "coordinates", coordinates);
   require_one_of(node, "rounding", roundings);
   require_one_of(node, "policy", policies);
-  const auto axes = axes_of(node);
+  const auto axes = resize_axes(node);
   const auto scales = known_reals(node, "scales");
   for (size_t i = 0; i < y.shape.size(); ++i) {
     if (axes)
@@ -97,7 +94,7 @@ std::vector<TensorType> infer(const Node& node) {
 }
 
 // Position in the input of output index i.
-double source(const Node& node, const Axis& axis, int64_t i) {
+double source(const Node& node, const ResizeAxis& axis, int64_t i) {
   const std::string& mode = node.text("coordinates");
   const auto at = static_cast<double>(i), size = static_cast<double>(axis.size),
              wanted = static_cast<double>(axis.wanted);
@@ -118,19 +115,16 @@ double source(const Node& node, const Axis& axis, int64_t i) {
   return (at + 0.5) / axis.scale - 0.5;
 }
 
-struct Taps {
-  std::vector<std::pair<int64_t, double>> taps;  // index and weight
-  bool outside = false;                          // extrapolated
-};
-
 double rounded(const std::string& mode, double x) {
   if (mode == "floor") return std::floor(x);
   if (mode == "ceil") return std::ceil(x);
   return mode == "round_prefer_ceil" ? std::floor(x + 0.5) : std::ceil(x - 0.5);
 }
 
-Taps taps_of(const Node& node, const Axis& axis, int64_t i) {
-  Taps result;
+}  // namespace
+
+ResizeTaps resize_taps(const Node& node, const ResizeAxis& axis, int64_t i) {
+  ResizeTaps result;
   const double x = source(node, axis, i), last = static_cast<double>(axis.size - 1);
   if (node.text("coordinates") == "tf_crop_and_resize" && (x < 0 || x > last)) {
     result.outside = true;
@@ -166,16 +160,18 @@ Taps taps_of(const Node& node, const Axis& axis, int64_t i) {
   return result;
 }
 
+namespace {
+
 // One axis after the other.
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const auto axes = *axes_of(node);
+  const auto axes = *resize_axes(node);
   std::vector<double> values = doubles(*in[0]);
   std::vector<bool> outside(values.size());
   Dims dims = in[0]->dims();
   for (size_t d = 0; d < dims.size(); ++d) {
     if (!axes[d].sampled) continue;
-    std::vector<Taps> taps;
-    for (int64_t i = 0; i < axes[d].wanted; ++i) taps.push_back(taps_of(node, axes[d], i));
+    std::vector<ResizeTaps> taps;
+    for (int64_t i = 0; i < axes[d].wanted; ++i) taps.push_back(resize_taps(node, axes[d], i));
     const Rows from(dims, d);
     dims[d] = axes[d].wanted;
     const Rows to(dims, d);

@@ -65,8 +65,9 @@ LIBRARY(exp)
 LIBRARY(log)
 LIBRARY(sqrt)
 LIBRARY(erf)
-LIBRARY(floor) LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos)
-    LIBRARY(atan) LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
+LIBRARY(floor)
+LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan)
+    LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
 #undef LIBRARY
 
         struct ReluInt {

@@ -89,25 +89,12 @@ std::optional<IntegerWeights> integer_weights(const Product& product) {
   return result;
 }
 
-// A constant, or a dequantized one; empty otherwise.
-Tensor float_constant(const Value* value) {
-  if (value->is_constant()) return value->constant();
-  const Node* node = value->producer();
-  if (!node || !node->is("dequantize")) return {};
-  std::vector<const Tensor*> inputs;
-  for (const Value* input : node->inputs()) {
-    if (input && !input->is_constant()) return {};
-    inputs.push_back(input ? &input->constant() : nullptr);
-  }
-  return interpret_node(*node, inputs)[0];
-}
-
 // What follows the product and goes into it.
 struct Tail {
   Node* last;             // the node whose output the fused op replaces
   Value* bias = nullptr;  // of a matmul's addition; a conv's and gemm's is its input 2
   Value* residual = nullptr;
-  double lo = -inf, hi = inf;
+  double slope = 1, lo = -inf, hi = inf;
   const Node* quantize = nullptr;
 };
 
@@ -134,7 +121,10 @@ Tail follow(const Graph& graph, const Product& product, int64_t channels) {
     }
   }
   if (user) {
-    if (const auto bounds = clamp_bounds(*user)) {
+    if (const auto slope = fusible_slope(*product.node, *user)) {
+      tail.slope = *slope;
+      tail.last = user;
+    } else if (const auto bounds = clamp_bounds(*user)) {
       tail.lo = bounds->lo, tail.hi = bounds->hi;
       tail.last = user;
     }
@@ -223,6 +213,7 @@ class Fuser {
 
   void emit_float(const Tensor& weights, const Tensor& bias) {
     Attributes a = attributes();
+    a["negative_slope"] = tail_.slope;
     a["clamp_lo"] = tail_.lo;
     a["clamp_hi"] = tail_.hi;
     emit(node_.input(0), constant("weights", weights), bias ? constant("bias", bias) : nullptr,
@@ -261,6 +252,7 @@ class Fuser {
       a["y_zero_point"] = int64_t{y->zero_point()};
       a["output"] = std::string(dtype_name(y->dtype));
     }
+    a["negative_slope"] = tail_.slope;
     a["clamp_lo"] = lo;
     a["clamp_hi"] = hi;
     Value* residual = tail_.residual;

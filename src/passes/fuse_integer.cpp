@@ -130,22 +130,45 @@ Value* rescaled(Graph& graph, Value* x, const QuantInfo& from, const Node& quant
   return graph.apply("lookup", {x, table}, {}, "", const_cast<Node*>(&quantize));
 }
 
-// Copies of elements: each dequantized input takes the output's scale, then bytes are moved.
+// What only copies elements, mixes neighbours without leaving their range, or adds a constant.
+bool moves_bytes(const Node& node) {
+  if (node.is("resize"))
+    return node.text("mode") != "cubic" && node.text("coordinates") != "tf_crop_and_resize";
+  if (node.is("pad")) return !node.input(1) || node.input(1)->is_constant();
+  return node.op().kind == OpKind::movement && node.op().quant != QuantTrait::float_only;
+}
+
+// The value that pad adds, as the quantize behind it makes it.
+Value* padding(Graph& graph, const Node& pad, const Node& quantize) {
+  const Tensor value = pad.input(1) ? pad.input(1)->constant().reshaped({}) : Tensor::scalar(0.0f);
+  std::vector<const Tensor*> inputs{&value};
+  for (size_t i = 1; i < quantize.inputs().size(); ++i)
+    inputs.push_back(quantize.input(i) ? &quantize.input(i)->constant() : nullptr);
+  return graph.add_constant(pad.name() + "/value", interpret_node(quantize, inputs)[0]);
+}
+
+// Each dequantized input takes the output's scale, then bytes are moved.
 bool make_movement(Graph& graph, Node& quantize) {
   Node* node = quantize.input(0)->producer();
-  if (!node || node->op().kind != OpKind::movement || !only_user(graph, node->output()))
-    return false;
-  if (node->op().quant == QuantTrait::float_only) return false;  // these make new elements
+  if (!node || !moves_bytes(*node) || !only_user(graph, node->output())) return false;
   std::vector<Value*> inputs;
   for (size_t i = 0; i < node->inputs().size(); ++i) {
     Value* input = node->input(i);
-    if (const Node* dequantize = byte_dequantize(input)) {
+    if (i == 1 && node->is("pad")) {
+      inputs.push_back(nullptr);
+    } else if (!input) {
+      inputs.push_back(nullptr);
+    } else if (const Node* dequantize = byte_dequantize(input)) {
       inputs.push_back(rescaled(graph, dequantize->input(0), *quant_info(*dequantize), quantize));
-    } else if (input && !is_float(input->dtype())) {
+    } else if (!is_float(input->dtype())) {
       inputs.push_back(input);  // indices
     } else {
       return false;
     }
+  }
+  if (node->is("pad") && node->text("mode") == "constant") {
+    inputs.resize(std::max<size_t>(inputs.size(), 2));
+    inputs[1] = padding(graph, *node, quantize);
   }
   take_over(graph, &quantize,
             graph.apply(node->op_name(), inputs, node->attributes(), node->name(), &quantize));

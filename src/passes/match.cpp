@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
 
 namespace octavo {
@@ -50,9 +51,30 @@ std::optional<Bounds> clamp_bounds(const Node& node) {
   return std::nullopt;
 }
 
+std::optional<double> fusible_slope(const Node& product, const Node& leaky_relu) {
+  if (!leaky_relu.is("leaky_relu")) return std::nullopt;
+  // Depthwise kernels have none.
+  if (product.is("conv") && product.integer("group") != 1) return std::nullopt;
+  const double slope = leaky_relu.real("alpha");
+  if (!(slope > 0 && slope <= 1)) return std::nullopt;
+  return slope;
+}
+
 std::optional<double> scalar_constant(const Value* value) {
   if (!value || !value->is_constant() || value->constant().size() != 1) return std::nullopt;
   return value->constant().to_doubles()[0];
+}
+
+Tensor float_constant(const Value* value) {
+  if (value->is_constant()) return value->constant();
+  const Node* node = value->producer();
+  if (!node || !node->is("dequantize")) return {};
+  std::vector<const Tensor*> inputs;
+  for (const Value* input : node->inputs()) {
+    if (input && !input->is_constant()) return {};
+    inputs.push_back(input ? &input->constant() : nullptr);
+  }
+  return interpret_node(*node, inputs)[0];
 }
 
 }  // namespace octavo

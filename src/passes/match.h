@@ -36,7 +36,13 @@ struct Bounds {
 };
 std::optional<Bounds> clamp_bounds(const Node& node);
 
+// The slope of a leaky_relu that a product can take over: above 0 and at most 1.
+std::optional<double> fusible_slope(const Node& product, const Node& leaky_relu);
+
 // The single element of a constant; none if it is not constant or has more elements.
 std::optional<double> scalar_constant(const Value* value);
+
+// A constant, or a dequantized one; empty otherwise.
+Tensor float_constant(const Value* value);
 
 }  // namespace octavo

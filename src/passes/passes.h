@@ -33,6 +33,9 @@ void specialize(Graph& graph);
 
 // quantize of a constant becomes an integer constant.
 void quantize_constants(Graph& graph);
+// conv_transpose with constant weights, in float or integers, becomes a conv and depth_to_space; a
+// clamp and a quantize that follow stay with the conv.
+void lower_conv_transpose(Graph& graph);
 // matmul(softmax(matmul(q, k) * scale + mask), v) over four axes becomes fused_attention; an
 // integer one where q, k and v are dequantized.
 void fuse_attention(Graph& graph);

@@ -28,6 +28,8 @@ constexpr Pass canonical[] = {
 
 constexpr Pass lowering[] = {
     {"quantize_constants", quantize_constants},
+    // The convs that it makes are products like any other.
+    {"lower_conv_transpose", lower_conv_transpose},
     // Before products are looked at one by one.
     {"fuse_attention", fuse_attention},
     {"fuse_layer_norm", fuse_layer_norm},

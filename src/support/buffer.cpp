@@ -1,5 +1,8 @@
 #include "support/buffer.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -9,9 +12,16 @@ namespace octavo {
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
   std::shared_ptr<Buffer> buffer(new Buffer);
-  const size_t padded = (bytes + 63) / 64 * 64;
-  buffer->data_ = static_cast<std::byte*>(std::aligned_alloc(64, padded == 0 ? 64 : padded));
+  // What is large lies on huge pages if there are any: outputs are fresh memory at every call, and
+  // touching it costs a fault a page.
+  constexpr size_t huge = size_t{2} << 20;
+  const size_t alignment = bytes >= 2 * huge ? huge : 64;
+  const size_t padded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
+  buffer->data_ = static_cast<std::byte*>(std::aligned_alloc(alignment, padded));
   if (!buffer->data_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (alignment == huge) madvise(buffer->data_, padded, MADV_HUGEPAGE);  // a hint: it may fail
+#endif
   buffer->size_ = bytes;
   buffer->owned_ = true;
   return buffer;

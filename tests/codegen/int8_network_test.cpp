@@ -72,15 +72,15 @@ class RandomNetwork {
     return {g_.apply("dequantize", {q, s, z}), scale};
   }
 
-  Value* weights(Dims dims) {
+  Value* weights(Dims dims, int64_t axis = 0) {
     Tensor w(DType::i8, dims);
     for (int8_t& v : w.mutable_values<int8_t>()) v = static_cast<int8_t>(pick(-127, 127));
     const bool each = pick(0, 3) > 0;
-    Tensor s(DType::f32, each ? Dims{dims[0]} : Dims{});
+    Tensor s(DType::f32, each ? Dims{dims[static_cast<size_t>(axis)]} : Dims{});
     for (float& v : s.mutable_values<float>()) v = static_cast<float>(real(0.004, 0.012));
     return g_.apply("dequantize",
                     {g_.add_constant("", std::move(w)), g_.add_constant("", std::move(s))},
-                    {{"axis", int64_t{0}}});
+                    {{"axis", axis}});
   }
   Value* bias(int64_t channels) {
     Tensor b(DType::f32, {channels});
@@ -89,12 +89,14 @@ class RandomNetwork {
   }
 
   Value* activated(Value* x) {
-    switch (pick(0, 4)) {
+    switch (pick(0, 5)) {
       case 0:
         return g_.apply("relu", {x});
       case 1:
         return g_.apply("clip", {x}, {{"min", -0.5}, {"max", 3.0}});
-      case 2: {
+      case 2:
+        return g_.apply("leaky_relu", {x}, {{"alpha", 0.1}});
+      case 3: {
         // A table: through integers first, as quantizers place it.
         const Activation a = requantized(x, 0.03);
         return g_.apply(pick(0, 1) ? "silu" : "hard_swish", {a.value});
@@ -108,7 +110,7 @@ class RandomNetwork {
     const Activation x = values_[static_cast<size_t>(
         std::max<int64_t>(0, static_cast<int64_t>(values_.size()) - pick(1, 3)))];
     const Dims d = x.value->shape().dims();
-    switch (pick(0, 8)) {
+    switch (pick(0, 10)) {
       case 0: {  // pooling
         const bool max = pick(0, 1);
         Attributes a{{"kernel", Ints{pick(1, 3), pick(1, 3)}},
@@ -141,9 +143,52 @@ class RandomNetwork {
           }
         }
         return;
+      case 3:
+        return movement(x, d);
+      case 4: {  // transposed convolution
+        if (d[2] > 12 || d[3] > 12) return;
+        const int64_t out = pick(1, 20), k = pick(1, 4), step = pick(1, 3), pad = pick(0, k / 2);
+        Value* y =
+            g_.apply("conv_transpose",
+                     {x.value, weights({d[1], out, k, k}, 1), pick(0, 1) ? bias(out) : nullptr},
+                     {{"strides", Ints{step, step}}, {"pads", Ints{pad, pad, pad, pad}}});
+        const double fan = static_cast<double>(d[1] * k * k) / static_cast<double>(step * step);
+        values_.push_back(requantized(activated(y), 0.6 * x.scale * std::sqrt(fan) + 0.002));
+        return;
+      }
       default:
         convolution(x, d);
     }
+  }
+
+  // What moves bytes, or mixes them by weights that floats hold exactly.
+  void movement(const Activation& x, const Dims& d) {
+    Value* y = x.value;
+    switch (pick(0, 3)) {
+      case 0:
+        y = g_.apply("pad", {y},
+                     {{"pads", Ints{0, 0, pick(0, 2), 1, 0, 0, 1, pick(0, 2)}},
+                      {"mode", std::string(pick(0, 1) ? "constant" : "reflect")}});
+        break;
+      case 1:
+        if (d[2] > 12 || d[3] > 12) return;
+        y = g_.apply("resize", {y},
+                     {{"scales", std::vector<double>{1, 1, 2, 2}},
+                      {"mode", std::string(pick(0, 1) ? "nearest" : "linear")}});
+        break;
+      case 2:
+        y = g_.apply("slice", {y},
+                     {{"starts", Ints{d[1] / 3, 1}},
+                      {"ends", Ints{d[1], d[2]}},
+                      {"axes", Ints{1, 2}},
+                      {"steps", Ints{1, 1}}});
+        break;
+      default:
+        if (d[1] % 4 != 0 || d[2] > 12 || d[3] > 12) return;
+        y = g_.apply("depth_to_space", {y},
+                     {{"block", int64_t{2}}, {"mode", std::string(pick(0, 1) ? "dcr" : "crd")}});
+    }
+    values_.push_back(requantized(y, x.scale));
   }
 
   void convolution(const Activation& x, const Dims& d) {

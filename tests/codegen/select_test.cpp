@@ -54,15 +54,19 @@ TEST_F(Select, WhatConvolutionalNetworksNeedHasAKernel) {
     selected.insert(selector.op);
   }
   for (const char* op :
-       {"fused_conv",  "fused_gemm",   "quantized_add", "quantized_mul", "lookup",
-        "pool",        "quantize",     "dequantize",    "transpose",     "quantize_to_nhwc",
-        "add",         "sub",          "mul",           "div",           "pow",
-        "relu",        "clip",         "leaky_relu",    "elu",           "sigmoid",
-        "softplus",    "hard_sigmoid", "hard_swish",    "silu",          "tanh",
-        "erf",         "exp",          "log",           "sqrt",          "reciprocal",
-        "neg",         "abs",          "floor",         "ceil",          "round",
-        "reduce_mean", "reduce_sum",   "reduce_max",    "reduce_min",    "reduce_prod",
-        "softmax",     "slice",        "concat"})
+       {"fused_conv",    "fused_gemm",   "quantized_add", "quantized_mul", "lookup",
+        "pool",          "quantize",     "dequantize",    "transpose",     "quantize_to_nhwc",
+        "add",           "sub",          "mul",           "div",           "pow",
+        "relu",          "clip",         "leaky_relu",    "elu",           "sigmoid",
+        "softplus",      "hard_sigmoid", "hard_swish",    "silu",          "tanh",
+        "erf",           "exp",          "log",           "sqrt",          "reciprocal",
+        "neg",           "abs",          "floor",         "ceil",          "round",
+        "reduce_mean",   "reduce_sum",   "reduce_max",    "reduce_min",    "reduce_prod",
+        "softmax",       "slice",        "concat",        "maximum",       "minimum",
+        "prelu",         "gelu",         "swish",         "mish",          "expand",
+        "tile",          "pad",          "gather",        "where",         "cast",
+        "resize",        "celu",         "selu",          "softsign",      "depth_to_space",
+        "space_to_depth"})
     EXPECT_TRUE(selected.contains(op)) << op;
 }
 
@@ -88,6 +92,7 @@ const Case cases[] = {
     {"[1, 1]", "const %b : f32[] = 3\n %y = add(%x, %b)", 0},
     {"[0, 4]", "const %b : f32[4] = random(1, 1, 2)\n %y = add(%x, %b)", 0},
     {"[7, 5]", "%a = abs(%x)\n const %b : f32[5] = random(1, -2, 2)\n %y = pow(%a, %b)", 1},
+    {"[7, 5]", "const %b : f32[] = 2\n %y = pow(%x, %b)", 0},
     {"[2, 2, 3, 4]", "%a = abs(%x)\n const %b : f32[2, 1, 4] = random(1, -2, 2)\n %y = pow(%a, %b)",
      1},
     {"[37]", "%y = relu(%x)", 0},
@@ -140,6 +145,75 @@ const Case cases[] = {
      "{axis = 1}",
      0},
     {"[5, 6]", "%y = concat(%x, %x) {axis = 0}", 0},
+    {"[1, 4, 5, 6]",
+     "const %w : f32[4, 3, 2, 2] = random(1, -1, 1)\n %y = conv_transpose(%x, %w) {strides = [2, "
+     "2]}",
+     64},
+    {"[2, 4, 5, 6]",
+     "const %w : f32[4, 3, 4, 3] = random(1, -1, 1)\n const %b : f32[3] = random(2, -1, 1)\n %z = "
+     "conv_transpose(%x, %w, %b) {strides = [2, 2], pads = [1, 0, 1, 2], output_padding = [1, "
+     "0]}\n "
+     "%y = relu(%z)",
+     64},
+    {"[2, 4, 5, 6]",
+     "const %w : f32[4, 3, 3, 3] = random(1, -1, 1)\n %y = conv_transpose(%x, %w) {strides = [3, "
+     "3], "
+     "dilations = [2, 1], pads = [2, 1, 0, 0], group = 2}",
+     64},
+    {"[1, 4, 5, 6]",
+     "const %w : f32[4, 3, 3, 3] = random(1, -1, 1)\n %y = conv_transpose(%x, %w) {pads = [1, 1, "
+     "1, 1]}",
+     64},
+    {"[37]", "%y = gelu(%x)", 8},
+    {"[37]", "%y = gelu(%x) {approximate = \"tanh\"}", 8},
+    {"[37]", "%y = swish(%x) {alpha = 1.7}", 8},
+    {"[37]", "%y = mish(%x)", 8},
+    {"[37]", "%y = celu(%x) {alpha = 0.7}", 4},
+    {"[37]", "%y = selu(%x)", 4},
+    {"[37]", "%y = softsign(%x)", 2},
+    {"[2, 3, 4, 5]", "const %b : f32[5] = random(1, -1, 1)\n %y = maximum(%x, %b)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[2, 1, 4, 1] = random(1, -1, 1)\n %y = minimum(%b, %x)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[3, 1, 1] = random(1, -1, 1)\n %y = prelu(%x, %b)", 0},
+    {"[2, 3, 4, 5]", "const %b : f32[1] = 0.25\n %y = prelu(%x, %b)", 0},
+    {"[2, 1, 4, 1]", "%y = expand(%x) {shape = [3, 2, 3, 1, 5]}", 0},
+    {"[3]", "%y = expand(%x) {shape = [1]}", 0},
+    {"[2, 3, 4]", "%y = tile(%x) {repeats = [2, 1, 3]}", 0},
+    {"[2, 0, 4]", "%y = tile(%x) {repeats = [2, 1, 3]}", 0},
+    {"[2, 12, 3, 5]", "%y = depth_to_space(%x) {block = 2}", 0},
+    {"[2, 12, 3, 5]", "%y = depth_to_space(%x) {block = 2, mode = \"crd\"}", 0},
+    {"[2, 3, 4, 6]", "%y = space_to_depth(%x) {block = 2}", 0},
+    {"[2, 3, 4, 6]", "%y = pad(%x) {pads = [0, 0, 1, 2, 0, 0, 3, 0]}", 0},
+    {"[2, 3, 4]", "const %v : f32[] = 7\n %y = pad(%x, %v) {pads = [1, -1, 2, 0, 2, -3]}", 0},
+    {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 2], axes = [0, 2], mode = \"edge\"}", 0},
+    {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 2], axes = [1, 2], mode = \"reflect\"}", 0},
+    {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 4], axes = [1, 2], mode = \"wrap\"}", 0},
+    {"[2, 3, 4]", "%y = pad(%x) {pads = [-1, 3, 1, -2], axes = [1, 2], mode = \"reflect\"}", 0},
+    {"[5, 6, 7]", "const %i : i64[2, 3] = [0, -1, 4, 2, 2, -5]\n %y = gather(%x, %i) {axis = 0}",
+     0},
+    {"[5, 6, 7]", "const %i : i32[3] = [0, -1, 4]\n %y = gather(%x, %i) {axis = 1}", 0},
+    {"[5, 6, 7]", "const %i : i64[] = -2\n %y = gather(%x, %i) {axis = 2}", 0},
+    {"[3, 4, 5]",
+     "const %b : f32[4, 1] = random(1, -1, 1)\n %c = cast(%x) {to = \"i32\"}\n %d = cast(%c) {to = "
+     "\"bool\"}\n %y = where(%d, %x, %b)",
+     0},
+    {"[37]",
+     "%a = cast(%x) {to = \"f16\"}\n %b = cast(%a) {to = \"i64\"}\n %y = cast(%b) {to = "
+     "\"f32\"}",
+     0},
+    {"[2, 3, 4, 5]", "%y = resize(%x) {scales = [1.0, 1.0, 2.0, 2.0]}", 0},
+    {"[2, 3, 4, 5]",
+     "%y = resize(%x) {sizes = [7, 3], axes = [2, 3], coordinates = \"asymmetric\", rounding = "
+     "\"floor\"}",
+     0},
+    {"[2, 4, 5, 3]",
+     "%y = resize(%x) {sizes = [7, 3], axes = [1, 2], mode = \"linear\", coordinates = "
+     "\"align_corners\"}",
+     4},
+    {"[2, 3, 4, 5]", "%y = resize(%x) {scales = [1.0, 1.0, 1.7, 0.6], mode = \"linear\"}", 4},
+    {"[2, 3, 5]",
+     "%y = resize(%x) {scales = [1.0, 1.0, 2.0], mode = \"linear\", coordinates = "
+     "\"pytorch_half_pixel\"}",
+     4},
 };
 
 TEST_F(Select, FloatStepsComputeWhatTheReferenceDoesAndAllocateNothing) {

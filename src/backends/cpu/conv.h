@@ -6,6 +6,7 @@
 //   acc  = bias[oc] + sum (x - x_zero_point) * w            int32, wrap-around
 //   f    = (float)acc * multiplier[oc]
 //   f    = f + (float)(residual - residual_zero_point) * residual_multiplier   (product, then sum)
+//   f    = f < 0 ? f * negative_slope : f
 //   f    = min(max(f, clamp_lo), clamp_hi)
 //   y    = saturate(round_half_even(f) + y_zero_point)       for u8 and s8 outputs
 //   y    = f                                                 for f32 outputs
@@ -36,6 +37,7 @@ struct ConvProblem {
   Element x = Element::f32, y = Element::f32;  // weights are s8 when x is u8 or s8, else f32
   const void* weights = nullptr;               // [c_out, c_in/groups, kh, kw], as ONNX has them
   std::optional<Element> residual;             // NHWC, shape of the output
+  float negative_slope = 1;                    // above 0, at most 1
   float clamp_lo = -std::numeric_limits<float>::infinity();
   float clamp_hi = std::numeric_limits<float>::infinity();
   // f32 only

@@ -17,6 +17,7 @@ struct GemmF32Tile {
   float* y;
   int64_t y_step;
   const float* residual;  // or null
+  float slope = 1;        // of what is negative
   float lo, hi;
   int channels;  // that exist, at most vectors * width
   bool last;     // else y takes the bare sums, padding included
@@ -37,6 +38,7 @@ struct DepthwiseF32Row {
   int64_t stride, dilation;        // in columns
   float* y;
   const float* residual;  // or null
+  float slope = 1;        // of what is negative
   float lo, hi;
 };
 

@@ -40,7 +40,7 @@ void gemm_f32(const GemmF32Tile& t) {
       for (int b = 0; b < B; ++b) Vec::store(t.y + r * t.y_step + b * W, acc[r][b]);
     return;
   }
-  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi);
+  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi), slope = Vec::set(t.slope);
   const int tail = t.channels - (B - 1) * W;  // in the last vector
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -52,6 +52,7 @@ void gemm_f32(const GemmF32Tile& t) {
       Vec::F v = acc[r][b];
       if (residual)
         v = Vec::add(v, whole ? Vec::load(residual + b * W) : Vec::load_n(residual + b * W, tail));
+      v = Vec::max(v, Vec::mul(v, slope));
       v = Vec::min(Vec::max(v, lo), hi);
       if (whole)
         Vec::store(y + b * W, v);
@@ -65,7 +66,7 @@ void gemm_f32(const GemmF32Tile& t) {
 template <int T>
 void depthwise_pixels(const DepthwiseF32Row& t, int64_t pixel, int64_t kx_begin, int64_t kx_end) {
   constexpr int W = Vec::width;
-  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi);
+  const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi), slope = Vec::set(t.slope);
   const float* x_pixel = t.x + pixel * t.pixel_step;
   for (int64_t c = 0; c < t.channels; c += W) {
     const bool whole = c + W <= t.channels;
@@ -99,6 +100,7 @@ void depthwise_pixels(const DepthwiseF32Row& t, int64_t pixel, int64_t kx_begin,
         const float* r = t.residual + at + i * t.channels;
         v = Vec::add(v, whole ? Vec::load(r) : Vec::load_n(r, n));
       }
+      v = Vec::max(v, Vec::mul(v, slope));
       v = Vec::min(Vec::max(v, lo), hi);
       if (whole)
         Vec::store(t.y + at + i * t.channels, v);

@@ -20,6 +20,10 @@ std::unique_ptr<ConvKernel> gemm(const ConvProblem& problem, std::string& why) {
 template <Isa isa, DepthwiseInt8Function function>
 std::unique_ptr<ConvKernel> depthwise(const ConvProblem& problem, std::string& why) {
   if (!accepts_int8(problem, why)) return nullptr;
+  if (problem.negative_slope != 1) {
+    why = "negative outputs have a slope";
+    return nullptr;
+  }
   return make_depthwise_int8(problem, isa, depthwise_names[static_cast<int>(isa)], function, why);
 }
 
@@ -129,6 +133,8 @@ bool accepts_int8(const ConvProblem& p, std::string& why) {
     why = "activations are f32";
   else if (std::min({s.n, s.h, s.w, s.c_in, s.oh, s.ow, s.c_out, s.kh, s.kw}) < 1)
     why = "a size is zero";
+  else if (!(p.negative_slope > 0 && p.negative_slope <= 1))
+    why = "the negative slope is not above 0 and at most 1";
   else if (!p.weights || !p.multiplier)
     why = "weights or multipliers are missing";
   else if (!fits_byte(p.x, p.x_zero_point))
@@ -150,6 +156,7 @@ Int8Epilogue make_output_epilogue(const ConvProblem& p) {
   Int8Epilogue e{};
   e.lo = p.clamp_lo;
   e.hi = p.clamp_hi;
+  e.slope = p.negative_slope;
   e.y_float = p.y == Element::f32;
   if (!e.y_float) {
     e.y_flip = p.y == Element::s8 ? 0x80 : 0;
@@ -172,7 +179,8 @@ Int8Epilogue make_epilogue(const ConvProblem& p) {
     e.residual_zero = p.residual_zero_point + e.residual_flip;
     e.residual_multiplier = p.residual_multiplier;
   }
-  e.narrow = !e.y_float && e.residual != Int8Residual::f32 && stays_int32(p);
+  e.narrow = !e.y_float && e.residual != Int8Residual::f32 && stays_int32(p) &&
+             (e.slope == 1 || e.residual == Int8Residual::none);
   return e;
 }
 

@@ -191,22 +191,70 @@ void fill(const Fill& args, ThreadPool& pool) {
   }
 }
 
-void gather_rows(const GatherRows& args, ThreadPool& pool) {
+template <class Index>
+void gather_rows_of(const GatherRows& args, ThreadPool& pool) {
+  const auto* indices = static_cast<const Index*>(args.indices);
   for (int64_t i = 0; i < args.count; ++i)
-    if (args.indices[i] < -args.rows || args.indices[i] >= args.rows)
-      throw UserError(
-          ErrorKind::value, "gather",
-          fmt::format("index {} is outside a dimension of {}", args.indices[i], args.rows));
+    if (indices[i] < -args.rows || indices[i] >= args.rows)
+      throw UserError(ErrorKind::value, "gather",
+                      fmt::format("index {} is outside a dimension of {}", indices[i], args.rows));
   if (args.row_bytes == 0) return;
   const auto* x = static_cast<const std::byte*>(args.x);
   auto* y = static_cast<std::byte*>(args.y);
-  parallel_rows(pool, args.count, args.row_bytes, bytes_grain,
+  parallel_rows(pool, args.outer * args.count, args.row_bytes, bytes_grain,
                 [&](int64_t i, int64_t begin, int64_t end) {
-                  const int64_t index = args.indices[i];
-                  const int64_t row = index < 0 ? index + args.rows : index;
+                  const int64_t outer = args.outer == 1 ? 0 : i / args.count;
+                  const int64_t index = indices[i - outer * args.count];
+                  const int64_t row = outer * args.rows + (index < 0 ? index + args.rows : index);
                   std::memcpy(y + i * args.row_bytes + begin, x + row * args.row_bytes + begin,
                               static_cast<size_t>(end - begin));
                 });
+}
+
+void gather_rows(const GatherRows& args, ThreadPool& pool) {
+  OCTAVO_CHECK(args.index_bytes == 4 || args.index_bytes == 8);
+  if (args.index_bytes == 4) return gather_rows_of<int32_t>(args, pool);
+  gather_rows_of<int64_t>(args, pool);
+}
+
+template <class T>
+void choose_of(const Choose& args, ThreadPool& pool) {
+  const int last = args.rank - 1;
+  const int64_t length = args.rank > 0 ? args.dims[last] : 1;
+  const auto step = [&](const int64_t* steps) { return args.rank > 0 ? steps[last] : 0; };
+  const int64_t c_step = step(args.condition_steps), a_step = step(args.a_steps),
+                b_step = step(args.b_steps);
+  int64_t rows = 1;
+  for (int d = 0; d < last; ++d) rows *= args.dims[d];
+  parallel_rows(pool, rows, length, 8192, [&](int64_t row, int64_t begin, int64_t end) {
+    const uint8_t* condition = args.condition;
+    const auto *a = static_cast<const T*>(args.a), *b = static_cast<const T*>(args.b);
+    for (int64_t d = last - 1, rest = row; d >= 0; --d) {
+      const int64_t i = rest % args.dims[d];
+      rest /= args.dims[d];
+      condition += i * args.condition_steps[d];
+      a += i * args.a_steps[d];
+      b += i * args.b_steps[d];
+    }
+    T* y = static_cast<T*>(args.y) + row * length;
+    for (int64_t i = begin; i < end; ++i)
+      y[i] = condition[i * c_step] ? a[i * a_step] : b[i * b_step];
+  });
+}
+
+void choose(const Choose& args, ThreadPool& pool) {
+  switch (args.element_bytes) {
+    case 1:
+      return choose_of<uint8_t>(args, pool);
+    case 2:
+      return choose_of<uint16_t>(args, pool);
+    case 4:
+      return choose_of<uint32_t>(args, pool);
+    case 8:
+      return choose_of<uint64_t>(args, pool);
+    default:
+      OCTAVO_CHECK(!"elements of 1, 2, 4 or 8 bytes");
+  }
 }
 
 // ---- resize
@@ -238,13 +286,14 @@ void resize_nearest(const ResizeNearest& args, ThreadPool& pool) {
   pool.run(args.n * args.oh, task);
 }
 
-void resize_bilinear(const ResizeBilinear& args, ThreadPool& pool) {
+template <class T>
+void resize_bilinear_of(const ResizeBilinear& args, ThreadPool& pool) {
   auto task = [&](int64_t i, int) {
     const ResizeTap& row = args.rows[i % args.oh];
-    const float* image = args.x + i / args.oh * args.h * args.w * args.c;
-    const float* top = image + row.low * args.w * args.c;
-    const float* bottom = image + row.high * args.w * args.c;
-    float* y = args.y + i * args.ow * args.c;
+    const T* image = static_cast<const T*>(args.x) + i / args.oh * args.h * args.w * args.c;
+    const T* top = image + row.low * args.w * args.c;
+    const T* bottom = image + row.high * args.w * args.c;
+    T* y = static_cast<T*>(args.y) + i * args.ow * args.c;
     const float v = row.weight, not_v = 1 - v;
     for (int64_t ox = 0; ox < args.ow; ++ox, y += args.c) {
       const ResizeTap& column = args.columns[ox];
@@ -253,11 +302,26 @@ void resize_bilinear(const ResizeBilinear& args, ThreadPool& pool) {
       for (int64_t c = 0; c < args.c; ++c) {
         const float l = not_v * top[left + c] + v * bottom[left + c];
         const float r = not_v * top[right + c] + v * bottom[right + c];
-        y[c] = not_u * l + u * r;
+        const float sum = not_u * l + u * r;
+        if constexpr (std::is_same_v<T, float>)
+          y[c] = sum;
+        else  // between the extremes of T: the magic number rounds it half to even
+          y[c] = static_cast<T>(static_cast<int32_t>((sum + 12582912.0f) - 12582912.0f));
       }
     }
   };
   pool.run(args.n * args.oh, task);
+}
+
+void resize_bilinear(const ResizeBilinear& args, ThreadPool& pool) {
+  switch (args.element) {
+    case Element::u8:
+      return resize_bilinear_of<uint8_t>(args, pool);
+    case Element::s8:
+      return resize_bilinear_of<int8_t>(args, pool);
+    default:
+      return resize_bilinear_of<float>(args, pool);
+  }
 }
 
 // Where output i lies, in ONNX's float32 formulas.
@@ -332,6 +396,10 @@ KernelList<Fill> fill_kernels() {
 }
 KernelList<GatherRows> gather_rows_kernels() {
   static const Kernel<GatherRows> list[] = {{"gather_rows_portable", Isa::portable, gather_rows}};
+  return list;
+}
+KernelList<Choose> choose_kernels() {
+  static const Kernel<Choose> list[] = {{"choose_portable", Isa::portable, choose}};
   return list;
 }
 KernelList<ResizeNearest> resize_nearest_kernels() {

@@ -45,16 +45,32 @@ struct Fill {
 };
 KernelList<Fill> fill_kernels();
 
-// y[i] = x[indices[i]], rows of bytes; a negative index counts from the end. UserError if one is
-// outside.
+// y[o, i] = x[o, indices[i]], rows of bytes; a negative index counts from the end. UserError if one
+// is outside.
 struct GatherRows {
   int64_t rows = 0, row_bytes = 0;  // of x
   int64_t count = 0;
-  const int64_t* indices = nullptr;
+  const void* indices = nullptr;
   const void* x = nullptr;
   void* y = nullptr;
+  int64_t outer = 1;
+  int index_bytes = 8;  // 4, 8
 };
 KernelList<GatherRows> gather_rows_kernels();
+
+// y = condition ? a : b, elements of 1, 2, 4 or 8 bytes; element steps, 0 where an operand repeats.
+struct Choose {
+  static constexpr int max_rank = 8;
+  int rank = 0;
+  int64_t dims[max_rank] = {}, condition_steps[max_rank] = {}, a_steps[max_rank] = {},
+          b_steps[max_rank] = {};
+  int element_bytes = 4;
+  const uint8_t* condition = nullptr;
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;  // densely packed
+};
+KernelList<Choose> choose_kernels();
 
 // NHWC images, nearest: the source of each output row and column from tables made once.
 struct ResizeNearest {
@@ -67,7 +83,8 @@ struct ResizeNearest {
 };
 KernelList<ResizeNearest> resize_nearest_kernels();
 
-// y = (1 - weight) * x[low] + weight * x[high], along rows, then along columns.
+// y = (1 - weight) * x[low] + weight * x[high], along rows, then along columns. Bytes are rounded,
+// half to even.
 struct ResizeTap {
   int32_t low, high;
   float weight;
@@ -76,8 +93,9 @@ struct ResizeBilinear {
   int64_t n = 1, h = 1, w = 1, oh = 1, ow = 1, c = 1;
   const ResizeTap* rows = nullptr;     // [oh]
   const ResizeTap* columns = nullptr;  // [ow]
-  const float* x = nullptr;
-  float* y = nullptr;
+  const void* x = nullptr;
+  void* y = nullptr;
+  Element element = Element::f32;
 };
 KernelList<ResizeBilinear> resize_bilinear_kernels();
 

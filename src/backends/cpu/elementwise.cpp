@@ -25,6 +25,8 @@ float apply(BinaryOp op, float a, float b) {
       return std::isnan(a) || a < b ? a : b;
     case BinaryOp::max:
       return std::isnan(a) || a > b ? a : b;
+    case BinaryOp::prelu:
+      return a < 0 ? a * b : a;
   }
   return 0;
 }

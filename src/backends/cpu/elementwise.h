@@ -6,7 +6,8 @@
 
 namespace octavo::cpu {
 
-enum class BinaryOp : uint8_t { add, sub, mul, div, pow, min, max };
+// prelu: a, or a * b below 0.
+enum class BinaryOp : uint8_t { add, sub, mul, div, pow, min, max, prelu };
 
 // y[o, i] = clamp(a op b) over y [outer, inner], densely packed. A step is 0 where an operand
 // repeats. Same shape: outer 1. Per channel: inner = channels, b_outer 0. Scalar: both steps 0.
@@ -38,10 +39,10 @@ struct BinaryStrided {
 };
 KernelList<BinaryStrided> binary_strided_kernels();
 
-// The ops of ops.def with the same names, and gelu (by erf). NaN stays NaN.
+// The ops of ops.def with the same names; gelu by erf, and by tanh. NaN stays NaN.
 // Largest errors, in units of the last place of the exact result: exp, tanh, erf, softplus and elu
-// (alpha = 1) 2, sigmoid 3, silu 4; gelu: 4 epsilon * |x|. The rest is one rounding an operation,
-// or the C library's.
+// (alpha = 1) 2, sigmoid 3, silu 4; gelu: 4 epsilon * |x|, gelu_tanh and swish (|alpha| up to 2)
+// 8 epsilon * |x|. The rest is one rounding an operation, or the C library's.
 enum class UnaryOp : uint8_t {
   relu,
   clip,
@@ -55,6 +56,12 @@ enum class UnaryOp : uint8_t {
   tanh,
   erf,
   gelu,
+  gelu_tanh,
+  swish,
+  mish,
+  celu,
+  selu,
+  softsign,
   exp,
   log,
   sqrt,
@@ -69,7 +76,8 @@ enum class UnaryOp : uint8_t {
 struct Unary {
   UnaryOp op = UnaryOp::relu;
   float alpha = 0,
-        beta = 0;  // leaky_relu, elu: alpha; hard_sigmoid: both; clip: alpha low, beta high
+        beta = 0;  // leaky_relu, elu, celu, swish: alpha; hard_sigmoid: both; selu: beta is gamma;
+                   // clip: alpha low, beta high
   int64_t count = 0;
   const float* x = nullptr;
   float* y = nullptr;  // may be x

@@ -69,6 +69,10 @@ void binary(const Binary& args, ThreadPool& pool) {
       return binary_op(args, pool, [](VecF a, VecF b) { return keep_nan(a, Vec::min(a, b)); });
     case BinaryOp::max:
       return binary_op(args, pool, [](VecF a, VecF b) { return keep_nan(a, Vec::max(a, b)); });
+    case BinaryOp::prelu:
+      return binary_op(args, pool, [](VecF a, VecF b) {
+        return Vec::select(Vec::less(a, Vec::set(0)), Vec::mul(a, b), a);
+      });
   }
 }
 
@@ -129,6 +133,35 @@ void unary(const Unary& args, ThreadPool& pool) {
       return map_vectors(args, pool, erf_f32);
     case UnaryOp::gelu:
       return map_vectors(args, pool, gelu_f32);
+    case UnaryOp::gelu_tanh:  // (1 + tanh(u)) / 2 = sigmoid(2 u)
+      return map_vectors(args, pool, [](VecF x) {
+        constexpr float twice = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+        const VecF cube = Vec::mul(Vec::mul(x, x), x);
+        const VecF u = Vec::fma(cube, Vec::set(0.044715f), x);
+        return Vec::mul(x, sigmoid_f32(Vec::mul(Vec::set(twice), u)));
+      });
+    case UnaryOp::swish:
+      return map_vectors(args, pool,
+                         [&](VecF x) { return Vec::mul(x, sigmoid_f32(Vec::mul(alpha, x))); });
+    case UnaryOp::mish:  // tanh(ln(1 + e^x)) = n / (n + 2), n = e^x (e^x + 2)
+      return map_vectors(args, pool, [](VecF x) {
+        const VecF bound = Vec::set(20), two = Vec::set(2);  // beyond it the quotient rounds to 1
+        const VecF e = exp_f32(Vec::min(bound, x));
+        const VecF n = Vec::mul(e, Vec::add(e, two));
+        return Vec::select(Vec::less(bound, x), x, Vec::mul(x, Vec::div(n, Vec::add(n, two))));
+      });
+    case UnaryOp::celu:
+      return map_vectors(args, pool, [&](VecF x) {
+        return Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(Vec::div(x, alpha))), x);
+      });
+    case UnaryOp::selu:
+      return map_vectors(args, pool, [&](VecF x) {
+        const VecF y = Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(x)), x);
+        return Vec::mul(beta, y);
+      });
+    case UnaryOp::softsign:
+      return map_vectors(args, pool,
+                         [&](VecF x) { return Vec::div(x, Vec::add(one, Vec::abs(x))); });
     case UnaryOp::exp:
       return map_vectors(args, pool, exp_f32);
     case UnaryOp::log:

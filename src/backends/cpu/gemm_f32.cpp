@@ -35,6 +35,7 @@ class GemmF32 final : public ConvKernel {
         kernels_(kernels),
         shape_(p.shape),
         residual_(p.residual),
+        slope_(p.negative_slope),
         lo_(p.clamp_lo),
         hi_(p.clamp_hi) {
     const ConvShape& s = shape_;
@@ -235,6 +236,7 @@ class GemmF32 final : public ConvKernel {
       GemmF32Tile tile{};
       tile.a_step = block_rows;
       tile.weights = weights_ + part.group * group_weights_ + panel.weights;
+      tile.slope = slope_;
       tile.lo = lo_;
       tile.hi = hi_;
       tile.channels = static_cast<int>(std::min(width, c_out_ - panel.channel));
@@ -266,7 +268,7 @@ class GemmF32 final : public ConvKernel {
   const ConvF32Kernels& kernels_;
   ConvShape shape_;
   bool residual_;
-  float lo_, hi_;
+  float slope_, lo_, hi_;
   int64_t c_in_, c_out_;       // of a group
   int64_t rows_;               // of the matrix product
   bool by_rows_;               // a segment is a row of the window

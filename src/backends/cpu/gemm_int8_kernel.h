@@ -18,6 +18,7 @@ void finish16(const int32_t* acc, const float* multiplier, const Int8Epilogue& e
     const auto r = V::load_float(reinterpret_cast<const float*>(residual));
     f = V::add(f, V::mul(r, V::all_float(e.residual_multiplier)));
   }
+  f = V::max(f, V::mul(f, V::all_float(e.slope)));
   f = V::min(V::max(f, V::all_float(e.lo)), V::all_float(e.hi));
   if (e.y_float)
     V::store_float(reinterpret_cast<float*>(y), f);

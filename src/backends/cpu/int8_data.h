@@ -14,6 +14,7 @@ enum class Int8Residual : uint8_t { none, byte, f32 };
 // what the output can hold, so that saturation follows from it.
 struct Int8Epilogue {
   float lo, hi;
+  float slope = 1;  // of what is negative
   float residual_multiplier;
   int32_t residual_zero;  // of the flipped byte
   int32_t y_zero;         // of the flipped byte

@@ -15,6 +15,7 @@ inline void finish_int8(int32_t acc, float multiplier, const Int8Epilogue& e, co
   } else if (e.residual == Int8Residual::f32) {
     f = f + static_cast<const float*>(residual)[at] * e.residual_multiplier;
   }
+  f = f < 0 ? f * e.slope : f;
   // As the vector units do: NaN goes to lo.
   f = f > e.lo ? f : e.lo;
   f = f < e.hi ? f : e.hi;

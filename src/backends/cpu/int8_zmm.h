@@ -116,9 +116,11 @@ struct Zmm {
                                                          const Int (&acc)[R][B], int64_t pixel,
                                                          int first_block) {
     if (t.residual)
-      store_narrow_with<R, B, true>(t, acc, pixel, first_block);
+      store_narrow_with<R, B, true, false>(t, acc, pixel, first_block);
+    else if (t.epilogue->slope != 1)
+      store_narrow_with<R, B, false, true>(t, acc, pixel, first_block);
     else
-      store_narrow_with<R, B, false>(t, acc, pixel, first_block);
+      store_narrow_with<R, B, false, false>(t, acc, pixel, first_block);
   }
 
   // f32 outputs, without a residual or with one of f32.
@@ -127,7 +129,7 @@ struct Zmm {
                                                          const Int (&acc)[R][B], int64_t pixel,
                                                          int first_block) {
     const Int8Epilogue& e = *t.epilogue;
-    const Float lo = all_float(e.lo), hi = all_float(e.hi);
+    const Float lo = all_float(e.lo), hi = all_float(e.hi), slope = all_float(e.slope);
     const Float residual_multiplier = all_float(e.residual_multiplier);
     auto* y = reinterpret_cast<float*>(static_cast<uint8_t*>(t.y) + pixel * t.y_step);
     const auto* r = static_cast<const uint8_t*>(t.residual);
@@ -143,6 +145,7 @@ struct Zmm {
           const auto* residual = reinterpret_cast<const float*>(r + i * t.residual_step);
           f = add(f, mul(_mm512_maskz_loadu_ps(mask, residual + channel), residual_multiplier));
         }
+        f = max(f, mul(f, slope));
         f = min(max(f, lo), hi);
         auto* to = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(y) + i * t.y_step);
         _mm512_mask_storeu_ps(to + channel, mask, f);
@@ -150,7 +153,7 @@ struct Zmm {
     }
   }
 
-  template <int R, int B, bool with_residual>
+  template <int R, int B, bool with_residual, bool with_slope>
   [[gnu::always_inline]] static inline void store_narrow_with(const GemmInt8Tile& t,
                                                               const Int (&acc)[R][B], int64_t pixel,
                                                               int first_block) {
@@ -179,6 +182,7 @@ struct Zmm {
         const Int r = sub(_mm512_cvtepu8_epi32(_mm_xor_si128(bytes, residual_flip)), residual_zero);
         f = add(f, mul(to_float(r), residual_multiplier));
       }
+      if constexpr (with_slope) f = max(f, mul(f, all_float(e.slope)));
       return round(f);
     };
     if constexpr (B == 4 || B == 3) {

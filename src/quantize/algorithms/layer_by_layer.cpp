@@ -31,7 +31,8 @@ std::unordered_map<std::string, const Node*> nodes_by_name(const Graph& graph) {
 }
 
 size_t channel_axis(const Node& product) {
-  return product.is("conv") ? 1 : product.output()->shape().size() - 1;
+  return product.is("conv") || product.is("conv_transpose") ? 1
+                                                            : product.output()->shape().size() - 1;
 }
 
 // One product of the quantized network at its turn.

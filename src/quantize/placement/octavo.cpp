@@ -24,6 +24,21 @@ namespace {
 
 bool is_float_tensor(const Value* value) { return value && value->dtype() == DType::f32; }
 
+// The axis of the output channels in the weights of a product that has an integer kernel.
+std::optional<int64_t> weight_axis(const Node& node, std::string& why) {
+  if (!node.is("conv_transpose")) return product_weight_axis(node, why);
+  if (!node.input(1)->is_constant() || (node.input(2) && !node.input(2)->is_constant())) {
+    why = "its weights or bias are not constant";
+    return std::nullopt;
+  }
+  const Ints strides = node.integers("strides");
+  if (node.input(1)->shape().rank() == 4 && node.integer("group") == 1 &&
+      (strides.empty() || strides[0] == strides[1]))
+    return 1;
+  why = "only 2-D ones of one group and one stride have integer kernels";
+  return std::nullopt;
+}
+
 class Placer {
  public:
   Placer(const Graph& graph, const Rules& rules) : graph_(graph), rules_(rules) {}
@@ -35,7 +50,7 @@ class Placer {
     graph_.for_each([&](Node& node) {
       if (is_product(&node)) {
         std::string why;
-        placement_.weights.push_back({&node, *product_weight_axis(node, why)});
+        placement_.weights.push_back({&node, *weight_axis(node, why)});
       }
     });
     for (const Value* input : graph_.inputs()) place(input);
@@ -104,7 +119,7 @@ class Placer {
     if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
     if (trait == QuantTrait::weighted) {
       std::string why;
-      if (product_weight_axis(node, why))
+      if (weight_axis(node, why))
         integer_.insert(&node);
       else
         skip(node, why);
@@ -148,6 +163,13 @@ class Placer {
       return node.input(0)->shape().rank() == 4 && (axes == Ints{2, 3} || axes == Ints{3, 2}) &&
              node.input(0)->shape()[2].is_static() && node.input(0)->shape()[3].is_static();
     }
+    if (node.is("resize"))  // neighbours are mixed, within their range
+      return node.text("mode") != "cubic" && node.text("coordinates") != "tf_crop_and_resize";
+    if (node.is("pad")) {  // 0 lies within every range
+      const Value* value = node.input(1);
+      return node.text("mode") != "constant" || !value ||
+             (value->is_constant() && value->constant().to_doubles() == std::vector<double>{0});
+    }
     return node.op().kind == OpKind::movement;
   }
 
@@ -167,6 +189,8 @@ class Placer {
     if (!integer(node) || !integer(user)) return false;
     const bool clamp = clamp_bounds(*user).has_value();
     if (attention_.contains(node)) return false;
+    if (node->is("conv_transpose")) return clamp;
+    if (is_product(node) && fusible_slope(*node, *user)) return true;
     if (is_product(node)) return clamp || adds_bias(*user) || takes_addition(*node, *user);
     if (adds_bias(*node)) return clamp || takes_addition(*node, *user);
     if (node->is("add") || node->is("mul"))
@@ -174,10 +198,13 @@ class Placer {
     return is_function(*node) && is_function(*user) && !absorbed_clamp(*node);
   }
 
-  // A clamp that its producer takes over is no function of its own any more.
+  // A clamp or leaky_relu that its producer takes over is no function of its own any more.
   bool absorbed_clamp(const Node& node) const {
-    if (!clamp_bounds(node)) return false;
     const Node* producer = node.input(0)->producer();
+    if (integer(producer) && is_product(producer) && only_user(graph_, node.input(0)) &&
+        fusible_slope(*producer, node))
+      return true;
+    if (!clamp_bounds(node)) return false;
     return integer(producer) && only_user(graph_, node.input(0)) &&
            (is_product(producer) || producer->is("add") || producer->is("mul"));
   }

@@ -51,8 +51,9 @@ Expected expected(const Case& c) {
             sum += r;
             magnitude += std::abs(r);
           }
-          // u a product and u an addition: K + 3 roundings on the longest path, u = eps / 2.
-          const double roundings = static_cast<double>(in * s.kh * s.kw + 3);
+          if (sum < 0) sum *= c.p.negative_slope;
+          // u a product and u an addition: K + 4 roundings on the longest path, u = eps / 2.
+          const double roundings = static_cast<double>(in * s.kh * s.kw + 4);
           e.bound.push_back(roundings * FLT_EPSILON / 2 * 1.001 * magnitude);
           sum = std::max(sum, static_cast<double>(c.p.clamp_lo));
           e.y.push_back(std::min(sum, static_cast<double>(c.p.clamp_hi)));
@@ -138,6 +139,7 @@ class ConvF32 : public testing::Test {
       c.p.residual = Element::f32;
       c.residual = values(s.n * s.oh * s.ow * s.c_out);
     }
+    if (pick(0, 2) == 0) c.p.negative_slope = 0.1f;
     if (pick(0, 1)) c.p.clamp_lo = 0;
     if (pick(0, 1)) c.p.clamp_hi = 6;
     check(c);

@@ -102,6 +102,7 @@ std::vector<uint8_t> expected(const Case& c) {
             r = r * p.residual_multiplier;
             f = f + r;
           }
+          f = f < 0 ? f * p.negative_slope : f;
           f = f > p.clamp_lo ? f : p.clamp_lo;
           f = f < p.clamp_hi ? f : p.clamp_hi;
           if (p.y == Element::f32) {
@@ -230,6 +231,7 @@ class Generator {
         fill(c.residual, values);
       }
     }
+    if (one_in(3)) p.negative_slope = of({0.1f, 0.3f, 1e-3f});
     if (one_in(2)) p.clamp_lo = of({0.0f, -3.5f, 2.5f, -130.25f, 300.0f});
     if (one_in(2)) p.clamp_hi = of({6.0f, 100.5f, 101.5f, 254.75f, 1e9f, -400.0f});
   }
@@ -243,11 +245,12 @@ std::string describe(const Case& c) {
   return fmt::format(
       "n {} in {}x{}x{} out {}x{}x{} kernel {}x{} stride {}x{} pad {},{} dilation {}x{} groups {} "
       "x {} "
-      "y {} residual {} zero points {} {} {} clamp {} {}",
+      "y {} residual {} zero points {} {} {} slope {} clamp {} {}",
       s.n, s.h, s.w, s.c_in, s.oh, s.ow, s.c_out, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_top,
       s.pad_left, s.dilation_h, s.dilation_w, s.groups, static_cast<int>(c.p.x),
       static_cast<int>(c.p.y), c.p.residual ? static_cast<int>(*c.p.residual) : -1,
-      c.p.x_zero_point, c.p.y_zero_point, c.p.residual_zero_point, c.p.clamp_lo, c.p.clamp_hi);
+      c.p.x_zero_point, c.p.y_zero_point, c.p.residual_zero_point, c.p.negative_slope, c.p.clamp_lo,
+      c.p.clamp_hi);
 }
 
 Guarded run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {

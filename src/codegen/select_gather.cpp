@@ -1,0 +1,86 @@
+// Elements picked by an index or a condition, and casts.
+#include "backends/cpu/copy.h"
+#include "backends/cpu/parallel.h"
+#include "codegen/kernel_step.h"
+#include "codegen/selectors.h"
+#include "graph/element.h"
+#include "graph/op_def.h"
+
+namespace octavo {
+namespace {
+
+class CastStep final : public StepKernel {
+ public:
+  CastStep(DType from, DType to, int64_t count) : from_(from), to_(to), count_(count) {}
+  const char* name() const override { return "cast"; }
+  Isa isa() const override { return Isa::portable; }
+  void run(StepInputs in, StepOutputs out, StepContext context) const override {
+    visit_dtype(from_, [&](auto from) {
+      visit_dtype(to_, [&](auto to) {
+        using From = decltype(from);
+        using To = decltype(to);
+        const auto* x = static_cast<const From*>(in[0]);
+        auto* y = static_cast<To*>(out[0]);
+        cpu::parallel_chunks(context.pool, count_, 16384, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) y[i] = store_element<To>(load_element(x[i]));
+        });
+      });
+    });
+  }
+
+ private:
+  DType from_, to_;
+  int64_t count_;
+};
+
+}  // namespace
+
+void select_gather(const Node& node, Selected& selected) {
+  const Dims x = node.input(0)->shape().dims();
+  const auto axis = static_cast<size_t>(
+      normalize_axis(node.integer("axis"), static_cast<int64_t>(x.size()), node.where()));
+  cpu::GatherRows args{.rows = x[axis],
+                       .row_bytes = static_cast<int64_t>(dtype_size(node.output()->dtype())),
+                       .count = element_count(node.input(1)->shape().dims()),
+                       .index_bytes = static_cast<int>(dtype_size(node.input(1)->dtype()))};
+  for (size_t d = 0; d < x.size(); ++d)
+    if (d != axis) (d < axis ? args.outer : args.row_bytes) *= x[d];
+  selected.kernel = make_step(cpu::gather_rows_kernels(), args,
+                              [](cpu::GatherRows& a, StepInputs in, StepOutputs out) {
+                                a.x = in[0];
+                                a.indices = in[1];
+                                a.y = out[0];
+                              });
+}
+
+void select_where(const Node& node, Selected& selected) {
+  const Dims y = node.output()->shape().dims();
+  std::vector<Dims> steps;
+  for (const Value* input : node.inputs())
+    steps.push_back(broadcast_steps(input->shape().dims(), y));
+  const StridedBox box = merged({y, steps});
+  if (box.rank() > cpu::Choose::max_rank)
+    return decline(selected, "choose", "broadcasts over more than 8 dimensions");
+  cpu::Choose args{.rank = static_cast<int>(box.rank()),
+                   .element_bytes = static_cast<int>(dtype_size(node.output()->dtype()))};
+  for (size_t d = 0; d < box.rank(); ++d) {
+    args.dims[d] = box.dims[d];
+    args.condition_steps[d] = box.steps[0][d];
+    args.a_steps[d] = box.steps[1][d];
+    args.b_steps[d] = box.steps[2][d];
+  }
+  selected.kernel =
+      make_step(cpu::choose_kernels(), args, [](cpu::Choose& a, StepInputs in, StepOutputs out) {
+        a.condition = static_cast<const uint8_t*>(in[0]);
+        a.a = in[1];
+        a.b = in[2];
+        a.y = out[0];
+      });
+}
+
+void select_cast(const Node& node, Selected& selected) {
+  selected.kernel = std::make_unique<CastStep>(node.input(0)->dtype(), node.output()->dtype(),
+                                               element_count(node.output()->shape().dims()));
+}
+
+}  // namespace octavo
