@@ -8,9 +8,9 @@ The networks come from tools/make_models.py; each engine runs what its own tool 
 same samples (Octavo: octavo.quantize; the peers': peers.py, cached). Before anything is timed,
 outputs are checked: float ones against ONNX Runtime's by their SQNR, Octavo's INT8 ones against
 ONNX Runtime's unoptimized run of the same Q/DQ file, the peers' INT8 ones against float. Then the
-runners take turns (peers.py). Medians; the ratio is to OpenVINO's INT8, below 1 is faster; TOPS
-count two operations for each multiplication of a convolution or weight product. First answer: from
-the file's path to the first output, the median of three, files being in memory.
+runners take turns (peers.py). Ratios are to OpenVINO's INT8, below 1 is faster; TOPS are those of
+the best call, two operations for each multiplication of a convolution or weight product. First
+answer: from the file's path to the first output, the median of three, files being in memory.
 """
 
 from __future__ import annotations
@@ -163,13 +163,15 @@ def compare(
         else:
             check(reference, runner, x, LEAST_PEER_SQNR_DB)
     times = peers.latency(list(runners.values()), x, rounds=rounds, warm=2, calls=5)
-    base = times["OpenVINO INT8"].median
+    base = times["OpenVINO INT8"]
     print(title)
+    print(f"{'':18}{'median':>9}{'ratio':>8}{'best':>12}{'ratio':>8}")
     for name, runner in runners.items():
         t = times[name]
-        line = f"  {name:16}{t.median:9.3f} ms{t.best:9.3f} best{t.median / base:7.2f}x"
+        line = f"  {name:16}{t.median:9.3f} ms{t.median / base.median:6.2f}x"
+        line += f"{t.best:9.3f} ms{t.best / base.best:6.2f}x"
         if gmac:
-            line += f"{2 * gmac * len(x) / t.median:8.3f} TOPS"
+            line += f"{2 * gmac * len(x) / t.best:8.3f} TOPS"
         if first and name.endswith("INT8"):
             line += f"{first_answer(everyone[name], x):8.3f} s first answer"
         print(f"{line}{sum(f.stat().st_size for f in runner.files) / 1e6:8.2f} MB", flush=True)
