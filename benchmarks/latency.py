@@ -9,13 +9,17 @@ same samples (Octavo: octavo.quantize; the peers': peers.py, cached). Before any
 outputs are checked: float ones against ONNX Runtime's by their SQNR, Octavo's INT8 ones against
 ONNX Runtime's unoptimized run of the same Q/DQ file, the peers' INT8 ones against float. Then the
 runners take turns (peers.py). Ratios are to OpenVINO's INT8, below 1 is faster; TOPS are those of
-the best call, two operations for each multiplication of a convolution or weight product. First
-answer: from the file's path to the first output, the median of three, files being in memory.
+the best call, two operations for each multiplication of a convolution or weight product, and the
+share of the peak is of the dot-product rate measured in the same run. First answer: from the file's
+path to the first output, the median of three, files being in memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -85,6 +89,22 @@ def check(reference: peers.Array, runner: peers.Runner, x: peers.Array, least: f
         raise SystemExit(f"{runner.name}: outputs are off, SQNR {sqnr:.1f} dB (least {least})")
 
 
+def machine(threads: int) -> float:
+    """Prints, and returns in TOPS, what dot products alone reach; beside it our own products."""
+    program = ROOT / "build/release/benchmarks/bench_conv_int8"
+    command = [program, "encoder", "--threads", str(threads), "--rounds", "21", "--best"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peak = re.search(r"dot-product peak (\d+) GOPS", text)
+    rate = re.search(r"sum of layers\s+[\d.]+ us\s+([\d.]+) GOPS", text)
+    if not peak or not rate:
+        raise SystemExit(f"{program.name}: no rates in its output")
+    print(
+        f"{threads} threads: dot products {peak[1]} GOPS, blocked products {rate[1]} GOPS, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
+    return float(peak[1]) / 1000
+
+
 def first_answer(make: Callable[[], peers.Runner], x: peers.Array) -> float:
     """Seconds from a path to an output."""
     times = []
@@ -150,6 +170,7 @@ def compare(
     same_file: bool,
     rounds: int,
     gmac: float | None = None,
+    peak: float = 0,
     first: bool = True,
 ) -> None:
     runners = {name: make() for name, make in everyone.items()}
@@ -172,6 +193,8 @@ def compare(
         line += f"{t.best:9.3f} ms{t.best / base.best:6.2f}x"
         if gmac:
             line += f"{2 * gmac * len(x) / t.best:8.3f} TOPS"
+        if gmac and peak and name.endswith("INT8"):
+            line += f"{200 * gmac * len(x) / t.best / peak:6.1f}% of peak"
         if first and name.endswith("INT8"):
             line += f"{first_answer(everyone[name], x):8.3f} s first answer"
         print(f"{line}{sum(f.stat().st_size for f in runner.files) / 1e6:8.2f} MB", flush=True)
@@ -205,6 +228,7 @@ def main() -> int:
             title = f"{options.int8.name}, batch {len(x)}, {threads} threads"
             compare(title, everyone, options.int8, x, same_file=True, rounds=options.rounds)
         return 0
+    peaks = {threads: machine(threads) for threads in options.threads}
     for name in options.networks or NETWORKS:
         model, int8 = files(name, options.cache)
         for batch in options.batch:
@@ -217,6 +241,7 @@ def main() -> int:
                     same_file=False,
                     rounds=options.rounds if batch == 1 else max(options.rounds // 4, 1),
                     gmac=NETWORKS[name].gmac,
+                    peak=peaks[threads],
                     first=batch == 1,
                 )
     return 0

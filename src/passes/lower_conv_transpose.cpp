@@ -58,7 +58,7 @@ struct Channels {
 // [C_in, C_out / group, kh, kw] to [C_out s s, C_in / group, M_h, M_w], zeros where no weight is.
 Tensor phase_weights(const Tensor& w, const std::vector<Phases>& axes, const Ints& dilations,
                      const Channels& channels) {
-  const Dims d = w.dims();
+  const Dims& d = w.dims();
   const int64_t s = axes[0].stride, in_per_group = d[0] / channels.group;
   Tensor out(w.dtype(), {channels.count(), in_per_group, axes[0].taps, axes[1].taps});
   std::memset(out.mutable_data(), 0, out.bytes());
