@@ -16,28 +16,21 @@ struct Stretch {
   int64_t at, count, from, step;
 };
 
-// Nothing if the input would have to repeat more than once.
-std::optional<std::vector<Stretch>> stretches(const std::string& mode, int64_t size, int64_t before,
-                                              int64_t after) {
-  const int64_t total = size + before + after;
-  const int64_t head = std::clamp<int64_t>(before, 0, total),
-                tail = std::clamp<int64_t>(after, 0, total - head);
+std::vector<Stretch> stretches(const std::string& mode, int64_t size, int64_t before,
+                               int64_t after) {
   std::vector<Stretch> result;
-  const auto add = [&](int64_t at, int64_t count, int64_t from, int64_t step) {
-    if (count > 0) result.push_back({at, count, from, step});
-  };
-  add(head, total - head - tail, std::max<int64_t>(-before, 0), 1);
-  if (mode == "edge") {
-    add(0, head, 0, 0);
-    add(total - tail, tail, size - 1, 0);
-  } else if (mode == "reflect") {
-    if (head >= size || tail >= size) return std::nullopt;
-    add(0, head, before, -1);
-    add(total - tail, tail, size - 2, -1);
-  } else if (mode == "wrap") {
-    if (head > size || tail > size) return std::nullopt;
-    add(0, head, size - before, 1);
-    add(total - tail, tail, 0, 1);
+  for (int64_t at = 0; at < size + before + after; ++at) {
+    const int64_t from = ops::pad_source(mode, at - before, size);
+    if (from < 0) continue;
+    if (!result.empty() && result.back().at + result.back().count == at) {
+      Stretch& last = result.back();
+      if (last.count == 1) last.step = from - last.from;
+      if (from == last.from + last.count * last.step) {
+        ++last.count;
+        continue;
+      }
+    }
+    result.push_back({at, 1, from, 0});
   }
   return result;
 }
@@ -93,11 +86,8 @@ void select_pad(const Node& node, Selected& selected) {
   const Dims x_steps = dense_steps(x), y_steps = dense_steps(y);
   const auto bytes = static_cast<int64_t>(dtype_size(node.output()->dtype()));
   std::vector<std::vector<Stretch>> axes;
-  for (size_t d = 0; d < y.size(); ++d) {
-    const auto cut = stretches(mode, x[d], amounts->before[d], amounts->after[d]);
-    if (!cut) return decline(selected, "pad_strided", "pads beyond one copy of the input");
-    axes.push_back(*cut);
-  }
+  for (size_t d = 0; d < y.size(); ++d)
+    axes.push_back(stretches(mode, x[d], amounts->before[d], amounts->after[d]));
   if (y.size() > cpu::CopyStrided::max_rank)
     return decline(selected, "pad_strided", "more than 8 dimensions");
   std::vector<Part> parts{

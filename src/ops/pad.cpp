@@ -5,6 +5,16 @@
 
 namespace octavo::ops {
 
+int64_t pad_source(const std::string& mode, int64_t at, int64_t size) {
+  if (at >= 0 && at < size) return at;
+  if (mode == "constant") return -1;
+  if (mode == "edge") return at < 0 ? 0 : size - 1;
+  if (mode == "wrap") return ((at % size) + size) % size;
+  if (size == 1) return 0;
+  const int64_t period = 2 * (size - 1), folded = ((at % period) + period) % period;
+  return folded < size ? folded : period - folded;
+}
+
 std::optional<PadAmounts> pad_amounts(const Node& node) {
   const int64_t rank = node.input(0)->shape().rank();
   const auto pads = known_ints(node, "pads");
@@ -57,17 +67,6 @@ std::vector<TensorType> infer(const Node& node) {
   return {y};
 }
 
-// The source index of position `at` (0: the first element of x), or -1 for the padding value.
-int64_t source(const std::string& mode, int64_t at, int64_t size) {
-  if (at >= 0 && at < size) return at;
-  if (mode == "constant") return -1;
-  if (mode == "edge") return at < 0 ? 0 : size - 1;
-  if (mode == "wrap") return ((at % size) + size) % size;
-  if (size == 1) return 0;
-  const int64_t period = 2 * (size - 1), folded = ((at % period) + period) % period;
-  return folded < size ? folded : period - folded;
-}
-
 void reference(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
   const PadAmounts amounts = *pad_amounts(node);
   const std::string& mode = node.text("mode");
@@ -77,7 +76,7 @@ void reference(const Node& node, std::span<const Tensor* const> in, std::span<Te
   const Strides strides = strides_of(x);
   for (size_t d = 0; d < y.size(); ++d)
     for (int64_t i = 0; i < y[d]; ++i) {
-      const int64_t from = source(mode, i - amounts.before[d], x[d]);
+      const int64_t from = pad_source(mode, i - amounts.before[d], x[d]);
       offsets[d].push_back(from < 0 ? -1 : from * strides[d]);
     }
   const size_t size = dtype_size(out[0].dtype());

@@ -66,8 +66,9 @@ LIBRARY(log)
 LIBRARY(sqrt)
 LIBRARY(erf)
 LIBRARY(floor)
-LIBRARY(ceil) LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan)
-    LIBRARY(sinh) LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
+LIBRARY(ceil)
+LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh)
+    LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
 #undef LIBRARY
 
         struct ReluInt {

@@ -187,6 +187,8 @@ const Case cases[] = {
     {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 2], axes = [0, 2], mode = \"edge\"}", 0},
     {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 2], axes = [1, 2], mode = \"reflect\"}", 0},
     {"[2, 3, 4]", "%y = pad(%x) {pads = [1, 3, 2, 4], axes = [1, 2], mode = \"wrap\"}", 0},
+    {"[2, 1, 3]", "%y = pad(%x) {pads = [2, 7, 1, 5], axes = [1, 2], mode = \"reflect\"}", 0},
+    {"[2, 1, 3]", "%y = pad(%x) {pads = [2, 7, 1, 5], axes = [1, 2], mode = \"wrap\"}", 0},
     {"[2, 3, 4]", "%y = pad(%x) {pads = [-1, 3, 1, -2], axes = [1, 2], mode = \"reflect\"}", 0},
     {"[5, 6, 7]", "const %i : i64[2, 3] = [0, -1, 4, 2, 2, -5]\n %y = gather(%x, %i) {axis = 0}",
      0},

@@ -67,8 +67,7 @@ TEST(SinkTransposes, GoThroughWhatMovesElementsOfImages) {
         "%y = resize(%t) {scales = [1.0, 1.0, 2.0, 3.0]}",
         "%y = resize(%t) {sizes = [3, 9], axes = [3, 2], mode = \"linear\"}",
         "%y = depth_to_space(%t) {block = 2}",
-        "%y = depth_to_space(%t) {block = 2, mode = \"crd\"}",
-        "%y = concat(%t, %t) {axis = 1}"}) {
+        "%y = depth_to_space(%t) {block = 2, mode = \"crd\"}", "%y = concat(%t, %t) {axis = 1}"}) {
     SCOPED_TRACE(body);
     const Graph before = parse_graph(fmt::format(R"(graph "g" canonical {{
       input %x : f32[2, 4, 5, 8]
