@@ -5,7 +5,9 @@
 all-MiniLM-L6-v2 on sentences of Debian's copyright files; PP-OCR's detector and recogniser, with
 dynamic height and width, on pages set in Debian's fonts, so that the truth is known. What
 calibrates and what judges are apart. Each table shows, for Octavo by every calibrator and for the
-peers in one run: the task's metric, SQNR against float, file size, latency.
+peers in one run: the task's metric, SQNR against float, file size, latency. The calibrator that the
+claims are about is chosen on the calibration data. Octavo's INT8 is static: it has no dynamic
+quantization yet.
 The exit code says whether every claim that the demo makes held.
 """
 
@@ -62,8 +64,11 @@ def one_by_one(inputs: Feeds) -> Iterator[Feeds]:
         yield {name: x[i : i + 1] for name, x in inputs.items()}
 
 
-def quantized(model: str, samples: Sequence[Feeds], calibrator: str, threads: int) -> Path:
-    """The model's INT8 file by one calibrator, and its run record beside it."""
+def quantized(
+    model: str, samples: Sequence[Feeds], calibrator: str, threads: int
+) -> tuple[Path, float]:
+    """The model's INT8 file by one calibrator, its run record beside it; SQNR of the outputs on the
+    calibration data, by which a calibrator is chosen before anything judges it."""
     result = octavo.quantize(
         octavo.load_onnx(str(make_models.make(model))),
         samples,
@@ -74,7 +79,7 @@ def quantized(model: str, samples: Sequence[Feeds], calibrator: str, threads: in
     path = OUT / f"{model}-{calibrator}.onnx"
     octavo.save(result.graph, path)
     (OUT / f"{model}-{calibrator}.json").write_text(json.dumps(result.record, indent=1) + "\n")
-    return path
+    return path, result.record["calibrators"][0]["output_sqnr_db"]
 
 
 def float_claim(model: str, ours: peers.Runner, theirs: peers.Runner, feeds: Feeds) -> Claim:
@@ -104,8 +109,10 @@ def clocked(rows: list[Row], runners: Sequence[peers.Runner], x: Feeds, rounds: 
         row["median_ms"], row["best_ms"] = times[runner.name].median, times[runner.name].best
 
 
-def best(rows: Sequence[Row], metric: str) -> Row:
-    return max((r for r in rows if r["name"].startswith("Octavo INT8")), key=lambda r: r[metric])
+def chosen(rows: Sequence[Row], sqnr: dict[str, float]) -> Row:
+    """The row of the calibrator that kept the calibration data best."""
+    best = max(sqnr, key=lambda name: sqnr[name])
+    return next(row for row in rows if row["name"] == best)
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -152,9 +159,11 @@ def demonstrate_sentences(threads: int, rounds: int) -> tuple[list[Row], list[Cl
         make = peers.ort_runner if path.suffix == ".onnx" else peers.openvino_runner
         contestants.append(make(name, path, threads))
     contestants.append(octavo_runner("Octavo FP32", model, threads))
+    sqnr = {}
     for calibrator in octavo.calibrator_names():
-        path = quantized("minilm", samples, calibrator, threads)
-        contestants.append(octavo_runner(f"Octavo INT8 {calibrator}", path, threads))
+        name = f"Octavo INT8 {calibrator}"
+        path, sqnr[name] = quantized("minilm", samples, calibrator, threads)
+        contestants.append(octavo_runner(name, path, threads))
 
     outputs = [np.concatenate([r.run(x) for x in one_by_one(heldout)]) for r in contestants]
     rows = [
@@ -167,7 +176,7 @@ def demonstrate_sentences(threads: int, rounds: int) -> tuple[list[Row], list[Cl
     print(table(rows, ["cosine", "least", "neighbour"]))
 
     ours = next(r for r in contestants if r.name == "Octavo FP32")
-    found = best(rows, "cosine")
+    found = chosen(rows, sqnr)
     text = f"{found['name']}: mean cosine {found['cosine']:.4f}, at least {LEAST_STATIC_COSINE}"
     return rows, [
         float_claim("minilm", ours, contestants[0], example),
@@ -239,12 +248,15 @@ def demonstrate_reading(threads: int, rounds: int) -> tuple[list[Row], list[Clai
         ]
         readers.append(reader(name, make, paths, threads))
     readers.append(reader("Octavo FP32", octavo_runner, models, threads))
+    sqnr = {}  # of the worse of the two networks
     for calibrator in octavo.calibrator_names():
-        paths = [
+        made = [
             quantized(part, inputs, calibrator, threads)
             for part, inputs in zip(PARTS, samples, strict=True)
         ]
-        readers.append(reader(f"Octavo INT8 {calibrator}", octavo_runner, paths, threads))
+        name = f"Octavo INT8 {calibrator}"
+        sqnr[name] = min(decibels for _, decibels in made)
+        readers.append(reader(name, octavo_runner, [path for path, _ in made], threads))
 
     pages = ocr_pages.pages("heldout")
     page = {"x": ocr_pages.detector_input(pages[0])}
@@ -271,7 +283,7 @@ def demonstrate_reading(threads: int, rounds: int) -> tuple[list[Row], list[Clai
         everything += rows
     ours = next(r for r in readers if r.name == "Octavo FP32")
     wanted = accuracies["Octavo FP32"]
-    found = best(everything, "accuracy")
+    found = chosen(everything, sqnr)
     text = (
         f"{found['name']}: {found['accuracy']:.4f} of the characters right, float {wanted:.4f}: "
         f"within {LARGEST_LOSS}"

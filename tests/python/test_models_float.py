@@ -68,6 +68,7 @@ CASES: dict[str, Callable[[], list[Feeds]]] = {
     "minilm": lambda: [tokens(1, 9), tokens(3, 24)],
     "ocr-detector": lambda: [page(192), page(160)],
     "ocr-recogniser": lambda: [noise("x", 1, 3, 48, 120), noise("x", 2, 3, 48, 328)],
+    "ocr-orientation": lambda: [noise("x", 1, 3, 48, 192), noise("x", 2, 3, 48, 96)],
 }
 
 

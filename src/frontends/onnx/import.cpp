@@ -46,7 +46,10 @@ class Importer {
                       "give the input a shape, with named dimensions where they vary");
     TensorType type{read_dtype(tensor.elem_type(), where), {}};
     for (const auto& dim : tensor.shape().dim()) {
-      if (dim.has_dim_value()) {
+      // Paddle's converter writes -1 and "?" for dimensions that vary, each by itself.
+      if (dim.dim_value() == -1 || dim.dim_param() == "?") {
+        type.shape.push_back(Dim::unknown());
+      } else if (dim.has_dim_value()) {
         if (dim.dim_value() < 0)
           throw UserError(ErrorKind::file, where,
                           fmt::format("dimension {} is negative", dim.dim_value()));

@@ -1,0 +1,111 @@
+"""PP-OCR and all-MiniLM-L6-v2 in INT8: what `make demo-models` claims, at a small scale.
+
+The calibrator is chosen on the calibration data, other data judge. Octavo and ONNX Runtime both run
+the file that Octavo writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import octavo
+
+pytestmark = pytest.mark.peers
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    pytest.importorskip("torch")
+    sys.path.insert(0, str(ROOT / "tools"))
+    yield
+    sys.path.remove(str(ROOT / "tools"))
+
+
+def model(name: str) -> Path:
+    import make_models
+
+    return make_models.make(name, ROOT / "build/models")
+
+
+def in_onnxruntime(path: Path):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0].name
+    return lambda x: session.run(None, x if isinstance(x, dict) else {source: x})[0]
+
+
+def in_octavo(path: Path):
+    program = octavo.compile(path)
+    return lambda x: program(x)[0]
+
+
+def quantized(name: str, samples: list, folder: Path) -> Path:
+    graph = octavo.load_onnx(str(model(name)))
+    result = octavo.quantize(graph, samples, calibrator="max", compare=["mse"])
+    sqnr = {c["name"]: c["output_sqnr_db"] for c in result.record["calibrators"]}
+    assert set(sqnr) == {"max", "mse"}
+    print(sqnr)
+    if sqnr["mse"] > sqnr["max"]:
+        result = octavo.quantize(graph, samples, calibrator="mse")
+    path = folder / f"{name}.onnx"
+    octavo.export_onnx(result.graph, str(path))
+    return path
+
+
+def test_text_is_read_as_well_as_in_float(tmp_path):
+    import ocr_pages
+
+    parts = ("ocr-detector", "ocr-recogniser")
+    alphabet = ocr_pages.characters(model(parts[1]))
+    detect = in_onnxruntime(model(parts[0]))
+    whole, lines = [], []
+    for page in ocr_pages.pages("calibration", 4):
+        whole.append(ocr_pages.detector_input(page))
+        lines += [ocr_pages.cut(page, box) for box in ocr_pages.boxes(detect(whole[-1]))]
+    assert len(lines) == 4 * ocr_pages.LINES
+    integer = [
+        quantized(part, samples, tmp_path)
+        for part, samples in zip(parts, (whole, lines), strict=True)
+    ]
+    for part, path in zip(parts, integer, strict=True):
+        assert path.stat().st_size < 0.3 * model(part).stat().st_size
+    pages = ocr_pages.pages("heldout", 6)
+
+    def accuracy(make, paths) -> float:
+        networks = [make(path) for path in paths]
+        return ocr_pages.accuracy([ocr_pages.read(p, *networks, alphabet) for p in pages], pages)
+
+    reference = accuracy(in_onnxruntime, [model(part) for part in parts])
+    assert reference > 0.97
+    assert accuracy(in_octavo, integer) >= reference - 0.005
+    assert accuracy(in_onnxruntime, integer) >= reference - 0.005
+
+
+def test_minilm_keeps_its_embeddings(tmp_path):
+    import sentences
+
+    def feeds(side: str, count: int) -> list[dict[str, np.ndarray]]:
+        inputs = sentences.inputs(side, count)
+        lengths = inputs["attention_mask"].sum(1)  # without the padding: lengths differ
+        return [
+            {name: x[i : i + 1, : lengths[i]] for name, x in inputs.items()} for i in range(count)
+        ]
+
+    path = quantized("minilm", feeds("calibration", 32), tmp_path)
+    judging = feeds("heldout", 64)
+
+    def embeddings(run) -> np.ndarray:
+        return np.concatenate([run(one) for one in judging]).astype(np.float64)
+
+    reference = embeddings(in_onnxruntime(model("minilm")))
+    for make in (in_octavo, in_onnxruntime):
+        # both have length 1 but for rounding
+        cosines = (reference * embeddings(make(path))).sum(1)
+        print(make.__name__, cosines.mean(), cosines.min())
+        assert cosines.mean() >= 0.98
+        assert cosines.max() <= 1 + 1e-5
