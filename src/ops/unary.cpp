@@ -60,6 +60,7 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 bool is_nan(double x) { return std::isnan(x); }
 #define LIBRARY(name) \
   double name(double x) { return std::name(x); }
+// clang-format off
 LIBRARY(tanh)
 LIBRARY(exp)
 LIBRARY(log)
@@ -67,11 +68,21 @@ LIBRARY(sqrt)
 LIBRARY(erf)
 LIBRARY(floor)
 LIBRARY(ceil)
-LIBRARY(sin) LIBRARY(cos) LIBRARY(tan) LIBRARY(asin) LIBRARY(acos) LIBRARY(atan) LIBRARY(sinh)
-    LIBRARY(cosh) LIBRARY(asinh) LIBRARY(acosh) LIBRARY(atanh)
+LIBRARY(sin)
+LIBRARY(cos)
+LIBRARY(tan)
+LIBRARY(asin)
+LIBRARY(acos)
+LIBRARY(atan)
+LIBRARY(sinh)
+LIBRARY(cosh)
+LIBRARY(asinh)
+LIBRARY(acosh)
+LIBRARY(atanh)
+// clang-format on
 #undef LIBRARY
 
-        struct ReluInt {
+struct ReluInt {
   template <class T>
   T operator()(T x) const {
     return x > T{0} ? x : T{0};
