@@ -93,6 +93,48 @@ TEST(Window, TransposedConvolutionByHand) {
             std::string::npos);
 }
 
+// Without offsets it is a convolution; whole offsets shift the image.
+TEST(Window, DeformableConvolution) {
+  const Tensor x = uniform({1, 4, 6, 5}, 11), w = uniform({2, 2, 3, 3}, 12), b = uniform({2}, 13);
+  const Attributes a{{"pads", Ints{1, 1, 1, 1}}, {"group", int64_t{2}}};
+  Attributes two = a;
+  two["offset_group"] = int64_t{2};
+  Tensor offsets(DType::f32, {1, 36, 6, 5});
+  for (float& v : offsets.mutable_values<float>()) v = 0;
+  expect_rounded(
+      evaluate_one("deform_conv", {x, w, offsets, b}, two),
+      evaluate_one("conv", {convert(x, DType::f64), convert(w, DType::f64), convert(b, DType::f64)},
+                   a)
+          .to_doubles(),
+      0x1p-44);
+  for (size_t i = 0; i < 36 * 30; ++i)  // every second channel of offsets is horizontal
+    offsets.mutable_values<float>()[i] = i / 30 % 2 == 1 ? 1.0f : 0.0f;
+  const Tensor y = evaluate_one("deform_conv", {x, w, offsets, b}, two);
+  const Tensor shifted =
+      evaluate_one("conv", {x, w, b}, {{"pads", Ints{1, 0, 1, 2}}, {"group", int64_t{2}}});
+  expect_rounded(y, convert(shifted, DType::f64).to_doubles(), 0x1p-20);
+  Tensor mask(DType::f32, {1, 18, 6, 5});
+  for (float& v : mask.mutable_values<float>()) v = 0;
+  for (const double v :
+       evaluate_one("deform_conv", {x, w, offsets, Tensor(), mask}, two).to_doubles())
+    EXPECT_EQ(v, 0);
+}
+
+// The transposed convolution is col2im of the transposed weights times its input.
+TEST(Window, ColumnsToImage) {
+  const Tensor x = convert(uniform({1, 3, 4, 3}, 14), DType::f64),
+               w = convert(uniform({3, 2, 3, 2}, 15), DType::f64);
+  const Attributes window{
+      {"strides", Ints{2, 1}}, {"pads", Ints{1, 0, 0, 1}}, {"dilations", Ints{1, 2}}};
+  const Tensor image = evaluate_one("conv_transpose", {x, w}, window);
+  const Tensor wt = evaluate_one("transpose", {w.reshaped({3, 12})}, {{"perm", Ints{1, 0}}});
+  const Tensor columns = evaluate_one("matmul", {wt, x.reshaped({1, 3, 12})});
+  Attributes a = window;
+  a["image"] = Ints{image.dims()[2], image.dims()[3]};
+  a["block"] = Ints{3, 2};
+  expect_rounded(evaluate_one("col2im", {columns}, a), image.to_doubles(), 1e-12);
+}
+
 TEST(Window, Pooling) {
   const Tensor x = uniform({1, 2, 5, 5}, 8);
   const Image in = image(x);

@@ -11,6 +11,7 @@ std::span<const OnnxImportRule> loss_rules();
 std::span<const OnnxImportRule> quantized_rules();
 std::span<const OnnxImportRule> plain_rules();
 std::span<const OnnxImportRule> state_rules();
+std::span<const OnnxImportRule> signal_rules();
 
 // All of these.
 std::span<const std::span<const OnnxImportRule>> composed_rules();
