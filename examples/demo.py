@@ -64,7 +64,7 @@ def quantize_all(graph: octavo.Graph, heldout: peers.Array, threads: int) -> lis
             progress=show_progress,
         )
         path = OUT / f"efficientnet-lite0-{name}.onnx"
-        octavo.export_onnx(result.graph, str(path))
+        octavo.export_onnx(result, path)
         (OUT / f"{name}.json").write_text(json.dumps(result.record, indent=1) + "\n")
         contestants.append(octavo_runner(f"Octavo INT8 {name}", path, threads))
     return contestants

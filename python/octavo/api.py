@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,40 @@ Path = str | os.PathLike[str]
 # One tuple of inputs: an array, several in order, or by input name.
 Sample = Any | Sequence[Any] | Mapping[str, Any]
 ProgressCallback = Callable[[str, int, int], None]
+
+
+def load_onnx(path: Path) -> Graph:
+    """Reads a graph from an ONNX file.
+
+    Raises:
+        FileError: the file cannot be read or is damaged.
+        UnsupportedError: it holds ops or types that Octavo lacks; all of them are named.
+    """
+    return _core.load_onnx(os.fspath(path))
+
+
+def export_onnx(
+    graph: Graph,
+    path: Path,
+    *,
+    opset: int = 17,
+    ir_version: int = 0,
+    external_data: bool | None = None,
+) -> None:
+    """Writes an ONNX file; a quantized graph becomes QuantizeLinear and DequantizeLinear nodes.
+
+    Args:
+        graph: a float or quantized graph.
+        path: the file.
+        opset: version of the default domain.
+        ir_version: 0 takes the one that belongs to ``opset``.
+        external_data: whether weights go to ``<path>.data``; None: only if they exceed 1.8 GB.
+
+    Raises:
+        FileError: the file cannot be written; nothing half written is left.
+        UnsupportedError: the graph needs a later ``opset``.
+    """
+    _core.export_onnx(graph, os.fspath(path), opset, ir_version, external_data)
 
 
 def load(path: Path) -> Graph:
@@ -56,14 +91,6 @@ def compile(model: Graph | Path, *, threads: int = 0, optimize: bool = True) -> 
     return _core.compile_graph(graph, threads=threads, optimize=optimize)
 
 
-@dataclass(frozen=True)
-class QuantizedGraph:
-    """What :func:`quantize` returns when ``record=True``."""
-
-    graph: Graph
-    record: dict[str, Any]  # schemas/run_record.schema.json
-
-
 def quantize(
     graph: Graph,
     data: Iterable[Sample] | Path,
@@ -76,16 +103,19 @@ def quantize(
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
     rules: Path | None = None,
+    record: Path | None = None,
     samples: int = 0,
     threads: int = 0,
     progress: ProgressCallback | None = None,
-) -> QuantizedGraph:
+) -> Graph:
     """Post-training quantization to INT8: activations u8 per tensor, weights i8 per channel.
 
     Args:
         graph: a float graph.
         data: calibration samples: an iterable of arrays, tuples or ``{name: array}``, or a path
-            (``.npz``, ``.npy``, a folder of either, or of pictures).
+            (``.npz``, ``.npy``, a folder of either, or of pictures). Arrays have the dtypes and
+            shapes that ``graph.inputs`` lists, batch axis included. An iterable is read once and
+            held in memory.
         target: who will run the result.
         calibrator: how activation ranges are chosen; see ``octavo quantize --help``.
         compare: further calibrators, judged from the same pass over the data.
@@ -96,18 +126,29 @@ def quantize(
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: a rules file that keeps nodes in float.
+        record: where to write the run record (JSON, ``schemas/run_record.schema.json``).
         samples: use at most so many of ``data``; 0 means all.
         threads: how many to use; 0 follows CPU affinity and cgroup quota.
-        progress: called as ``progress(phase, done, total)``.
+        progress: called as ``progress(phase, done, total)``; what it raises ends the work, as
+            Ctrl-C does.
 
     Returns:
-        The quantized graph and its run record.
+        A quantized graph, for :func:`compile`, :func:`save` and :func:`export_onnx`; its
+        attribute ``record`` is the run record.
 
     Raises:
+        TypeError: ``graph`` is no Graph, ``data`` neither a path nor an iterable of arrays.
+        FileError: a file cannot be read or is not what it should be.
         UserError: the graph is quantized already, or nothing in it can be; the data are empty, do
             not fit, or hold NaN or infinity; an unknown name.
     """
-    quantized, record = _core.quantize_graph(
+    if not isinstance(graph, Graph):
+        raise TypeError(f"octavo.quantize takes a Graph, not {type(graph).__name__}")
+    if isinstance(compare, str):
+        compare = [compare]
+    if record is not None:
+        _core.check_writable(os.fspath(record))
+    quantized, text = _core.quantize_graph(
         graph,
         data if not isinstance(data, os.PathLike) else os.fspath(data),
         evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
@@ -122,7 +163,11 @@ def quantize(
         threads,
         progress,
     )
-    return QuantizedGraph(quantized, json.loads(record))
+    if record is not None:
+        _core.write_text(text, os.fspath(record))
+    result: Graph = quantized
+    result.record = json.loads(text)
+    return result
 
 
 def inspect(model: Graph | Program) -> dict[str, Any]:
@@ -130,6 +175,38 @@ def inspect(model: Graph | Program) -> dict[str, Any]:
     text = _core.inspect_json(model) if isinstance(model, Graph) else _core.plan_json(model)
     info: dict[str, Any] = json.loads(text)
     return info
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Times of :func:`bench`, in milliseconds."""
+
+    milliseconds: list[float]  # each call, in order
+
+    @property
+    def median(self) -> float:
+        """The median call."""
+        return statistics.median(self.milliseconds)
+
+    @property
+    def least(self) -> float:
+        """The fastest call."""
+        return min(self.milliseconds)
+
+
+def bench(program: Program, *inputs: Any, seconds: float = 2.0, batch: int = 1) -> BenchResult:
+    """Times a program: calls for ``seconds``, at least five, after three that do not count.
+
+    Args:
+        program: what to time.
+        inputs: arrays, as for a call; none: seeded noise.
+        seconds: how long to measure.
+        batch: what symbolic dimensions count as if there are no ``inputs``.
+
+    Raises:
+        UserError: the inputs do not fit, or ``seconds`` is not positive.
+    """
+    return BenchResult(_core.bench_program(program, *inputs, seconds=seconds, symbol_value=batch))
 
 
 def doctor() -> dict[str, Any]:

@@ -47,7 +47,8 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
     dense = dense && (array.shape(i) <= 1 || array.stride(i) == step);
     step *= static_cast<int64_t>(array.shape(i));
   }
-  if (dense) {
+  const bool aligned = reinterpret_cast<uintptr_t>(array.data()) % dtype_size(dtype) == 0;
+  if (dense && aligned) {
     auto owner = std::make_shared<AnyArray>(array);
     return Tensor(dtype, dims, Buffer::view(array.data(), array.nbytes(), {owner, owner.get()}));
   }
@@ -81,11 +82,37 @@ Tensor to_tensor(nb::handle object, const char* what) {
     return Tensor(DType::bf16, bits.dims(), bits.buffer());
   }
   AnyArray array;
-  if (!nb::try_cast(object, array))
-    throw nb::type_error(fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}",
-                                     what, nb::str(nb::handle(object.type())).c_str())
-                             .c_str());
-  return to_tensor(array, what);
+  if (nb::try_cast(object, array)) return to_tensor(array, what);
+  const auto type = nb::cast<std::string>(nb::str(object.type().attr("__name__")));
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  if (nb::isinstance(object, numpy.attr("ndarray")) ||
+      nb::isinstance(object, numpy.attr("generic"))) {
+    const nb::object type_object = object.attr("dtype");
+    const auto dtype = nb::cast<std::string>(nb::str(nb::handle(type_object)));
+    if (nb::cast<std::string>(object.attr("dtype").attr("kind")).find_first_of("biuf") !=
+        std::string::npos) {
+      // A scalar, the other byte order, or a stride that is no whole number of elements.
+      const nb::object native =
+          numpy.attr("array")(object, object.attr("dtype").attr("newbyteorder")("="));
+      if (nb::try_cast(native, array)) return to_tensor(array, what);
+    }
+    throw UserError(ErrorKind::value, what,
+                    fmt::format("arrays of dtype {} are not supported", dtype),
+                    "use float32, float64, float16, bool or an integer type");
+  }
+  std::string reason;
+  if (nb::hasattr(object, "__dlpack__")) {
+    try {
+      object.attr("__dlpack__")();
+      reason = "; it is not on the CPU or its element type is not known";
+    } catch (const nb::python_error& e) {
+      reason =
+          std::string("; its DLPack export says: ") + nb::cast<std::string>(nb::str(e.value()));
+    }
+  }
+  throw nb::type_error(
+      fmt::format("{}: expected an array on the CPU (NumPy, DLPack), got {}{}", what, type, reason)
+          .c_str());
 }
 
 nb::object to_numpy(const Tensor& tensor) {

@@ -2,8 +2,14 @@
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>  // in every file: one caster for a type
+
+#include <map>
+#include <string>
+#include <vector>
 
 #include "graph/tensor.h"
+#include "runtime/program.h"
 
 namespace octavo::python {
 
@@ -22,6 +28,9 @@ using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
 Tensor to_tensor(const AnyArray& array, const char* what);
 // Whatever DLPack or the buffer protocol gives; TypeError otherwise.
 Tensor to_tensor(nb::handle object, const char* what);
+std::map<std::string, Tensor> to_named_tensors(const nb::dict& dict, const std::string& where);
+// Positional arrays, or one dictionary by input name, in the order of the inputs.
+std::vector<Tensor> gather_inputs(const Program& program, const nb::args& args);
 // A NumPy array over the tensor's memory.
 nb::object to_numpy(const Tensor& tensor);
 

@@ -16,8 +16,19 @@
 namespace octavo::python {
 
 void bind_graph(nb::module_& m) {
-  nb::class_<Graph>(m, "Graph", "A network: see src/graph/graph.h for what it means.")
+  nb::class_<Graph>(m, "Graph", nb::dynamic_attr(),
+                    "A network: operations in SSA form with typed values and constants.\n\n"
+                    "load_onnx and load read one, quantize makes an INT8 one, compile a Program of "
+                    "it.\n``inputs`` and ``outputs`` are lists of (name, type) such as "
+                    "('x', 'f32[N, 3, 224, 224]');\n``stage`` is 'captured', 'canonical' or "
+                    "'quantized'; ``str(graph)`` is its text form.")
       .def_rw("name", &Graph::name)
+      .def_prop_rw(
+          "record", [](nb::handle self) { return nb::getattr(self, "_record", nb::dict()); },
+          [](nb::handle self, nb::handle value) { nb::setattr(self, "_record", value); },
+          nb::for_getter(nb::sig("def record(self, /) -> dict")),
+          nb::for_setter(nb::sig("def record(self, value: dict, /) -> None")),
+          "The run record of the quantization that made this graph; empty for others.")
       .def_prop_ro("stage", [](const Graph& g) { return stage_name(g.stage); })
       .def_prop_ro("inputs",
                    [](const Graph& g) {

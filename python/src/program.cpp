@@ -6,33 +6,38 @@
 
 #include "bindings.h"
 #include "codegen/compile.h"
+#include "evaluate/dataset.h"
 #include "support/error.h"
 
 namespace octavo::python {
-namespace {
 
-// Positional arrays, or one dictionary by input name.
+std::map<std::string, Tensor> to_named_tensors(const nb::dict& dict, const std::string& where) {
+  std::map<std::string, Tensor> arrays;
+  for (const auto& [key, value] : dict) {
+    std::string name;
+    if (!nb::try_cast(key, name))
+      throw nb::type_error((where + ": the keys of the dictionary must be input names").c_str());
+    arrays.emplace(name, to_tensor(value, fmt::format("{}: input '{}'", where, name).c_str()));
+  }
+  return arrays;
+}
+
 std::vector<Tensor> gather_inputs(const Program& program, const nb::args& args) {
   const auto& names = program.signature().input_names;
+  if (args.size() == 1 && nb::isinstance<nb::dict>(args[0]))
+    return order_by_name(to_named_tensors(nb::cast<nb::dict>(args[0]), "program"), names,
+                         ErrorKind::value, "program");
+  if (args.size() != names.size())
+    throw UserError(ErrorKind::value, "program",
+                    fmt::format("takes {} inputs, {} were given", names.size(), args.size()),
+                    fmt::format("the inputs are: {}", fmt::join(names, ", ")));
   std::vector<Tensor> inputs;
-  if (args.size() == 1 && nb::isinstance<nb::dict>(args[0])) {
-    const auto dict = nb::cast<nb::dict>(args[0]);
-    for (const std::string& name : names) {
-      if (!dict.contains(name.c_str()))
-        throw UserError(ErrorKind::value, fmt::format("input '{}'", name),
-                        "is missing from the dictionary");
-      inputs.push_back(to_tensor(dict[name.c_str()], name.c_str()));
-    }
-    if (dict.size() != names.size())
-      throw UserError(
-          ErrorKind::value, "program",
-          fmt::format("takes {} inputs, the dictionary has {}", names.size(), dict.size()));
-    return inputs;
-  }
   for (size_t i = 0; i < args.size(); ++i)
-    inputs.push_back(to_tensor(args[i], i < names.size() ? names[i].c_str() : "input"));
+    inputs.push_back(to_tensor(args[i], fmt::format("input '{}'", names[i]).c_str()));
   return inputs;
 }
+
+namespace {
 
 nb::tuple to_tuple(const std::vector<Tensor>& outputs) {
   nb::list list;
@@ -51,7 +56,14 @@ std::vector<std::pair<std::string, std::string>> describe(const std::vector<std:
 
 void bind_program(nb::module_& m) {
   nb::class_<Program>(m, "Program",
-                      "A compiled network; call it with arrays, or with {name: array}.")
+                      "A compiled network.\n\n"
+                      "``program(x, ...)`` or ``program({name: x, ...})`` returns a tuple of NumPy "
+                      "arrays.\nInputs are NumPy arrays or anything with ``__dlpack__`` on the "
+                      "CPU, of the dtypes and shapes\nthat ``inputs`` lists, (name, type); dense, "
+                      "aligned ones are read in place, others copied once.\nThe GIL is released "
+                      "while it runs. Calls from several threads are allowed.\n\n"
+                      "Raises TypeError for what is no array, UserError (a ValueError) for a wrong "
+                      "count, name,\ndtype or shape.")
       .def_prop_ro("inputs",
                    [](const Program& p) {
                      return describe(p.signature().input_names, p.signature().input_types);
@@ -99,6 +111,9 @@ void bind_program(nb::module_& m) {
   m.def(
       "compile_graph",
       [](const Graph& graph, int threads, bool optimize) {
+        if (threads < 0 || threads > 1024)
+          throw UserError(ErrorKind::value, "threads",
+                          fmt::format("{} is not in 0 to 1024", threads));
         return compile(graph.clone(), {.threads = threads, .optimize = optimize});
       },
       nb::arg("graph"), nb::arg("threads") = 0, nb::arg("optimize") = true,

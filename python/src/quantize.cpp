@@ -3,6 +3,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include "api/octavo.h"
 #include "bindings.h"
 #include "support/error.h"
@@ -11,17 +13,13 @@ namespace octavo::python {
 namespace {
 
 // One sample of an iterable: an array, a tuple or list of arrays, or {name: array}.
-std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signature, size_t index) {
-  const std::string where = fmt::format("sample {}", index);
+std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signature,
+                              const std::string& where) {
+  if (nb::isinstance<nb::dict>(item))
+    return order_by_name(to_named_tensors(nb::cast<nb::dict>(item), where), signature.input_names,
+                         ErrorKind::value, where);
   std::vector<Tensor> inputs;
-  if (nb::isinstance<nb::dict>(item)) {
-    const auto dict = nb::cast<nb::dict>(item);
-    for (const std::string& name : signature.input_names) {
-      if (!dict.contains(name.c_str()))
-        throw UserError(ErrorKind::value, where, fmt::format("has no array '{}'", name));
-      inputs.push_back(to_tensor(dict[name.c_str()], where.c_str()));
-    }
-  } else if (nb::isinstance<nb::tuple>(item) || nb::isinstance<nb::list>(item)) {
+  if (nb::isinstance<nb::tuple>(item) || nb::isinstance<nb::list>(item)) {
     for (nb::handle array : item) inputs.push_back(to_tensor(array, where.c_str()));
   } else {
     inputs.push_back(to_tensor(item, where.c_str()));
@@ -29,16 +27,36 @@ std::vector<Tensor> to_sample(nb::handle item, const Program::Signature& signatu
   return inputs;
 }
 
-// A path, or an iterable of samples (held in memory: calibrators see it twice).
+Tensor copied(const Tensor& tensor) {
+  Tensor copy(tensor.dtype(), tensor.dims());
+  std::memcpy(copy.mutable_data(), tensor.data(), tensor.bytes());
+  return copy;
+}
+
+// A path, or an iterable of samples (held in memory: they are looked at more than once). What a
+// generator yields is copied, since it may yield the same array again with other contents.
 std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature,
-                                    const std::string& preprocessing) {
+                                    const std::string& preprocessing, const std::string& what) {
   const nb::object fspath = nb::module_::import_("os").attr("PathLike");
   if (nb::isinstance<nb::str>(data) || nb::isinstance(data, fspath))
     return open_dataset(nb::cast<std::string>(nb::str(data)), signature, preprocessing);
+  if (!nb::hasattr(data, "__iter__") || nb::isinstance<nb::dict>(data) ||
+      nb::hasattr(data, "__dlpack__"))
+    throw nb::type_error(
+        fmt::format("{}: expected a path or an iterable of samples (arrays, tuples or "
+                    "{{name: array}}), got {}",
+                    what, nb::cast<std::string>(nb::str(data.type().attr("__name__"))))
+            .c_str());
+  const bool kept = nb::isinstance<nb::list>(data) || nb::isinstance<nb::tuple>(data);
   std::vector<std::vector<Tensor>> samples;
-  for (nb::handle item : nb::iter(data))
-    samples.push_back(to_sample(item, signature, samples.size()));
-  return memory_dataset(std::move(samples), signature);
+  for (nb::handle item : nb::iter(data)) {
+    samples.push_back(
+        to_sample(item, signature, fmt::format("{}: sample {}", what, samples.size())));
+    if (!kept)
+      for (Tensor& tensor : samples.back()) tensor = copied(tensor);
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+  return memory_dataset(std::move(samples), signature, what);
 }
 
 // A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
@@ -70,9 +88,10 @@ void bind_quantize(nb::module_& m) {
          const std::vector<std::string>& compare, const std::string& weights, bool bias_correction,
          const std::string& rules, size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
-        const auto calibration = to_dataset(data, signature, preprocessing);
+        const auto calibration = to_dataset(data, signature, preprocessing, "data");
         std::unique_ptr<Dataset> judge;
-        if (!evaluation.is_none()) judge = to_dataset(evaluation, signature, preprocessing);
+        if (!evaluation.is_none())
+          judge = to_dataset(evaluation, signature, preprocessing, "evaluation");
         QuantizeRequest request;
         request.calibrator = calibrator;
         request.compare = compare;
@@ -115,6 +134,29 @@ void bind_quantize(nb::module_& m) {
         return inspect_plan(program, symbol_value).dump();
       },
       nb::arg("program"), nb::arg("symbol_value") = 1);
+  m.def("check_writable", &check_writable, nb::arg("path"));
+  m.def(
+      "write_text",
+      [](const std::string& text, const std::string& path) {
+        write_file_atomically(path, [&](std::ostream& out) { out << text << '\n'; });
+      },
+      nb::arg("text"), nb::arg("path"));
+  m.def(
+      "bench_program",
+      [](Program& program, const nb::args& args, double seconds, int64_t symbol_value) {
+        if (!(seconds > 0)) throw UserError(ErrorKind::value, "seconds", "must be positive");
+        const std::vector<Tensor> inputs =
+            args.size() ? gather_inputs(program, args)
+                        : random_inputs(program.signature(), 1, symbol_value);
+        const Progress report = to_progress(nb::none());
+        BenchResult result;
+        {
+          const nb::gil_scoped_release release;
+          result = bench(program, inputs, seconds, report);
+        }
+        return result.milliseconds;
+      },
+      nb::arg("program"), nb::arg("inputs"), nb::arg("seconds"), nb::arg("symbol_value"));
   m.def("doctor_json", [] { return doctor().dump(); });
 }
 

@@ -24,10 +24,15 @@ Graph load_model(const std::string& path) {
 }
 
 void save_model(const Graph& graph, const std::string& path) {
-  if (path.ends_with(".onnx")) return export_onnx(graph, path);
-  if (path.ends_with(".octavo")) return save_octavo(graph, path);
-  throw UserError(ErrorKind::value, path, "the ending names no known format",
-                  "use .onnx or .octavo");
+  check_output(path);
+  path.ends_with(".onnx") ? export_onnx(graph, path) : save_octavo(graph, path);
+}
+
+void check_output(const std::string& path) {
+  if (!path.ends_with(".onnx") && !path.ends_with(".octavo"))
+    throw UserError(ErrorKind::value, path, "the ending names no known format",
+                    "use .onnx or .octavo");
+  check_writable(path);
 }
 
 Program::Signature signature_of(const Graph& graph) {
@@ -69,6 +74,8 @@ json describe_model(const Graph& graph) {
 
 QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeRequest& request,
                         const std::string& command, const Progress& progress) {
+  find_calibrator(request.calibrator);  // unknown names are said before any work
+  for (const std::string& name : request.compare) find_calibrator(name);
   Ptq ptq(graph.clone(), request.options);
   ptq.calibrate(data, progress);
   const Dataset& judge = request.evaluation ? *request.evaluation : data;
@@ -213,7 +220,8 @@ std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t 
   return inputs;
 }
 
-BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds) {
+BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds,
+                  const Progress& progress) {
   std::vector<Dims> dims;
   std::vector<const void*> in;
   for (const Tensor& input : inputs) {
@@ -238,6 +246,7 @@ BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double se
     program.run(*plan, in, out);
     result.milliseconds.push_back(
         std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    if (progress) progress("measuring", result.milliseconds.size(), 0);
   }
   std::vector<double> sorted = result.milliseconds;
   std::sort(sorted.begin(), sorted.end());

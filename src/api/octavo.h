@@ -18,6 +18,7 @@
 #include "quantize/ptq.h"
 #include "quantize/weights.h"
 #include "runtime/program.h"
+#include "support/file.h"
 
 namespace octavo {
 
@@ -25,6 +26,8 @@ namespace octavo {
 Graph load_model(const std::string& path);
 // By the name's ending: .onnx or .octavo.
 void save_model(const Graph& graph, const std::string& path);
+// What save_model would refuse before anything is written: UserError.
+void check_output(const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
 struct QuantizeRequest {
@@ -61,7 +64,9 @@ struct BenchResult {
   double median = 0, least = 0;
 };
 // Calls until `seconds` are over, at least 5 times, after 3 calls that do not count.
-BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds);
+// `progress` is called after each call and may throw to interrupt.
+BenchResult bench(Program& program, const std::vector<Tensor>& inputs, double seconds,
+                  const Progress& progress = {});
 
 // The environment: CPU, ISA, threads, flags, limits: JSON for `doctor`.
 nlohmann::json doctor();

@@ -13,18 +13,24 @@ void add_bench(CLI::App& app, Context& context) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("bench", "Latency of a model on seeded noise");
+  sub->footer(footer("Three calls warm up and do not count. Compare medians of interleaved runs.",
+                     "  octavo bench int8.octavo\n"
+                     "  octavo bench model.onnx --seconds 10 --threads 1 --batch 8 --json\n"));
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
   sub->add_option("--seconds", o->seconds, "how long to measure")
       ->capture_default_str()
       ->check(CLI::Range(0.01, 3600.0));
-  sub->add_option("--threads", o->threads, "threads (0: what affinity and cgroup allow)");
+  sub->add_option("--threads", o->threads, "threads (0: what affinity and cgroup allow)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   sub->add_option("--batch", o->batch, "what symbolic dimensions count as")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   sub->callback([o, &context] {
     Program program = compile(load_model(o->model), {.threads = o->threads});
     const BenchResult result =
-        bench(program, random_inputs(program.signature(), 1, o->batch), o->seconds);
+        bench(program, random_inputs(program.signature(), 1, o->batch), o->seconds,
+              [](const char*, size_t, size_t) { check_interrupted(); });
     if (context.json)
       return print_json({{"model", o->model},
                          {"calls", result.milliseconds.size()},

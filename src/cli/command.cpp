@@ -3,19 +3,63 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 
 namespace octavo::cli {
 
-Progress progress_bar() {
-  if (!isatty(STDERR_FILENO)) return {};
+namespace {
+volatile std::sig_atomic_t caught = 0;
+}
+
+const char* const exit_codes_text =
+    "Exit codes:\n"
+    "  0    done\n"
+    "  2    wrong command line\n"
+    "  3    a value, shape, dtype or name that does not fit\n"
+    "  4    a file that cannot be read or written, or is damaged\n"
+    "  5    valid, but not supported\n"
+    "  6    not enough memory\n"
+    "  70   a bug of Octavo's: please report it\n"
+    "  130  interrupted by Ctrl-C (SIGTERM: 143); nothing half written is left\n"
+    "An error is one line on standard error: octavo: error: WHERE: WHAT (WHAT TO DO)";
+
+std::string footer(const std::string& text, const std::string& examples) {
+  return text + (text.empty() ? "" : "\n\n") + "Examples:\n" + examples +
+         "\n--json and --isa NAME go with every subcommand: see `octavo --help`.\n\n" +
+         exit_codes_text;
+}
+
+void catch_signals() {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) continue;
+    action = {};
+    action.sa_handler = [](int number) { caught = number; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+void check_interrupted() {
+  if (caught) throw Interrupted{caught};
+}
+
+Progress progress_bar(const Context& context) {
+  if (context.json || !isatty(STDERR_FILENO))
+    return [](const char*, size_t, size_t) { check_interrupted(); };
   using Clock = std::chrono::steady_clock;
   struct State {
     std::string phase;
     Clock::time_point start, drawn;
+    bool open = false;  // the cursor stands behind a bar
+    ~State() {
+      if (open) std::fputc('\n', stderr);
+    }
   };
   auto state = std::make_shared<State>();
   return [state](const char* phase, size_t done, size_t total) {
+    check_interrupted();
     const auto now = Clock::now();
     if (state->phase != phase) {
       state->phase = phase;
@@ -26,15 +70,17 @@ Progress progress_bar() {
     state->drawn = now;
     const double elapsed = std::chrono::duration<double>(now - state->start).count();
     const double part = total ? static_cast<double>(done) / static_cast<double>(total) : 1;
-    const double remaining = done ? elapsed / part - elapsed : 0;
     constexpr int width = 30;
     const int filled = static_cast<int>(part * width);
-    const std::string line = fmt::format("\r{:<28.28} [{}{}] {}/{}  {:.1f} s, {:.1f} s left ",
-                                         phase, std::string(static_cast<size_t>(filled), '#'),
+    const std::string remaining =
+        done ? fmt::format("ETA {:.1f} s", elapsed / part - elapsed) : std::string("ETA ?");
+    const std::string line = fmt::format("\r{:<28.28} [{}{}] {}/{}  {:.1f} s, {}\x1b[K", phase,
+                                         std::string(static_cast<size_t>(filled), '#'),
                                          std::string(static_cast<size_t>(width - filled), '.'),
                                          done, total, elapsed, remaining);
     std::fputs(line.c_str(), stderr);
-    if (done >= total) std::fputc('\n', stderr);
+    state->open = done < total;
+    if (!state->open) std::fputc('\n', stderr);
     std::fflush(stderr);
   };
 }

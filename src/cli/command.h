@@ -9,8 +9,20 @@
 
 namespace octavo::cli {
 
-// Exit codes, as `octavo --help` lists them.
-enum ExitCode { ok = 0, usage = 2, bad_value = 3, bad_file = 4, unsupported = 5, internal = 70 };
+// Exit codes, as exit_codes_text and docs/cli.md list them.
+enum ExitCode {
+  ok = 0,
+  usage = 2,
+  bad_value = 3,
+  bad_file = 4,
+  unsupported = 5,
+  out_of_memory = 6,
+  internal = 70,
+  interrupted = 130,  // 128 + the signal: SIGINT; SIGTERM gives 143
+};
+extern const char* const exit_codes_text;
+// What stands below the options of `octavo SUBCOMMAND --help`: text, examples, exit codes.
+std::string footer(const std::string& text, const std::string& examples);
 
 struct Context {
   std::string command;  // the command line, for run records
@@ -25,8 +37,17 @@ void add_run(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 
-// A bar with rate and remaining time on standard error; silent where that is no terminal.
-Progress progress_bar();
+// SIGINT, SIGTERM and SIGHUP no longer kill at once: the work ends at the next check_interrupted
+// with nothing half written. The second of a kind kills.
+struct Interrupted {
+  int signal;
+};
+void catch_signals();
+void check_interrupted();  // throws Interrupted
+
+// Checks for interrupts; a bar with elapsed and remaining time on standard error unless that is no
+// terminal or --json is given.
+Progress progress_bar(const Context& context);
 // Columns aligned to their widest cell, the first left, the others right.
 std::string table(const std::vector<std::vector<std::string>>& rows);
 void print_json(const nlohmann::json& value);

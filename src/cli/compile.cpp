@@ -12,17 +12,20 @@ void add_compile(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* sub =
       app.add_subcommand("compile", "Checks that a model compiles and writes it as .octavo");
-  sub->footer(
-      "The .octavo file holds the canonical or quantized graph; weights are mapped when it is "
-      "loaded.");
+  sub->footer(footer(
+      "The .octavo file holds the canonical or quantized graph; weights are mapped when it is\n"
+      "loaded.",
+      "  octavo compile int8.onnx -o int8.octavo\n"
+      "  octavo compile model.onnx -o model.octavo --json\n"));
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
-  sub->add_option("-o,--output", o->output, "the .octavo file")->required();
+  sub->add_option("-o,--output", o->output, "the .octavo file (or .onnx)")->required();
   sub->callback([o, &context] {
     const auto start = std::chrono::steady_clock::now();
     const auto elapsed = [&] {
       return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
           .count();
     };
+    check_output(o->output);
     Graph graph = load_model(o->model);
     const double loaded = elapsed();
     canonicalize(graph);
@@ -30,6 +33,7 @@ void add_compile(CLI::App& app, Context& context) {
     const nlohmann::json plan =
         inspect_plan(program);  // compiles for a batch of one if it is dynamic
     const double compiled = elapsed();
+    check_interrupted();
     save_model(graph, o->output);
     size_t reference = 0;
     for (const auto& step : plan["steps"]) reference += step["kernel"] == "reference";

@@ -7,6 +7,7 @@ namespace octavo::cli {
 void add_doctor(CLI::App& app, Context& context) {
   CLI::App* sub = app.add_subcommand(
       "doctor", "What this machine offers and which environment variables count");
+  sub->footer(footer("", "  octavo doctor\n  octavo doctor --json\n"));
   sub->callback([&context] {
     const nlohmann::json info = doctor();
     if (context.json) return print_json(info);

@@ -44,16 +44,24 @@ void add_inspect(CLI::App& app, Context& context) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("inspect", "What a model consists of, and how it is compiled");
+  sub->footer(footer("",
+                     "  octavo inspect model.onnx\n"
+                     "  octavo inspect int8.octavo --plan --batch 8\n"
+                     "  octavo inspect model.onnx --text\n"));
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
-  sub->add_flag("--text", o->text, "the graph as text");
+  auto* as_text = sub->add_flag("--text", o->text, "the graph as text");
   sub->add_flag("--plan", o->plan,
-                "the compiled steps: kernel, instruction set, memory, who declined and why");
+                "the compiled steps: kernel, instruction set, memory, who declined and why")
+      ->excludes(as_text);
   sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   sub->callback([o, &context] {
     const Graph graph = load_model(o->model);
     if (o->text) {
-      std::fputs(print_graph(graph).c_str(), stdout);
+      const std::string text = print_graph(graph);
+      if (context.json) return print_json({{"text", text}});
+      std::fputs(text.c_str(), stdout);
       return;
     }
     if (o->plan) {

@@ -1,6 +1,8 @@
 // octavo: the command. Exit codes are part of the interface; scripts may rely on them.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <new>
 
 #include "cli/command.h"
 #include "support/cpu.h"
@@ -9,11 +11,45 @@
 namespace octavo::cli {
 namespace {
 
-int report(const Context& context, int code, const char* kind, const std::string& message) {
+struct Failure {
+  int code;
+  const char* kind;
+  std::string where, message, hint;
+};
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+int report(const Context& context, const Failure& f) {
   if (context.json)
-    print_json({{"error", {{"kind", kind}, {"message", message}, {"exit_code", code}}}});
-  std::fprintf(stderr, "octavo: error: %s\n", message.c_str());
-  return code;
+    print_json({{"error",
+                 {{"kind", f.kind},
+                  {"where", f.where},
+                  {"message", f.message},
+                  {"hint", f.hint},
+                  {"exit_code", f.code}}}});
+  std::string line = "octavo: error: " + (f.where.empty() ? "" : f.where + ": ") + f.message;
+  if (!f.hint.empty()) line += " (" + f.hint + ")";
+  std::fprintf(stderr, "%s\n", one_line(line).c_str());
+  return f.code;
+}
+
+Failure describe(const UserError& e) {
+  const auto with = [&](int code, const char* kind) {
+    return Failure{code, kind, e.where(), e.message(), e.hint()};
+  };
+  switch (e.kind()) {
+    case ErrorKind::value:
+      return with(bad_value, "value");
+    case ErrorKind::file:
+      return with(bad_file, "file");
+    case ErrorKind::unsupported:
+      return with(unsupported, "unsupported");
+  }
+  return with(internal, "internal");
 }
 
 int run(int argc, char** argv) {
@@ -24,12 +60,12 @@ int run(int argc, char** argv) {
   CLI::App app("Octavo makes networks small and fast: ONNX in, INT8 programs out.", "octavo");
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("octavo ") + octavo_version);
-  app.footer(
-      "Exit codes: 0 done, 2 wrong command line, 3 a value or shape that does not fit,\n"
-      "4 a file that cannot be read or written, 5 not supported, 70 a bug of Octavo's.\n"
-      "`octavo SUBCOMMAND --help` says more; `octavo doctor` lists the environment variables.");
+  app.footer(std::string(exit_codes_text) +
+             "\n\n`octavo SUBCOMMAND --help` says more; `octavo doctor` lists the environment "
+             "variables that count.");
   app.fallthrough();
-  app.add_flag("--json", context.json, "one JSON object on standard output");
+  app.add_flag("--json", context.json,
+               "one JSON object on standard output, nothing else there; of errors too");
   std::string isa;
   app.add_option("--isa", isa, "highest instruction set to use: portable, avx2, avx512, vnni, amx");
   app.parse_complete_callback([&] {
@@ -42,22 +78,26 @@ int run(int argc, char** argv) {
   add_run(app, context);
   add_bench(app, context);
   add_doctor(app, context);
+  catch_signals();
   try {
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout))
+      throw UserError(ErrorKind::file, "standard output", "cannot write");
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? ok : usage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    for (int i = 1; i < argc; ++i) context.json = context.json || std::string(argv[i]) == "--json";
+    const auto chosen = app.get_subcommands();
+    const std::string help = "octavo " + (chosen.empty() ? "" : chosen[0]->get_name() + " ");
+    return report(context,
+                  {usage, "usage", "command line", error.what(), "see " + help + "--help"});
   } catch (const UserError& error) {
-    switch (error.kind()) {
-      case ErrorKind::value:
-        return report(context, bad_value, "value", error.what());
-      case ErrorKind::file:
-        return report(context, bad_file, "file", error.what());
-      case ErrorKind::unsupported:
-        return report(context, unsupported, "unsupported", error.what());
-    }
+    return report(context, describe(error));
+  } catch (const Interrupted& interrupt) {
+    return report(context, {128 + interrupt.signal, "interrupted", "", "interrupted", ""});
+  } catch (const std::bad_alloc&) {
+    return report(context, {out_of_memory, "memory", "", "not enough memory", ""});
   } catch (const std::exception& error) {
-    return report(context, internal, "internal", error.what());
+    return report(context, {internal, "internal", "", error.what(), ""});
   }
   return ok;
 }

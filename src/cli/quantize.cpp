@@ -35,11 +35,18 @@ void add_quantize(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand(
       "quantize", "Post-training quantization: a float ONNX file becomes an INT8 one");
-  sub->footer(
-      "Example: octavo quantize model.onnx -o int8.onnx --data photos/ --calibrator entropy "
-      "--record run.json\n"
-      "Data: an .npz (one array per input, first axis counts samples), an .npy, a folder of such\n"
-      "files (one sample each), or a folder of PNG and JPEG pictures with a preprocessing file.");
+  sub->footer(footer(
+      "Data is one of\n"
+      "  FILE.npz  one array for each input, named as the input; the first axis counts samples\n"
+      "  FILE.npy  the same for a network of one input\n"
+      "  FOLDER    of .npz or .npy files, one sample each, batch axis included\n"
+      "  FOLDER    of .png and .jpg pictures, with a preprocessing file (JSON,\n"
+      "            schemas/preprocessing.schema.json)\n"
+      "The run record (schemas/run_record.schema.json) holds ranges and SQNR of every tensor.\n"
+      "All files are written whole or not at all.",
+      "  octavo quantize model.onnx -o int8.onnx --data photos/ --record run.json\n"
+      "  octavo quantize model.onnx -o int8.octavo --data samples.npz --compare max,mse\n"
+      "  octavo quantize model.onnx -o int8.onnx --data DIR --rules rules.json --json\n"));
   sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the quantized model, .onnx or .octavo")->required();
   sub->add_option("--data", o->data, "calibration data")->required();
@@ -52,8 +59,9 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_option("--calibrator", o->request.calibrator,
                   "how ranges are chosen: " + calibrator_names())
       ->capture_default_str();
-  sub->add_option("--compare", o->request.compare,
-                  "further calibrators, judged from the same pass over the data")
+  sub->add_option(
+         "--compare", o->request.compare,
+         "further calibrators, comma-separated, or all: judged from the same pass over the data")
       ->delimiter(',');
   sub->add_option("--weights", o->request.options.weights,
                   "how weights are rounded: " + weight_method_names())
@@ -61,13 +69,24 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias,
                 "correct the mean error of each channel, layer by layer");
   sub->add_option("--samples", o->request.options.most_samples,
-                  "use at most this many samples (0: all)");
+                  "use at most this many samples (0: all)")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   sub->add_option("--threads", o->request.options.threads,
-                  "threads (0: what affinity and cgroup allow)");
+                  "threads (0: what affinity and cgroup allow)")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   sub->add_option("--rules", o->rules, "rules file: which nodes stay in float");
   sub->add_option("--record", o->record, "write the run record (JSON) here");
   sub->callback([o, &context] {
+    check_output(o->output);
+    if (!o->record.empty()) check_writable(o->record);
     if (!o->rules.empty()) o->request.options.rules = load_rules(o->rules);
+    auto& compare = o->request.compare;
+    if (compare == std::vector<std::string>{"all"}) {
+      compare.clear();
+      for (const Calibrator& c : calibrators()) compare.emplace_back(c.name);
+    }
     const Graph graph = load_model(o->model);
     const auto signature = signature_of(graph);
     const auto data = open_dataset(o->data, signature, o->preprocessing);
@@ -76,11 +95,12 @@ void add_quantize(CLI::App& app, Context& context) {
       evaluation = open_dataset(o->evaluation, signature, o->preprocessing);
       o->request.evaluation = evaluation.get();
     }
-    QuantizeResult result = quantize(graph, *data, o->request, context.command,
-                                     context.json ? Progress{} : progress_bar());
+    QuantizeResult result =
+        quantize(graph, *data, o->request, context.command, progress_bar(context));
     result.record["model"]["path"] = o->model;
     result.record["data"]["path"] = o->data;
     result.record["quantized_model"]["path"] = o->output;
+    check_interrupted();
     save_model(result.graph, o->output);
     if (!o->record.empty()) save_record(result.record, o->record);
     if (context.json)

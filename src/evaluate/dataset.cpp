@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include "evaluate/image.h"
 #include "evaluate/npy.h"
@@ -19,47 +20,57 @@ namespace fs = std::filesystem;
   throw UserError(ErrorKind::file, where, message, hint);
 }
 
+template <typename T>
+bool has_nan_or_infinity(const Tensor& tensor, bool& nan) {
+  for (T v : tensor.values<T>())
+    if (!std::isfinite(v)) {
+      nan = std::isnan(v);
+      return true;
+    }
+  return false;
+}
+
 // Element types and shapes against the signature; NaN and infinities are refused, since statistics
 // made of them would be worthless.
 void check_sample(const std::vector<Tensor>& inputs, const Program::Signature& signature,
-                  const std::string& where) {
+                  ErrorKind kind, const std::string& where) {
+  const auto refuse = [&](const std::string& message, const std::string& hint) {
+    throw UserError(kind, where, message, hint);
+  };
   if (inputs.size() != signature.input_types.size())
-    fail(where, fmt::format("has {} inputs, the network takes {}", inputs.size(),
-                            signature.input_types.size()));
+    refuse(fmt::format("has {} arrays, the network takes {}", inputs.size(),
+                       signature.input_types.size()),
+           "give one array for each input");
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorType& type = signature.input_types[i];
-    bool fits = inputs[i].dtype() == type.dtype && inputs[i].rank() == type.shape.rank();
+    const std::string& name = signature.input_names[i];
+    const std::string mismatch = fmt::format("input '{}' expects {}, the data are {}", name,
+                                             type.str(), inputs[i].type().str());
+    if (inputs[i].dtype() != type.dtype)
+      refuse(mismatch, fmt::format("convert the data to {}", dtype_name(type.dtype)));
+    bool fits = inputs[i].rank() == type.shape.rank();
     for (size_t d = 0; fits && d < type.shape.size(); ++d)
       fits = !type.shape[d].is_static() || type.shape[d].value() == inputs[i].dims()[d];
-    if (!fits)
-      fail(where, fmt::format("input '{}' expects {}, the data are {}", signature.input_names[i],
-                              type.str(), inputs[i].type().str()));
-    if (inputs[i].dtype() == DType::f32)
-      for (float v : inputs[i].values<float>())
-        if (!std::isfinite(v))
-          fail(where,
-               fmt::format("input '{}' holds {}", signature.input_names[i],
-                           std::isnan(v) ? "NaN" : "infinity"),
-               "clean the data: statistics of it would be meaningless");
+    if (!fits) refuse(mismatch, "a sample includes the batch axis");
+    bool nan = false;
+    const bool unusable = type.dtype == DType::f32   ? has_nan_or_infinity<float>(inputs[i], nan)
+                          : type.dtype == DType::f64 ? has_nan_or_infinity<double>(inputs[i], nan)
+                                                     : false;
+    if (unusable)
+      refuse(fmt::format("input '{}' holds {}", name, nan ? "NaN" : "infinity"),
+             "clean the data: statistics of it would be meaningless");
   }
 }
 
+std::string listing(const std::vector<std::string>& names) {
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
 // The arrays of one file in the order of the inputs.
-std::vector<Tensor> in_order(std::map<std::string, Tensor> arrays,
+std::vector<Tensor> in_order(const std::map<std::string, Tensor>& arrays,
                              const Program::Signature& signature, const std::string& where) {
-  std::vector<Tensor> inputs;
   if (signature.input_names.size() == 1 && arrays.size() == 1) return {arrays.begin()->second};
-  for (const std::string& name : signature.input_names) {
-    const auto it = arrays.find(name);
-    if (it == arrays.end()) {
-      std::string have;
-      for (const auto& [key, value] : arrays) have += (have.empty() ? "" : ", ") + key;
-      fail(where, fmt::format("has no array '{}' (it has: {})", name, have),
-           "name the arrays after the inputs");
-    }
-    inputs.push_back(it->second);
-  }
-  return inputs;
+  return order_by_name(arrays, signature.input_names, ErrorKind::file, where);
 }
 
 class MemoryDataset final : public Dataset {
@@ -103,7 +114,7 @@ class ArrayDataset final : public Dataset {
       std::memcpy(slice.mutable_data(), arrays_[i].data() + index * slice.bytes(), slice.bytes());
       inputs.push_back(std::move(slice));
     }
-    check_sample(inputs, signature_, fmt::format("{}[{}]", where_, index));
+    check_sample(inputs, signature_, ErrorKind::file, fmt::format("{}[{}]", where_, index));
     return inputs;
   }
 
@@ -130,7 +141,7 @@ class FolderDataset final : public Dataset {
       inputs = {load_npy(path)};
     else
       inputs = in_order(load_npz(path), signature_, path);
-    check_sample(inputs, signature_, path);
+    check_sample(inputs, signature_, ErrorKind::file, path);
     return inputs;
   }
 
@@ -150,13 +161,19 @@ std::string lower_extension(const fs::path& path) {
 std::unique_ptr<Dataset> open_folder(const std::string& path, const Program::Signature& signature,
                                      const std::string& preprocessing) {
   std::vector<std::string> arrays, pictures;
-  for (const auto& entry : fs::directory_iterator(path)) {
+  std::error_code error;
+  for (fs::directory_iterator entries(path, error), end; !error && entries != end;
+       entries.increment(error)) {
+    const auto& entry = *entries;
     const std::string extension = lower_extension(entry.path());
     if (extension == ".npy" || extension == ".npz") arrays.push_back(entry.path().string());
     if (extension == ".png" || extension == ".jpg" || extension == ".jpeg")
       pictures.push_back(entry.path().string());
   }
-  if (arrays.empty() && pictures.empty()) fail(path, "holds no .npz, .npy, .png or .jpg file");
+  if (error) fail(path, "cannot be listed: " + error.message());
+  if (arrays.empty() && pictures.empty())
+    fail(path, "holds no .npz, .npy, .png or .jpg file",
+         "the folder itself is searched, not below");
   if (!arrays.empty() && !pictures.empty())
     fail(path, "holds both arrays and pictures", "keep one kind in a folder");
   std::sort(arrays.begin(), arrays.end());
@@ -177,12 +194,10 @@ std::unique_ptr<Dataset> open_folder(const std::string& path, const Program::Sig
                                          signature);
 }
 
-}  // namespace
-
-std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Signature& signature,
-                                      const std::string& preprocessing) {
+std::unique_ptr<Dataset> open(const std::string& path, const Program::Signature& signature,
+                              const std::string& preprocessing) {
   std::error_code error;
-  if (!fs::exists(path, error)) fail(path, "does not exist");
+  if (!fs::exists(path, error)) fail(path, "does not exist", "give a folder, an .npz or an .npy");
   if (fs::is_directory(path)) return open_folder(path, signature, preprocessing);
   const std::string extension = lower_extension(path);
   if (extension == ".npz")
@@ -190,17 +205,52 @@ std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Si
                                           path);
   if (extension == ".npy") {
     if (signature.input_names.size() != 1)
-      fail(path, "an .npy fits a network of one input only", "use .npz");
+      fail(path, "an .npy fits a network of one input only",
+           "use an .npz with the arrays " + listing(signature.input_names));
     return std::make_unique<ArrayDataset>(std::vector<Tensor>{load_npy(path)}, signature, path);
   }
-  fail(path, "is neither a folder nor .npz nor .npy");
+  fail(path, "is neither a folder nor .npz nor .npy", "pictures are given as a folder");
+}
+
+}  // namespace
+
+std::vector<Tensor> order_by_name(const std::map<std::string, Tensor>& arrays,
+                                  const std::vector<std::string>& names, ErrorKind kind,
+                                  const std::string& where) {
+  std::vector<Tensor> inputs;
+  std::vector<std::string> have;
+  for (const auto& [key, value] : arrays) have.push_back(key);
+  for (const std::string& name : names) {
+    const auto it = arrays.find(name);
+    if (it == arrays.end())
+      throw UserError(kind, where,
+                      fmt::format("has no array '{}' (it has: {})", name, listing(have)),
+                      "name the arrays after the inputs: " + listing(names));
+    inputs.push_back(it->second);
+  }
+  for (const std::string& name : have)
+    if (std::find(names.begin(), names.end(), name) == names.end())
+      throw UserError(kind, where,
+                      fmt::format("has an array '{}' that is no input of the network", name),
+                      "leave only the inputs: " + listing(names));
+  return inputs;
+}
+
+std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Signature& signature,
+                                      const std::string& preprocessing) {
+  auto data = open(path, signature, preprocessing);
+  data->sample(0);  // what does not fit is said before any work
+  return data;
 }
 
 std::unique_ptr<Dataset> memory_dataset(std::vector<std::vector<Tensor>> samples,
-                                        const Program::Signature& signature) {
-  if (samples.empty()) throw UserError(ErrorKind::value, "data", "there is no sample");
+                                        const Program::Signature& signature,
+                                        const std::string& where) {
+  if (samples.empty())
+    throw UserError(ErrorKind::value, where, "there is no sample",
+                    "a generator can be read only once; give a list to use it again");
   for (size_t i = 0; i < samples.size(); ++i)
-    check_sample(samples[i], signature, fmt::format("sample {}", i));
+    check_sample(samples[i], signature, ErrorKind::value, fmt::format("{}: sample {}", where, i));
   return std::make_unique<MemoryDataset>(std::move(samples));
 }
 

@@ -1,10 +1,12 @@
 // Data for calibration and evaluation: a number of samples, each one tuple of inputs.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "runtime/program.h"
+#include "support/error.h"
 
 namespace octavo {
 
@@ -27,8 +29,15 @@ class Dataset {
 std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Signature& signature,
                                       const std::string& preprocessing = "");
 
-// Tuples held in memory.
+// Tuples held in memory. UserError (value) that begins with `where` if there are none or one does
+// not fit.
 std::unique_ptr<Dataset> memory_dataset(std::vector<std::vector<Tensor>> samples,
-                                        const Program::Signature& signature);
+                                        const Program::Signature& signature,
+                                        const std::string& where = "data");
+
+// The arrays in the order of `names`. UserError naming one that is missing or is too many.
+std::vector<Tensor> order_by_name(const std::map<std::string, Tensor>& arrays,
+                                  const std::vector<std::string>& names, ErrorKind kind,
+                                  const std::string& where);
 
 }  // namespace octavo

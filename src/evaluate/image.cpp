@@ -178,42 +178,74 @@ Preprocessing parse_preprocessing(std::string_view text, const std::string& wher
   const auto bad = [&](const std::string& message) {
     throw UserError(ErrorKind::file, where, message, "see schemas/preprocessing.schema.json");
   };
-  try {
-    const json file = json::parse(text);
-    if (file.at("schema_version") != 1) bad("schema_version must be 1");
-    for (const auto& [key, value] : file.items()) {
-      if (key == "schema_version") continue;
-      if (key == "color") {
-        if (value != "RGB" && value != "BGR") bad("color must be RGB or BGR");
-        p.bgr = value == "BGR";
-      } else if (key == "resize") {
-        p.shorter_side = value.at("shorter_side").get<int64_t>();
-        if (value.value("filter", "bilinear") != "bilinear") bad("resize.filter must be bilinear");
-        if (p.shorter_side < 1 || p.shorter_side > 16384)
-          bad("resize.shorter_side must be in 1 to 16384");
-      } else if (key == "crop") {
-        p.crop_height = value.at("height").get<int64_t>();
-        p.crop_width = value.at("width").get<int64_t>();
-        if (value.value("position", "center") != "center") bad("crop.position must be center");
-        if (p.crop_height < 1 || p.crop_width < 1 || p.crop_height > 16384 || p.crop_width > 16384)
-          bad("crop.height and crop.width must be in 1 to 16384");
-      } else if (key == "mean") {
-        p.mean = value.get<std::array<float, 3>>();
-      } else if (key == "std") {
-        p.std = value.get<std::array<float, 3>>();
-        for (float s : p.std)
-          if (!(s > 0)) bad("std must be positive");
-      } else if (key == "layout") {
-        if (value != "NCHW" && value != "NHWC") bad("layout must be NCHW or NHWC");
-        p.channels_last = value == "NHWC";
-      } else if (key == "dtype") {
-        if (value != "float32") bad("dtype must be float32");
-      } else {
-        bad(fmt::format("unknown key '{}'", key));
-      }
+  const auto one_of = [&](const std::string& key, const json& value, const char* first,
+                          const char* second = "") {
+    if (value != first && (!*second || value != second))
+      bad(fmt::format("{} must be {}{}{}", key, first, *second ? " or " : "", second));
+    return value == first;
+  };
+  const auto side = [&](const std::string& key, const json& object, const char* name) {
+    const auto at = object.find(name);
+    const bool whole = at != object.end() && at->is_number() && at->get<double>() >= 1 &&
+                       at->get<double>() <= 16384 &&
+                       at->get<double>() == std::floor(at->get<double>());
+    if (!whole) bad(fmt::format("{}.{} must be a whole number from 1 to 16384", key, name));
+    return at->get<int64_t>();
+  };
+  const auto three = [&](const std::string& key, const json& value) {
+    std::array<float, 3> numbers{};
+    bool fits = value.is_array() && value.size() == 3;
+    for (size_t i = 0; fits && i < 3; ++i) {
+      fits = value[i].is_number();
+      if (fits) numbers[i] = value[i].get<float>();
+      fits = fits && std::isfinite(numbers[i]);
     }
-  } catch (const json::exception& e) {
-    bad(e.what());
+    if (!fits) bad(key + " must be a list of three numbers");
+    return numbers;
+  };
+  const auto only = [&](const std::string& key, const json& object,
+                        std::initializer_list<std::string_view> names) {
+    if (!object.is_object()) bad(key + " must be an object");
+    for (const auto& [name, value] : object.items())
+      if (std::find(names.begin(), names.end(), name) == names.end())
+        bad(fmt::format("{}.{} is not known", key, name));
+  };
+  json file;
+  try {
+    file = json::parse(text);
+  } catch (const json::parse_error& e) {
+    bad(fmt::format("not JSON: {}", e.what()));
+  }
+  if (!file.is_object()) bad("must be an object");
+  const auto version = file.find("schema_version");
+  if (version == file.end() || !version->is_number() || *version != 1)
+    bad("schema_version must be 1");
+  for (const auto& [key, value] : file.items()) {
+    if (key == "schema_version") continue;
+    if (key == "color") {
+      p.bgr = !one_of(key, value, "RGB", "BGR");
+    } else if (key == "resize") {
+      only(key, value, {"shorter_side", "filter"});
+      p.shorter_side = side(key, value, "shorter_side");
+      if (value.contains("filter")) one_of("resize.filter", value["filter"], "bilinear");
+    } else if (key == "crop") {
+      only(key, value, {"height", "width", "position"});
+      p.crop_height = side(key, value, "height");
+      p.crop_width = side(key, value, "width");
+      if (value.contains("position")) one_of("crop.position", value["position"], "center");
+    } else if (key == "mean") {
+      p.mean = three(key, value);
+    } else if (key == "std") {
+      p.std = three(key, value);
+      for (float s : p.std)
+        if (!(s > 0)) bad("std must be positive");
+    } else if (key == "layout") {
+      p.channels_last = !one_of(key, value, "NCHW", "NHWC");
+    } else if (key == "dtype") {
+      one_of(key, value, "float32");
+    } else {
+      bad(fmt::format("unknown key '{}'", key));
+    }
   }
   return p;
 }

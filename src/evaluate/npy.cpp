@@ -1,7 +1,9 @@
 #include "evaluate/npy.h"
 
+#include <unistd.h>
 #include <zip.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -77,6 +79,11 @@ std::string npy_header(const Tensor& tensor) {
   return header + text;
 }
 
+zip_uint64_t most_unpacked_bytes() {
+  const auto pages = static_cast<zip_uint64_t>(std::max(0L, sysconf(_SC_PHYS_PAGES)));
+  return pages * static_cast<zip_uint64_t>(sysconf(_SC_PAGESIZE)) / 2;
+}
+
 struct ZipClose {
   void operator()(zip_t* archive) const { zip_discard(archive); }
 };
@@ -109,7 +116,12 @@ Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
   const Code* found = nullptr;
   for (const Code& code : codes)
     if (descr == code.text) found = &code;
-  if (!found) fail(where, fmt::format("element type '{}' is not supported", descr));
+  if (!found && descr.front() == '>')
+    fail(where, fmt::format("holds big-endian data ('{}')", descr),
+         "save x.astype(x.dtype.newbyteorder('<'))");
+  if (!found)
+    fail(where, fmt::format("element type '{}' is not supported", descr.substr(0, 40)),
+         "use float16/32/64, bool or an integer type");
   Dims dims = parse_dims(field(header, "shape", where), where);
   int64_t count = 0;
   try {
@@ -117,6 +129,9 @@ Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
   } catch (const UserError& e) {
     fail(where, e.message());
   }
+  if (static_cast<uint64_t>(count) > bytes.size() && dtype_size(found->dtype) > 0)
+    fail(where, fmt::format("the file is cut off: {} {} does not fit in {} bytes", found->text,
+                            dims_str(dims), bytes.size()));
   const size_t size = static_cast<size_t>(count) * dtype_size(found->dtype);
   if (bytes.size() - start - length < size)
     fail(where, fmt::format("the file is cut off: {} {} needs {} bytes, {} are there", found->text,
@@ -143,22 +158,33 @@ std::map<std::string, Tensor> load_npz(const std::string& path) {
     fail(path, "is not a readable .npz archive: " + text);
   }
   std::map<std::string, Tensor> tensors;
+  zip_uint64_t total = 0;
   const zip_int64_t entries = zip_get_num_entries(archive.get(), 0);
   for (zip_int64_t i = 0; i < entries; ++i) {
     zip_stat_t info;
     zip_stat_init(&info);
     if (zip_stat_index(archive.get(), static_cast<zip_uint64_t>(i), 0, &info) != 0 ||
-        !(info.valid & ZIP_STAT_SIZE))
+        !(info.valid & ZIP_STAT_SIZE) || !(info.valid & ZIP_STAT_COMP_SIZE))
       fail(path, "has a damaged directory");
     std::string name = info.name;
     const std::string where = path + ":" + name;
-    constexpr zip_uint64_t most = zip_uint64_t{64} << 30;
-    if (info.size > most) fail(where, "is larger than 64 GB");
+    // Deflate shrinks by 1032 at most.
+    if (info.size / 1032 > info.comp_size + 1)
+      fail(where,
+           fmt::format("is damaged: {} bytes cannot unpack to {}", info.comp_size, info.size));
+    total += info.size;
+    if (total > most_unpacked_bytes())
+      fail(where,
+           fmt::format("brings the unpacked size to {:.1f} GB, over half of the memory",
+                       static_cast<double>(total) / 1e9),
+           "split it into a folder of files");
     const std::unique_ptr<zip_file_t, EntryClose> entry(
         zip_fopen_index(archive.get(), static_cast<zip_uint64_t>(i), 0));
     std::vector<std::byte> bytes(info.size);
+    std::byte beyond{};
     if (!entry ||
-        zip_fread(entry.get(), bytes.data(), info.size) != static_cast<zip_int64_t>(info.size))
+        zip_fread(entry.get(), bytes.data(), info.size) != static_cast<zip_int64_t>(info.size) ||
+        zip_fread(entry.get(), &beyond, 1) != 0)  // the end is where the checksum is compared
       fail(where, "cannot be unpacked");
     if (name.ends_with(".npy")) name.resize(name.size() - 4);
     tensors[name] = parse_npy(bytes, where);
@@ -176,27 +202,52 @@ void save_npy(const Tensor& tensor, const std::string& path) {
 }
 
 void save_npz(const std::map<std::string, Tensor>& tensors, const std::string& path) {
-  // libzip writes to a temporary of its own and renames it when closed.
-  int code = 0;
+  const auto check = [&](bool good, zip_error_t* error) {
+    if (!good) fail(path, fmt::format("cannot be written: {}", zip_error_strerror(error)));
+  };
+  zip_error_t error;
+  zip_error_init(&error);
+  zip_source_t* memory = zip_source_buffer_create(nullptr, 0, 0, &error);
+  check(memory != nullptr, &error);
+  const std::unique_ptr<zip_source_t, decltype(&zip_source_free)> whole(memory, zip_source_free);
+  zip_source_keep(memory);  // the archive frees one reference, `whole` the other
   std::unique_ptr<zip_t, ZipClose> archive(
-      zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code));
-  if (!archive) fail(path, "cannot be written");
-  std::vector<std::string> contents;  // must outlive the archive
-  contents.reserve(tensors.size());
+      zip_open_from_source(memory, ZIP_CREATE | ZIP_TRUNCATE, &error));
+  if (!archive) zip_source_free(memory);
+  check(archive != nullptr, &error);
+  std::vector<std::string> headers;  // must outlive the archive
+  std::vector<zip_buffer_fragment_t> pieces(tensors.size() * 2);
+  headers.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
-    contents.push_back(npy_header(tensor) +
-                       std::string(reinterpret_cast<const char*>(tensor.data()), tensor.bytes()));
-    zip_source_t* source =
-        zip_source_buffer(archive.get(), contents.back().data(), contents.back().size(), 0);
+    zip_buffer_fragment_t* piece = pieces.data() + headers.size() * 2;
+    std::string& header = headers.emplace_back(npy_header(tensor));
+    piece[0] = {reinterpret_cast<zip_uint8_t*>(header.data()), header.size()};
+    // libzip only reads it.
+    piece[1] = {const_cast<zip_uint8_t*>(reinterpret_cast<const zip_uint8_t*>(tensor.data())),
+                tensor.bytes()};
+    zip_source_t* source = zip_source_buffer_fragment(archive.get(), piece, 2, 0);
     const zip_int64_t index =
         source ? zip_file_add(archive.get(), (name + ".npy").c_str(), source, ZIP_FL_ENC_UTF_8)
                : -1;
-    if (index < 0) fail(path, "cannot be written");
+    if (index < 0) zip_source_free(source);
+    check(index >= 0, zip_get_error(archive.get()));
     zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
   }
-  if (zip_close(archive.get()) != 0)
-    fail(path, fmt::format("cannot be written: {}", zip_strerror(archive.get())));
+  check(zip_close(archive.get()) == 0, zip_get_error(archive.get()));
   (void)archive.release();  // zip_close freed it
+  zip_stat_t info;
+  zip_stat_init(&info);
+  check(zip_source_stat(memory, &info) == 0 && zip_source_open(memory) == 0,
+        zip_source_error(memory));
+  write_file_atomically(path, [&](std::ostream& out) {
+    std::vector<char> block(1 << 20);
+    for (zip_int64_t n = 1; n > 0;) {
+      n = zip_source_read(memory, block.data(), block.size());
+      check(n >= 0, zip_source_error(memory));
+      out.write(block.data(), n);
+    }
+  });
+  zip_source_close(memory);
 }
 
 Tensor stack_rows(const std::vector<Tensor>& parts) {

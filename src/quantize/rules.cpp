@@ -45,7 +45,8 @@ Rules parse_rules(std::string_view text, const std::string& where) {
   } catch (const json::parse_error& e) {
     fail(fmt::format("not JSON: {}", e.what()));
   }
-  if (!file.is_object() || !file.contains("schema_version") || file["schema_version"] != 1)
+  if (!file.is_object() || !file.contains("schema_version") ||
+      !file["schema_version"].is_number() || file["schema_version"] != 1)
     fail("schema_version must be 1");
   if (!file.contains("rules") || !file["rules"].is_array()) fail("'rules' must be a list");
   for (const auto& [key, value] : file.items())

@@ -24,8 +24,13 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Throws the UserError (file) that writing `path` would end in as far as can be known before: it is
+// a folder, its folder is missing or not writable. Asked before long work.
+void check_writable(const std::string& path);
+
 // Calls `write` on a temporary file beside `path`, then renames it over `path`; on any failure
-// the temporary is removed, `path` is as before, and UserError (file) says why.
+// the temporary is removed, `path` is as before, and UserError (file) says why. What a symbolic
+// link points to is replaced, not the link; devices and pipes are written to, not replaced.
 void write_file_atomically(const std::string& path,
                            const std::function<void(std::ostream&)>& write);
 

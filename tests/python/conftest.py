@@ -1,0 +1,77 @@
+"""What the tests of the surface share: a small model, data for it, the command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_model(path: Path, batch: int | str = "N") -> Path:
+    """Conv, Relu, mean over the picture, Gemm: f32[N, 3, 8, 8] to f32[N, 5]."""
+    rng = np.random.default_rng(7)
+    weights = {
+        "w1": rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "b1": rng.normal(size=8).astype(np.float32),
+        "w2": rng.normal(size=(5, 8)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w2"], ["y"], "gemm", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])],
+        [numpy_helper.from_array(v, k) for k, v in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def samples(count: int = 16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "small.onnx")
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=samples())
+    return path
+
+
+def run_cli(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None):
+    command = shutil.which("octavo")
+    assert command, "run through tools/run.sh"
+    return subprocess.run(
+        [command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=os.environ | (env or {}),
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def cli():
+    return run_cli
