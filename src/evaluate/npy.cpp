@@ -157,17 +157,16 @@ std::map<std::string, Tensor> load_npz(const std::string& path) {
     zip_error_fini(&error);
     fail(path, "is not a readable .npz archive: " + text);
   }
-  std::map<std::string, Tensor> tensors;
+  // The whole directory first: nothing is unpacked of what will be refused.
+  std::vector<zip_stat_t> infos(static_cast<size_t>(zip_get_num_entries(archive.get(), 0)));
   zip_uint64_t total = 0;
-  const zip_int64_t entries = zip_get_num_entries(archive.get(), 0);
-  for (zip_int64_t i = 0; i < entries; ++i) {
-    zip_stat_t info;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    zip_stat_t& info = infos[i];
     zip_stat_init(&info);
-    if (zip_stat_index(archive.get(), static_cast<zip_uint64_t>(i), 0, &info) != 0 ||
-        !(info.valid & ZIP_STAT_SIZE) || !(info.valid & ZIP_STAT_COMP_SIZE))
+    if (zip_stat_index(archive.get(), i, 0, &info) != 0 || !(info.valid & ZIP_STAT_SIZE) ||
+        !(info.valid & ZIP_STAT_COMP_SIZE))
       fail(path, "has a damaged directory");
-    std::string name = info.name;
-    const std::string where = path + ":" + name;
+    const std::string where = path + ":" + info.name;
     // Deflate shrinks by 1032 at most.
     if (info.size / 1032 > info.comp_size + 1)
       fail(where,
@@ -178,8 +177,13 @@ std::map<std::string, Tensor> load_npz(const std::string& path) {
            fmt::format("brings the unpacked size to {:.1f} GB, over half of the memory",
                        static_cast<double>(total) / 1e9),
            "split it into a folder of files");
-    const std::unique_ptr<zip_file_t, EntryClose> entry(
-        zip_fopen_index(archive.get(), static_cast<zip_uint64_t>(i), 0));
+  }
+  std::map<std::string, Tensor> tensors;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    const zip_stat_t& info = infos[i];
+    std::string name = info.name;
+    const std::string where = path + ":" + name;
+    const std::unique_ptr<zip_file_t, EntryClose> entry(zip_fopen_index(archive.get(), i, 0));
     std::vector<std::byte> bytes(info.size);
     std::byte beyond{};
     if (!entry ||
