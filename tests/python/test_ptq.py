@@ -61,7 +61,7 @@ def test_onnx_runtime_computes_the_same_within_one_step(tmp_path, weights):
         samples = [random.normal(size=(1, 4, 10, 12)).astype(np.float32) for _ in range(8)]
         graph = octavo.load_onnx(str(tmp_path / "float.onnx"))
         result = octavo.quantize(graph, samples, calibrator="max", weights=weights)
-        octavo.export_onnx(result.graph, str(tmp_path / "int8.onnx"))
+        octavo.export_onnx(result, str(tmp_path / "int8.onnx"))
         model = with_output(tmp_path / "int8.onnx", "h/quantized", TensorProto.UINT8)
         onnx.save(model, tmp_path / "both.onnx")
         constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
@@ -124,7 +124,7 @@ def test_quantized_input_and_unknown_methods_are_refused(tmp_path):
     onnx.save(two_layers(1), tmp_path / "float.onnx")
     samples = [np.ones((1, 4, 10, 12), np.float32)]
     graph = octavo.load_onnx(str(tmp_path / "float.onnx"))
-    quantized = octavo.quantize(graph, samples).graph
+    quantized = octavo.quantize(graph, samples)
     with pytest.raises(octavo.UserError, match="is quantized already"):
         octavo.quantize(quantized, samples)
     with pytest.raises(octavo.UserError, match="use one of: max, mse, gptq"):
