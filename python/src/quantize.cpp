@@ -56,6 +56,9 @@ std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& s
       for (Tensor& tensor : samples.back()) tensor = copied(tensor);
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   }
+  if (samples.empty())
+    throw UserError(ErrorKind::value, what, "there is no sample",
+                    "a generator can be read only once; give a list to use it again");
   return memory_dataset(std::move(samples), signature, what);
 }
 

@@ -246,9 +246,7 @@ std::unique_ptr<Dataset> open_dataset(const std::string& path, const Program::Si
 std::unique_ptr<Dataset> memory_dataset(std::vector<std::vector<Tensor>> samples,
                                         const Program::Signature& signature,
                                         const std::string& where) {
-  if (samples.empty())
-    throw UserError(ErrorKind::value, where, "there is no sample",
-                    "a generator can be read only once; give a list to use it again");
+  if (samples.empty()) throw UserError(ErrorKind::value, where, "there is no sample");
   for (size_t i = 0; i < samples.size(); ++i)
     check_sample(samples[i], signature, ErrorKind::value, fmt::format("{}: sample {}", where, i));
   return std::make_unique<MemoryDataset>(std::move(samples));
