@@ -102,6 +102,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeR
       calibrators.push_back(name);
   auto quantized = ptq.quantize(calibrators, data, progress);
   std::vector<const Graph*> graphs;
+  graphs.reserve(quantized.size());
   for (const PtqResult& one : quantized) graphs.push_back(&one.graph);
   const auto comparisons = compare(ptq.graph(), graphs, judge, request.options.threads, progress);
   record["quantization"]["fitted_samples"] = quantized[0].fitted_samples;

@@ -219,6 +219,7 @@ std::vector<Tensor> order_by_name(const std::map<std::string, Tensor>& arrays,
                                   const std::string& where) {
   std::vector<Tensor> inputs;
   std::vector<std::string> have;
+  have.reserve(arrays.size());
   for (const auto& [key, value] : arrays) have.push_back(key);
   for (const std::string& name : names) {
     const auto it = arrays.find(name);
