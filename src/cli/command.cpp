@@ -15,6 +15,7 @@ volatile std::sig_atomic_t caught = 0;
 const char* const exit_codes_text =
     "Exit codes:\n"
     "  0    done\n"
+    "  1    inspect --lint found something\n"
     "  2    wrong command line\n"
     "  3    a value, shape, dtype or name that does not fit\n"
     "  4    a file that cannot be read or written, or is damaged\n"

@@ -12,6 +12,7 @@ namespace octavo::cli {
 // Exit codes, as exit_codes_text and docs/cli.md list them.
 enum ExitCode {
   ok = 0,
+  findings = 1,  // inspect --lint
   usage = 2,
   bad_value = 3,
   bad_file = 4,
@@ -25,8 +26,9 @@ extern const char* const exit_codes_text;
 std::string footer(const std::string& text, const std::string& examples);
 
 struct Context {
-  std::string command;  // the command line, for run records
-  bool json = false;    // --json: one JSON object on standard output, nothing else
+  std::string command;      // the command line, for run records
+  bool json = false;        // --json: one JSON object on standard output, nothing else
+  ExitCode exit_code = ok;  // of a subcommand that throws nothing
 };
 
 // Adds the subcommand; its work runs in a callback after parsing.

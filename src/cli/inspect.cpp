@@ -34,11 +34,24 @@ void print_model(const nlohmann::json& info) {
     std::printf("  %5d %s\n", count.get<int>(), op.c_str());
 }
 
+void print_lint(const nlohmann::json& report) {
+  std::vector<std::vector<std::string>> rows{{"node", "op", "finding", "why"}};
+  size_t rules = 0;
+  for (const auto& f : report["findings"]) {
+    rows.push_back({f["node"], f["op"], f["kind"], f["reason"]});
+    rules += f["kind"] == "rule";
+  }
+  if (rows.size() > 1) std::fputs(table(rows).c_str(), stdout);
+  std::printf("%s: %zu nodes on integers, %zu in float; rules broken: %zu\n",
+              report["target"].get<std::string>().c_str(), report["integer"].size(),
+              rows.size() - 1 - rules, rules);
+}
+
 }  // namespace
 
 void add_inspect(CLI::App& app, Context& context) {
   struct Options {
-    std::string model;
+    std::string model, lint;
     bool text = false, plan = false;
     int64_t batch = 1;
   };
@@ -56,7 +69,16 @@ void add_inspect(CLI::App& app, Context& context) {
   sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  sub->add_option("--lint", o->lint,
+                  "the nodes of a Q/DQ file that this target would run in float, and why, and the "
+                  "rules it breaks; exit code 1 if there is any");
   sub->callback([o, &context] {
+    if (!o->lint.empty()) {
+      const nlohmann::json report = lint_model(o->model, o->lint);
+      context.json ? print_json(report) : print_lint(report);
+      if (!report["findings"].empty()) context.exit_code = findings;
+      return;
+    }
     const Graph graph = load_model(o->model);
     if (o->text) {
       const std::string text = print_graph(graph);

@@ -99,7 +99,7 @@ int run(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report(context, {internal, "internal", "", error.what(), ""});
   }
-  return ok;
+  return context.exit_code;
 }
 
 }  // namespace

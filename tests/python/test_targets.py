@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import onnx
 import pytest
 
 import octavo
-from qdq_patterns import PATTERNS, model_of, onnxruntime_treatment, openvino_treatment
+from qdq_patterns import PATTERNS, Builder, model_of, onnxruntime_treatment, openvino_treatment
 
 TREATMENT: dict[str, Callable[[onnx.ModelProto], dict[str, str]]] = {
     "onnxruntime": onnxruntime_treatment,
@@ -143,3 +145,112 @@ def test_unknown_targets_are_named(tmp_path: Path) -> None:
 def test_tensorrt_rules(name: str, kind: str, reason: str, tmp_path: Path) -> None:
     report = lint(model_of(name), "tensorrt", tmp_path)
     assert any(f.kind == kind and reason in f.reason for f in report.findings), report.findings
+
+
+def signed(scale: float = 0.05):
+    return lambda b, x: b.qdq(x, 0, scale, np.int8)
+
+
+def clean(b: Builder) -> str:
+    """As TensorRT wants it: convolutions, a shortcut, a concat and a pool of one scale."""
+    q = signed()
+    x = q(b, "x")
+    a = b.conv(q(b, b.op("Relu", b.conv(x, "A"), name="R")), "B")
+    shortcut = q(b, b.op("Add", x, a, name="D"))
+    pooled = b.op("MaxPool", shortcut, name="P", kernel_shape=[3, 3], pads=[1] * 4)
+    k = b.op("Concat", q(b, pooled), shortcut, name="K", axis=1)
+    return b.conv(q(b, k), "C", channels=64)
+
+
+def no_quantize_before_conv(b: Builder) -> str:
+    return b.conv(b.op("Relu", b.conv(signed()(b, "x"), "A"), name="R"), "C")
+
+
+def float_weights(b: Builder) -> str:
+    w = b.constant(np.ones((32, 32, 1, 1), np.float32))
+    return b.op("Conv", signed()(b, "x"), w, name="A")
+
+
+def quantized_bias(b: Builder) -> str:
+    scale, zero = b.constant(np.float32(0.01)), b.constant(np.int32(0))
+    bias = b.op("DequantizeLinear", b.constant(np.ones(32, np.int32)), scale, zero)
+    return b.op("Conv", signed()(b, "x"), b.weights((32, 32, 1, 1)), bias, name="A")
+
+
+def batch_normalization(b: Builder) -> str:
+    ones = [b.constant(np.ones(32, np.float32)) for _ in range(4)]
+    return b.op("BatchNormalization", b.conv(signed()(b, "x"), "A"), *ones, name="N")
+
+
+def several_scales_on_an_activation(b: Builder) -> str:
+    return b.conv(b.qdq("x", 0, np.linspace(0.01, 0.2, 32), np.int8), "A")
+
+
+def addition_of_floats(b: Builder) -> str:
+    x = signed()(b, "x")
+    return b.op("Add", "x", b.conv(x, "A"), name="D")
+
+
+def pool_of_other_scale(b: Builder) -> str:
+    pooled = b.op("MaxPool", signed()(b, "x"), name="P", kernel_shape=[3, 3])
+    return b.conv(signed(0.04)(b, pooled), "C")
+
+
+def concat_of_other_scales(b: Builder) -> str:
+    k = b.op("Concat", signed()(b, "x"), signed(0.04)(b, "x"), name="K", axis=1)
+    return b.conv(signed()(b, k), "C", channels=64)
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "node", "reason"),
+    [
+        (no_quantize_before_conv, "float", "C", "an input is not dequantized"),
+        (float_weights, "float", "A", "its weights are not dequantized"),
+        (several_scales_on_an_activation, "float", "A", "more than one scale"),
+        (addition_of_floats, "float", "D", "an input is not dequantized"),
+        (quantized_bias, "rule", "A", "its bias is quantized"),
+        (batch_normalization, "rule", "N", "not folded"),
+        (pool_of_other_scale, "rule", "P", "do not share one scale"),
+        (concat_of_other_scales, "rule", "K", "do not share one scale"),
+    ],
+)
+def test_tensorrt_names_each_mistake(
+    build: Callable[[Builder], str], kind: str, node: str, reason: str, tmp_path: Path
+) -> None:
+    b = Builder()
+    report = lint(b.model(build(b)), "tensorrt", tmp_path)
+    found = [(f.kind, f.node) for f in report.findings if reason in f.reason]
+    assert (kind, node) in found, report.findings
+
+
+def test_tensorrt_has_nothing_against_a_clean_file(tmp_path: Path) -> None:
+    b = Builder()
+    report = lint(b.model(clean(b)), "tensorrt", tmp_path)
+    assert report.findings == []
+    assert set("ABCDKPR") <= set(report.integer)
+
+
+# ---- from a shell
+
+
+def test_inspect_lint_says_by_its_exit_code_whether_it_found_something(tmp_path: Path) -> None:
+    def run(build: Callable[[Builder], str], *more: str) -> subprocess.CompletedProcess[str]:
+        b = Builder()
+        path = tmp_path / "model.onnx"
+        onnx.save(b.model(build(b)), path)
+        command = ["octavo", "inspect", str(path), "--lint", *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    good = run(clean, "tensorrt")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout == "tensorrt: 7 nodes on integers, 0 in float; rules broken: 0\n"
+    bad = run(pool_of_other_scale, "tensorrt")
+    assert bad.returncode == 1
+    assert "do not share one scale" in bad.stdout
+    assert "rules broken: 1" in bad.stdout
+    as_json = run(pool_of_other_scale, "tensorrt", "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["findings"][0]["kind"] == "rule"
+    unknown = run(clean, "tflite")
+    assert unknown.returncode == 3
+    assert "use one of: octavo, onnxruntime, openvino, tensorrt" in unknown.stderr
