@@ -137,7 +137,7 @@ def files(name: str, folder: Path) -> tuple[Path, dict[str, Path]]:
     ours = folder / f"{name}-octavo.onnx"  # made anew: it is what is under test
     data = [(x[None],) for x in samples(name, 4, 1)]
     result = octavo.quantize(graph, data, calibrator="max", weights="max", bias_correction=False)
-    octavo.save(result.graph, ours)
+    octavo.save(result, ours)
     return model, {
         "Octavo INT8": ours,
         "ORT INT8": peers.cached(model, calibration, folder / "peers", network.ort),

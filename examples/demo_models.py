@@ -77,7 +77,7 @@ def quantized(
         progress=show_progress,
     )
     path = OUT / f"{model}-{calibrator}.onnx"
-    octavo.save(result.graph, path)
+    octavo.save(result, path)
     (OUT / f"{model}-{calibrator}.json").write_text(json.dumps(result.record, indent=1) + "\n")
     return path, result.record["calibrators"][0]["output_sqnr_db"]
 

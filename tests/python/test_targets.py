@@ -108,7 +108,7 @@ def test_a_placement_satisfies_its_own_target(target: str, tmp_path: Path) -> No
         octavo.load_onnx(str(path)), [(x[None],) for x in data], target=target, calibrator="max"
     )
     exported = tmp_path / f"{target}.onnx"
-    octavo.export_onnx(result.graph, str(exported))
+    octavo.export_onnx(result, str(exported))
     model = onnx.load(exported)
     assert not [n.op_type for n in model.graph.node if n.op_type == "BatchNormalization"]
     report = octavo.lint(octavo.load_onnx(str(exported)), target)
