@@ -1,0 +1,66 @@
+"""Each example runs as a user would run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import octavo
+from conftest import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(tmp_path: Path, *command: object) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_quantize_and_run(tmp_path):
+    text = run(tmp_path, sys.executable, EXAMPLES / "quantize_and_run.py")
+    sqnr = re.search(r"SQNR of the outputs: ([\d.]+) dB", text)
+    assert sqnr
+    assert float(sqnr[1]) > 20
+    (path,) = tmp_path.glob("*/int8.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    assert "QuantizeLinear" in text
+
+
+def test_compare_calibrators(tmp_path):
+    text = run(tmp_path, sys.executable, EXAMPLES / "compare_calibrators.py")
+    for name in octavo.calibrator_names():
+        assert re.search(rf"^{name} +[\d.]+ dB +[\d.]+%$", text, re.MULTILINE), text
+    (record,) = tmp_path.glob("*/run.json")
+    assert str(record) in text
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_cli(tmp_path, model, data, own):
+    text = run(tmp_path, EXAMPLES / "cli.sh", *([model, data] if own else []))
+    (folder,) = (path.parent for path in tmp_path.glob("*/int8.octavo"))
+    samples, classes = (16, 5) if own else (32, 10)
+    assert np.load(folder / "y.npz")["y"].shape == (samples, classes)
+    for word in ("conv", "run.json", "ms", "isa"):
+        assert word in text, text
+
+
+def test_examples_are_short():
+    for path in EXAMPLES.iterdir():
+        if path.name != "demo.py" and path.is_file():
+            assert len(path.read_text().splitlines()) < 60, path
