@@ -60,7 +60,30 @@ def test_cli(tmp_path, model, data, own):
         assert word in text, text
 
 
+def test_cpp_against_an_install(tmp_path, model):
+    """The installed headers and library alone; answers as from Python."""
+    run(tmp_path, "cmake", "--install", ROOT / "build/release", "--prefix", tmp_path / "prefix")
+    build = tmp_path / "build"
+    options = [f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DCMAKE_CXX_FLAGS=-Wall -Wextra"]
+    run(tmp_path, "cmake", "-G", "Ninja", "-S", EXAMPLES / "cpp", "-B", build, *options)
+    run(tmp_path, "cmake", "--build", build)
+    (expected,) = octavo.compile(model)(np.ones((1, 3, 8, 8), np.float32))
+    text = run(tmp_path, build / "run_model", model, "float")
+    assert text.startswith("y:")
+    y = np.array(text.split()[1:], np.float32)
+    np.testing.assert_array_equal(y, expected[0])
+    y8 = np.array(run(tmp_path, build / "run_model", model).split()[1:], np.float32)
+    assert not np.array_equal(y8, y)
+    # 8 bits through two layers, on data outside the calibration's distribution.
+    assert np.sum((y8 - y) ** 2) < 0.1 * np.sum(y**2)
+    missing = subprocess.run(
+        [build / "run_model", "missing.onnx"], capture_output=True, text=True, check=False
+    )
+    assert missing.returncode == 1
+    assert "missing.onnx: cannot open" in missing.stderr
+
+
 def test_examples_are_short():
-    for path in EXAMPLES.iterdir():
-        if path.name != "demo.py" and path.is_file():
+    for path in EXAMPLES.rglob("*.*"):  # the demos are programs of their own
+        if not path.name.startswith("demo") and path.suffix in (".py", ".sh", ".cpp"):
             assert len(path.read_text().splitlines()) < 60, path
