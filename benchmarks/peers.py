@@ -275,7 +275,7 @@ INT8_PEERS: dict[str, tuple[str, Maker]] = {
 # For networks of matrix products.
 TRANSFORMER_PEERS: dict[str, tuple[str, Maker]] = {
     "ORT INT8 dynamic": (".onnx", partial(_quantize_ort, method="dynamic")),
-    # Its full bias correction ruins all-MiniLM-L6-v2: mean cosine 0.87, and 0.996 with the fast one.
+    # Its full bias correction ruins all-MiniLM-L6-v2: mean cosine 0.87, the fast one 0.996.
     "NNCF INT8 transformer": (".xml", _nncf(transformer=True)),
 }
 
