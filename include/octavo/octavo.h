@@ -128,7 +128,7 @@ OCTAVO_API_NAMESPACE {
 
   struct QuantizeOptions {
     std::string target = "octavo";
-    std::string calibrator = "entropy";
+    std::string calibrator = "mse";
     std::string weights = "gptq";
     bool bias_correction = true;
     std::string preprocessing;  // of pictures: a file; empty: beside the data

@@ -1,7 +1,7 @@
 """Octavo: networks in, small and fast INT8 programs out.
 
 graph = octavo.load_onnx("model.onnx")
-int8 = octavo.quantize(graph, samples, calibrator="entropy")
+int8 = octavo.quantize(graph, samples, calibrator="mse")
 program = octavo.compile(int8)
 outputs = program(x)
 """

@@ -96,7 +96,7 @@ def quantize(
     data: Iterable[Sample] | Path,
     *,
     target: str = "octavo",
-    calibrator: str = "entropy",
+    calibrator: str = "mse",
     compare: Sequence[str] = (),
     weights: str = "gptq",
     bias_correction: bool = True,

@@ -117,7 +117,7 @@ void bind_quantize(nb::module_& m) {
       },
       nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(),
       nb::arg("preprocessing") = "", nb::arg("target") = "octavo",
-      nb::arg("calibrator") = "entropy", nb::arg("compare") = std::vector<std::string>{},
+      nb::arg("calibrator") = "mse", nb::arg("compare") = std::vector<std::string>{},
       nb::arg("weights") = "gptq", nb::arg("bias_correction") = true, nb::arg("rules") = "",
       nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());

@@ -37,7 +37,7 @@ void bind_statistics(nb::module_& m) {
             const Range r = find_calibrator(calibrator).choose(s, levels);
             return std::pair(r.min, r.max);
           },
-          nb::arg("calibrator") = "entropy", nb::arg("levels") = 256,
+          nb::arg("calibrator") = "mse", nb::arg("levels") = 256,
           "The range (min, max) that so many integers should cover; holds 0.")
       .def("to_bytes",
            [](const HistogramStatistics& s) {

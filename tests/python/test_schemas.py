@@ -48,7 +48,7 @@ def test_record_has_the_sqnr_of_every_tensor(record):
     by_name = {t["name"]: t["by_calibrator"] for t in record[0]["tensors"]}
     assert {"x", "y"} <= set(by_name)
     for chosen in by_name.values():
-        assert set(chosen) == {"entropy", "max"}
+        assert set(chosen) == {"mse", "max"}
 
 
 def break_record(path: tuple, value) -> object:

@@ -27,7 +27,7 @@ class Composer {
   Value* number(double value, const Value* like) {
     return reader_.constant_value(convert(Tensor::scalar(value), like->dtype()));
   }
-  Value* ints(Ints values) {
+  Value* ints(const Ints& values) {
     const auto count = static_cast<int64_t>(values.size());
     return reader_.constant_value(Tensor::from(Dims{count}, values));
   }

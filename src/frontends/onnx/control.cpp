@@ -50,6 +50,7 @@ Value* Control::stacked(const std::vector<Value*>& values, int64_t axis, bool re
   if (values.empty())
     reader_.unsupported("no steps, so that the shape of its outputs is not known");
   std::vector<Value*> parts;
+  parts.reserve(values.size());
   for (Value* value : values) parts.push_back(make_("unsqueeze", {value}, {{"axes", Ints{axis}}}));
   if (reversed) std::reverse(parts.begin(), parts.end());
   const int64_t rank = parts[0]->shape().rank();

@@ -117,7 +117,7 @@ class Importer {
       Node* before = graph_.last();
       if (step.control) {
         Control control(reader, *step.node,
-                        [&](::onnx::GraphProto& body, std::vector<Value*> args) {
+                        [&](::onnx::GraphProto& body, const std::vector<Value*>& args) {
                           return add_subgraph(model, reader, body, args);
                         });
         define_outputs(reader, control.run(), *step.node);

@@ -128,7 +128,7 @@ DType Reader::element_type(int64_t onnx_type) const {
 std::vector<Value*> Reader::apply_all(std::string_view op, std::vector<Value*> inputs,
                                       Attributes attributes) {
   Node* node = graph_.add(op, std::move(inputs), std::move(attributes));
-  const std::vector<Value*> values(node->outputs().begin(), node->outputs().end());
+  std::vector<Value*> values(node->outputs().begin(), node->outputs().end());
   auto outputs = fold(*node, tags_);
   if (!outputs) return values;
   if (std::any_of(outputs->begin(), outputs->end(), has_tags)) {
