@@ -196,7 +196,8 @@ def test_interrupt_leaves_nothing(model, tmp_path, sent, code):
     process.send_signal(sent)
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
-    assert error == "octavo: error: interrupted\n"
+    # A note on the data may stand before it, if the signal came late enough.
+    assert error.splitlines()[-1] == "octavo: error: interrupted"
     assert list(out.iterdir()) == []
 
 
