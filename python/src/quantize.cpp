@@ -116,10 +116,10 @@ void bind_quantize(nb::module_& m) {
         return nb::make_tuple(nb::cast(std::move(result->graph)), record);
       },
       nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(),
-      nb::arg("preprocessing") = "", nb::arg("target") = "octavo",
-      nb::arg("calibrator") = "mse", nb::arg("compare") = std::vector<std::string>{},
-      nb::arg("weights") = "gptq", nb::arg("bias_correction") = true, nb::arg("rules") = "",
-      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+      nb::arg("preprocessing") = "", nb::arg("target") = "octavo", nb::arg("calibrator") = "mse",
+      nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "gptq",
+      nb::arg("bias_correction") = true, nb::arg("rules") = "", nb::arg("samples") = 0,
+      nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>());
@@ -149,8 +149,8 @@ void bind_quantize(nb::module_& m) {
       [](Program& program, const nb::args& args, double seconds, int64_t symbol_value) {
         if (!(seconds > 0)) throw UserError(ErrorKind::value, "seconds", "must be positive");
         const std::vector<Tensor> inputs =
-            args.size() ? gather_inputs(program, args)
-                        : random_inputs(program.signature(), 1, symbol_value);
+            !args.empty() ? gather_inputs(program, args)
+                          : random_inputs(program.signature(), 1, symbol_value);
         const Progress report = to_progress(nb::none());
         BenchResult result;
         {

@@ -31,8 +31,8 @@ void check_output(const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
 struct QuantizeRequest {
-  std::string calibrator = "mse";  // of the graph that is returned
-  std::vector<std::string> compare;    // further calibrators, judged from the same pass
+  std::string calibrator = "mse";    // of the graph that is returned
+  std::vector<std::string> compare;  // further calibrators, judged from the same pass
   PtqOptions options;
   const Dataset* evaluation = nullptr;  // judged on; none: on the calibration data, and said so
 };

@@ -117,14 +117,14 @@ struct Maximum : Functor {  // NaN stays
   using Functor::Functor;
   template <class T>
   T operator()(T a, T b) const {
-    return a > b || a != a ? a : b;  // NOLINT(misc-redundant-expression): true of NaN
+    return a > b || a != a ? a : b;
   }
 };
 struct Minimum : Functor {
   using Functor::Functor;
   template <class T>
   T operator()(T a, T b) const {
-    return a < b || a != a ? a : b;  // NOLINT(misc-redundant-expression)
+    return a < b || a != a ? a : b;
   }
 };
 struct Mod {  // the sign of the divisor, or with fmod of the dividend; by 0 gives 0 for integers

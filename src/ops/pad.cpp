@@ -143,7 +143,7 @@ std::vector<Value*> import_center(OnnxNodeReader& reader) {
   if (axes.empty())
     for (int64_t i = 0; i < shape.rank(); ++i) axes.push_back(i);
   // amount = size - wanted, from run-time values where need be: before = floor(|amount| / 2).
-  const auto vector = [&](Ints v) {
+  const auto vector = [&](const Ints& v) {
     const auto count = static_cast<int64_t>(v.size());
     return reader.constant_value(Tensor::from(Dims{count}, v));
   };

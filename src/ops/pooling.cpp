@@ -196,7 +196,7 @@ std::vector<Value*> import_unpool(OnnxNodeReader& reader) {
   for (size_t i = 0; i < kernel.size(); ++i)
     dims.push_back((x[i + 2].value() - 1) * strides[i] - pads[i] - pads[kernel.size() + i] +
                    kernel[i]);
-  const auto vector = [&](Ints v) {
+  const auto vector = [&](const Ints& v) {
     const auto count = static_cast<int64_t>(v.size());
     return reader.constant_value(Tensor::from(Dims{count}, v));
   };

@@ -302,7 +302,7 @@ class Linter {
     }
     if (!first) return "no input is dequantized";
     if (!fact.quantized_output) return {};
-    if (const Why missing = output(node)) return missing;
+    if (Why missing = output(node)) return missing;
     if (fact.form == IntegerForm::copy && !node.is("concat")) {
       const auto in = quant_info(*first),
                  out = quant_info(*only_byte_quantize(graph_, node.output()));

@@ -31,7 +31,7 @@ std::optional<int64_t> weight_axis(const Node& node, std::string& why) {
     why = "its weights or bias are not constant";
     return std::nullopt;
   }
-  const Ints strides = node.integers("strides");
+  const Ints& strides = node.integers("strides");
   if (node.input(1)->shape().rank() == 4 && node.integer("group") == 1 &&
       (strides.empty() || strides[0] == strides[1]))
     return 1;
