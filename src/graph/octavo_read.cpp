@@ -102,9 +102,9 @@ class Reader {
   std::vector<T> numbers(const flatbuffers::Vector<T>* vector) {
     if (!vector) return {};
     spend(vector->size() * sizeof(T));
-    std::vector<T> values;
-    values.reserve(vector->size());
-    for (flatbuffers::uoffset_t i = 0; i < vector->size(); ++i) values.push_back(vector->Get(i));
+    // A forged file may place them at any address: the verifier aligns only their count.
+    std::vector<T> values(vector->size());
+    if (!values.empty()) std::memcpy(values.data(), vector->Data(), values.size() * sizeof(T));
     return values;
   }
 

@@ -24,10 +24,14 @@ namespace octavo {
 int64_t allocations() { return count.load(); }
 }  // namespace octavo
 
-// The other forms of new and delete call these.
+// The other forms of new and delete call these; under sanitizers the nothrow forms would not.
 void* operator new(std::size_t size) { return counted(size, 0); }
 void* operator new(std::size_t size, std::align_val_t a) {
   return counted(size, static_cast<std::size_t>(a));
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  count.fetch_add(1, std::memory_order_relaxed);
+  return std::malloc(size == 0 ? 1 : size);
 }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
