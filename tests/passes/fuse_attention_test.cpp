@@ -1,26 +1,17 @@
 // Attention as one op: fires, keeps the numbers, and where it must not fire.
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "backends/reference/interpreter.h"
 #include "codegen/compile.h"
 #include "graph/text.h"
 #include "graph/verify.h"
+#include "passes/pass_test.h"
 #include "passes/passes.h"
 #include "passes/pipeline.h"
 #include "support/cpu.h"
 
 namespace octavo {
 namespace {
-
-using Names = std::vector<std::string>;
-
-Names ops(const Graph& graph) {
-  Names names;
-  graph.for_each([&](Node& node) { names.emplace_back(node.op_name()); });
-  return names;
-}
 
 Graph fused(const Graph& before) {
   Graph graph = before.clone();
@@ -34,26 +25,6 @@ Graph lowered_form(const Graph& before) {
   Graph graph = before.clone();
   lower(graph);
   return graph;
-}
-
-std::vector<Tensor> noise(const Graph& graph, uint64_t seed) {
-  std::mt19937_64 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<Tensor> inputs;
-  for (const Value* input : graph.inputs()) {
-    Tensor x(DType::f32, input->shape().dims());
-    for (float& v : x.mutable_values<float>()) v = normal(generator);
-    inputs.push_back(x);
-  }
-  return inputs;
-}
-
-double largest_difference(const Tensor& a, const Tensor& b) {
-  EXPECT_EQ(a.dims(), b.dims());
-  const auto p = a.to_doubles(), q = b.to_doubles();
-  double most = 0;
-  for (size_t i = 0; i < p.size(); ++i) most = std::max(most, std::abs(p[i] - q[i]));
-  return most;
 }
 
 constexpr const char* attention = R"(graph "g" canonical {

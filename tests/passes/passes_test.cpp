@@ -3,36 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
 #include "graph/text.h"
 #include "graph/verify.h"
+#include "passes/pass_test.h"
 #include "passes/pipeline.h"
 
 namespace octavo {
 namespace {
-
-std::vector<std::string> ops(const Graph& graph) {
-  std::vector<std::string> names;
-  graph.for_each([&](Node& node) { names.emplace_back(node.op_name()); });
-  return names;
-}
-
-using Names = std::vector<std::string>;
-
-std::vector<Tensor> noise(const Graph& graph, uint64_t seed) {
-  std::mt19937_64 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<Tensor> inputs;
-  for (const Value* input : graph.inputs()) {
-    Tensor x(DType::f32, input->shape().dims());
-    for (float& v : x.mutable_values<float>()) v = normal(generator);
-    inputs.push_back(x);
-  }
-  return inputs;
-}
 
 // Largest difference over the largest magnitude, all outputs.
 double difference(const Graph& a, const Graph& b, uint64_t seed = 1) {

@@ -220,6 +220,15 @@ def each_scale(name: str, build: Callable[[Builder, float | None], str]) -> None
         PATTERNS[f"{name}_{suffix}"] = lambda b, scale=scale: build(b, scale)
 
 
+def resize(b: Builder, scale: float | None) -> str:
+    sizes = b.constant(np.array([1, 1, 2, 2], np.float32))
+    return around(
+        b, scale, "Resize", "", sizes, mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )  # fmt: skip
+
+
+each_scale("resize", resize)
 each_scale("max_pool", lambda b, scale: around(b, scale, "MaxPool", **POOL))
 each_scale("average_pool", lambda b, scale: around(b, scale, "AveragePool", **POOL))
 each_scale("global_pool", lambda b, scale: around(b, scale, "GlobalAveragePool", last=1))

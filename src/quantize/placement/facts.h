@@ -39,6 +39,8 @@ struct TargetFacts {
   bool clamp_vanishes;
   // A function of one element right behind a product runs inside it.
   bool fuses_functions;
+  // A leaky_relu right behind a product runs inside it, where match.h finds its slope fusible.
+  bool fuses_leaky_relu;
   // A function of one element between a dequantize and a quantize is a table.
   bool function_tables;
   // A product's kernel adds a residual, so that of an addition only the shortcut is quantized.

@@ -114,6 +114,12 @@ class Linter {
       const Node* before = node.input(0)->producer();
       if (before && is_integer(*before) && !clamp_stays(node)) return true;
     }
+    if (facts_.fuses_leaky_relu && node.is("leaky_relu")) {
+      const Node* before = node.input(0)->producer();
+      if (before && is_product(*before) && is_integer(*before) &&
+          only_user(graph_, node.input(0)) && fusible_slope(*before, node))
+        return true;
+    }
     if (!facts_.fuses_functions || node.op().kind != OpKind::pointwise) return false;
     // x -> f(x), and x -> x * f(x), right behind a product that runs on integers.
     const Node* before = nullptr;

@@ -278,6 +278,7 @@ const TargetFacts& octavo_facts() {
       .integer_bias = true,
       .clamp_vanishes = true,
       .fuses_functions = false,
+      .fuses_leaky_relu = true,
       .function_tables = true,
       .products_take_additions = true,
       .shared_concat = false,

@@ -39,6 +39,7 @@ const TargetFacts& onnxruntime_facts() {
       .integer_bias = true,
       .clamp_vanishes = true,
       .fuses_functions = false,
+      .fuses_leaky_relu = false,
       .function_tables = false,
       .products_take_additions = false,
       .shared_concat = false,

@@ -36,6 +36,7 @@ const TargetFacts& openvino_facts() {
       .integer_bias = true,
       .clamp_vanishes = true,
       .fuses_functions = true,
+      .fuses_leaky_relu = false,
       .function_tables = false,
       .products_take_additions = false,
       .shared_concat = false,

@@ -26,6 +26,7 @@ const TargetFacts& tensorrt_facts() {
       .integer_bias = false,
       .clamp_vanishes = true,
       .fuses_functions = true,
+      .fuses_leaky_relu = false,
       .function_tables = false,
       .products_take_additions = true,
       .shared_concat = true,

@@ -136,6 +136,35 @@ TEST(Lint, BatchNormalizationAndQuantizedBiasesBreakTensorRtsRules) {
   EXPECT_EQ(report.integer.front(), "c");
 }
 
+TEST(Lint, ALeakyReluRunsInOctavosProductButInFloatBehindADepthwiseOne) {
+  const std::string form = R"(graph "g" quantized {
+    input %x : f32[1, 4, 8, 8]
+    const %s : f32[] = [0.1]
+    const %z : u8[] = [0]
+    const %wz : i8[] = [0]
+    const %w : i8[4, WIDTH, 1, 1] = random(1, -100, 100)
+    %q = quantize(%x, %s, %z)
+    %d = dequantize(%q, %s, %z)
+    %wd = dequantize(%w, %s, %wz)
+    %c = conv(%d, %wd) {group = GROUP}
+    %l = leaky_relu(%c) {alpha = 0.1}
+    %y = quantize(%l, %s, %z)
+    %o = dequantize(%y, %s, %z)
+    return %o
+  })";
+  const auto graph = [&](const char* width, const char* group) {
+    std::string text = form;
+    text.replace(text.find("WIDTH"), 5, width);
+    text.replace(text.find("GROUP"), 5, group);
+    return parse_graph(text);
+  };
+  EXPECT_TRUE(lint(graph("4", "1"), "octavo").findings.empty());
+  // A depthwise kernel has no such epilogue, and without Q/DQ between there is no table.
+  const LintReport depthwise = lint(graph("1", "4"), "octavo");
+  ASSERT_EQ(depthwise.findings.size(), 1u);
+  EXPECT_EQ(depthwise.findings[0].node, "l");
+}
+
 TEST(Lint, NamesTheTargetsItKnows) {
   try {
     lint(network(), "tflite");
