@@ -20,6 +20,7 @@ void bind_program(nb::module_& module);
 void bind_quantize(nb::module_& module);
 void bind_numerics(nb::module_& module);
 void bind_statistics(nb::module_& module);
+void bind_magnitudes(nb::module_& module);
 
 using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
 
