@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -127,20 +128,25 @@ OCTAVO_API_NAMESPACE {
   void save_model(const Graph& graph, const std::string& path);
 
   struct QuantizeOptions {
+    // The precision of every product that no rule names: "static" calibrates on data; "dynamic"
+    // finds the activations' scales at each call; "weight_only" leaves activations in float.
+    std::string mode = "static";
     std::string target = "octavo";
-    std::string calibrator = "mse";
-    std::string weights = "gptq";
-    bool bias_correction = true;
-    std::string preprocessing;  // of pictures: a file; empty: beside the data
-    std::string rules;          // a rules file; empty: none
-    std::string record;         // where to write the run record; empty: nowhere
-    int threads = 0;            // 0: what affinity and cgroup quota allow
+    std::string calibrator;               // of mode static; empty: "mse"
+    std::string weights;                  // empty: "gptq" in mode static, else "mse"
+    std::optional<bool> bias_correction;  // of mode static; none: true
+    std::string preprocessing;            // of pictures: a file; empty: beside the data
+    std::string rules;                    // a rules file; empty: none
+    std::string record;                   // where to write the run record; empty: nowhere
+    int threads = 0;                      // 0: what affinity and cgroup quota allow
     // Called between samples and layers; what it throws ends the work.
     std::function<void(const char* phase, size_t done, size_t total)> progress;
   };
-  // Post-training quantization to INT8. Each sample has the inputs in the graph's order.
+  // Post-training quantization. Each sample has the inputs in the graph's order.
   Graph quantize(const Graph& graph, const std::vector<std::vector<Tensor>>& samples,
                  const QuantizeOptions& options = {});
+  // Without data: not in mode static.
+  Graph quantize(const Graph& graph, const QuantizeOptions& options);
   // `data`: .npz, .npy, or a folder of either or of pictures.
   Graph quantize(const Graph& graph, const std::string& data, const QuantizeOptions& options = {});
 

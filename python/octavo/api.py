@@ -93,13 +93,14 @@ def compile(model: Graph | Path, *, threads: int = 0, optimize: bool = True) -> 
 
 def quantize(
     graph: Graph,
-    data: Iterable[Sample] | Path,
+    data: Iterable[Sample] | Path | None = None,
     *,
+    mode: str = "static",
     target: str = "octavo",
-    calibrator: str = "mse",
+    calibrator: str | None = None,
     compare: Sequence[str] = (),
-    weights: str = "gptq",
-    bias_correction: bool = True,
+    weights: str | None = None,
+    bias_correction: bool | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
     rules: Path | None = None,
@@ -108,24 +109,33 @@ def quantize(
     threads: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Graph:
-    """Post-training quantization to INT8: activations u8 per tensor, weights i8 per channel.
+    """Post-training quantization.
+
+    The mode is the precision of every convolution and matrix product that no rule names:
+    ``"static"``: activations u8 per tensor with scales from calibration, weights i8 per channel;
+    ``"dynamic"``: the same, but the scale of an activation is found at each call;
+    ``"weight_only"``: weights alone are integers.
 
     Args:
         graph: a float graph.
-        data: calibration samples: an iterable of arrays, tuples or ``{name: array}``, or a path
-            (``.npz``, ``.npy``, a folder of either, or of pictures). Arrays have the dtypes and
-            shapes that ``graph.inputs`` lists, batch axis included. An iterable is read once and
-            held in memory.
+        data: calibration samples; in the other modes, if given, samples to judge by. An iterable
+            of arrays, tuples or ``{name: array}``, or a path (``.npz``, ``.npy``, a folder of
+            either, or of pictures). Arrays have the dtypes and shapes that ``graph.inputs`` lists,
+            batch axis included. An iterable is read once and held in memory.
+        mode: ``"static"``, ``"dynamic"`` or ``"weight_only"``.
         target: who will run the result.
-        calibrator: how activation ranges are chosen; see ``octavo quantize --help``.
+        calibrator: how activation ranges are chosen, in mode static; None means ``"mse"``. See
+            ``octavo quantize --help``.
         compare: further calibrators, judged from the same pass over the data.
         weights: how weights are rounded: ``"gptq"`` (one after the other, each error made good by
-            the rest, for the calibration data), or to nearest with scales by ``"mse"`` or
-            ``"max"``.
-        bias_correction: correct the mean error of each output channel, layer by layer.
+            the rest, for the calibration data; the default of mode static), or to nearest with
+            scales by ``"mse"`` (the default of the other modes) or ``"max"``.
+        bias_correction: correct the mean error of each output channel, layer by layer, in mode
+            static; None means yes.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
-        rules: a rules file that keeps nodes in float.
+        rules: a rules file, which gives nodes other precisions than the mode's
+            (``schemas/rules.schema.json``).
         record: where to write the run record (JSON, ``schemas/run_record.schema.json``).
         samples: use at most so many of ``data``; 0 means all.
         threads: how many to use; 0 follows CPU affinity and cgroup quota.
@@ -139,8 +149,9 @@ def quantize(
     Raises:
         TypeError: ``graph`` is no Graph, ``data`` neither a path nor an iterable of arrays.
         FileError: a file cannot be read or is not what it should be.
-        UserError: the graph is quantized already, or nothing in it can be; the data are empty, do
-            not fit, or hold NaN or infinity; an unknown name.
+        UserError: the graph is quantized already, or nothing in it can be; the data are missing,
+            empty, do not fit, or hold NaN or infinity; an unknown name; an option that the mode
+            does not know.
     """
     if not isinstance(graph, Graph):
         raise TypeError(f"octavo.quantize takes a Graph, not {type(graph).__name__}")
@@ -151,12 +162,13 @@ def quantize(
     quantized, text = _core.quantize_graph(
         graph,
         data if not isinstance(data, os.PathLike) else os.fspath(data),
+        mode,
         evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
         os.fspath(preprocessing) if preprocessing is not None else "",
         target,
-        calibrator,
+        calibrator or "",
         list(compare),
-        weights,
+        weights or "",
         bias_correction,
         os.fspath(rules) if rules is not None else "",
         samples,

@@ -86,22 +86,24 @@ void bind_quantize(nb::module_& m) {
   });
   m.def(
       "quantize_graph",
-      [](const Graph& graph, const nb::object& data, const nb::object& evaluation,
-         const std::string& preprocessing, const std::string& target, const std::string& calibrator,
-         const std::vector<std::string>& compare, const std::string& weights, bool bias_correction,
-         const std::string& rules, size_t samples, int threads, const nb::object& progress) {
+      [](const Graph& graph, const nb::object& data, const std::string& mode,
+         const nb::object& evaluation, const std::string& preprocessing, const std::string& target,
+         const std::string& calibrator, const std::vector<std::string>& compare,
+         const std::string& weights, std::optional<bool> bias_correction, const std::string& rules,
+         size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
-        const auto calibration = to_dataset(data, signature, preprocessing, "data");
-        std::unique_ptr<Dataset> judge;
+        std::unique_ptr<Dataset> calibration, judge;
+        if (!data.is_none()) calibration = to_dataset(data, signature, preprocessing, "data");
         if (!evaluation.is_none())
           judge = to_dataset(evaluation, signature, preprocessing, "evaluation");
         QuantizeRequest request;
         request.calibrator = calibrator;
         request.compare = compare;
         request.evaluation = judge.get();
+        request.bias_correction = bias_correction;
+        request.options.mode = parse_mode(mode);
         request.options.target = target;
         request.options.weights = weights;
-        request.options.correct_bias = bias_correction;
         request.options.most_samples = samples;
         request.options.threads = threads;
         if (!rules.empty()) request.options.rules = load_rules(rules);
@@ -109,16 +111,17 @@ void bind_quantize(nb::module_& m) {
         std::optional<QuantizeResult> result;
         {
           const nb::gil_scoped_release release;
-          result = quantize(graph, *calibration, request, "octavo.quantize", report);
+          result = quantize(graph, calibration.get(), request, "octavo.quantize", report);
         }
         const std::string record =
             result->record.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
         return nb::make_tuple(nb::cast(std::move(result->graph)), record);
       },
-      nb::arg("graph"), nb::arg("data"), nb::arg("evaluation") = nb::none(),
-      nb::arg("preprocessing") = "", nb::arg("target") = "octavo", nb::arg("calibrator") = "mse",
-      nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "gptq",
-      nb::arg("bias_correction") = true, nb::arg("rules") = "", nb::arg("samples") = 0,
+      nb::arg("graph"), nb::arg("data") = nb::none(), nb::arg("mode") = "static",
+      nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
+      nb::arg("target") = "octavo", nb::arg("calibrator") = "",
+      nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "",
+      nb::arg("bias_correction") = nb::none(), nb::arg("rules") = "", nb::arg("samples") = 0,
       nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),

@@ -9,6 +9,7 @@
 #include "frontends/onnx/import.h"
 #include "graph/octavo_file.h"
 #include "graph/op_def.h"
+#include "quantize/placement/precisions.h"
 #include "support/cpu.h"
 #include "support/env.h"
 #include "support/error.h"
@@ -72,47 +73,61 @@ json describe_model(const Graph& graph) {
 
 }  // namespace
 
-QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeRequest& request,
-                        const std::string& command, const Progress& progress) {
-  find_calibrator(request.calibrator);  // unknown names are said before any work
+void check_request(const QuantizeRequest& request, bool data) {
+  const QuantizeMode mode = request.options.mode;
+  if (!request.calibrator.empty()) find_calibrator(request.calibrator);
   for (const std::string& name : request.compare) find_calibrator(name);
-  Ptq ptq(graph.clone(), request.options);
-  ptq.calibrate(data, progress);
-  const Dataset& judge = request.evaluation ? *request.evaluation : data;
+  if (!request.options.weights.empty()) check_weight_method(request.options.weights);
+  if (mode == QuantizeMode::static_) {
+    if (!data)
+      throw UserError(ErrorKind::value, "data", "mode static calibrates on data",
+                      "give samples, or use mode dynamic or weight_only, which need none");
+    return;
+  }
+  const auto refuse = [&](const char* what, const char* hint) {
+    throw UserError(ErrorKind::value, what, fmt::format("is not for mode {}", mode_name(mode)),
+                    hint);
+  };
+  constexpr const char* static_only =
+      "leave it out; mode static calibrates, and a rules file may give nodes other precisions";
+  if (!request.calibrator.empty()) refuse("calibrator", static_only);
+  if (!request.compare.empty()) refuse("compare", static_only);
+  if (request.bias_correction) refuse("bias_correction", static_only);
+  if (request.options.weights == "gptq") refuse("weights gptq", "use mse or max");
+}
 
-  QuantizeResult result;
-  result.record = new_record(command);
-  json& record = result.record;
-  record["model"] = describe_model(ptq.graph());
-  record["data"] = {{"calibration_samples", ptq.samples()},
-                    {"evaluation_samples", judge.size()},
-                    {"evaluated_on_calibration_data", request.evaluation == nullptr}};
-  json skipped = json::array();
+namespace {
+
+json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
+  json skipped = json::array(), precisions = json::array();
   for (const auto& s : ptq.placement().skipped)
     skipped.push_back({{"node", s.node}, {"op", s.op}, {"reason", s.reason}});
-  record["quantization"] = {{"target", request.options.target},
-                            {"calibrator", request.calibrator},
-                            {"weights", request.options.weights},
-                            {"bias_correction", request.options.correct_bias},
-                            {"integer_layers", ptq.placement().weights.size()},
-                            {"skipped", skipped}};
-  std::vector<std::string> calibrators{request.calibrator};
-  for (const std::string& name : request.compare)
-    if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end())
-      calibrators.push_back(name);
-  auto quantized = ptq.quantize(calibrators, data, progress);
-  std::vector<const Graph*> graphs;
-  graphs.reserve(quantized.size());
-  for (const PtqResult& one : quantized) graphs.push_back(&one.graph);
-  const auto comparisons = compare(ptq.graph(), graphs, judge, request.options.threads, progress);
-  record["quantization"]["fitted_samples"] = quantized[0].fitted_samples;
-  record["tensors"] = json::array();
-  record["layers"] = json::array();
-  for (const TensorError& tensor : comparisons[0].tensors)
+  for (const ProductPrecision& p : product_precisions(ptq.graph(), ptq.placement())) {
+    precisions.push_back(
+        {{"node", p.node}, {"op", p.op}, {"precision", precision_name(p.precision)}});
+    if (p.group_size) precisions.back()["group_size"] = p.group_size;
+  }
+  return {{"mode", mode_name(request.options.mode)},
+          {"target", request.options.target},
+          {"weights", ptq.weight_method()},
+          {"integer_layers", ptq.placement().weights.size() + ptq.placement().products.size()},
+          {"precisions", precisions},
+          {"skipped", skipped}};
+}
+
+// Calibrators, tensors and layers of the record.
+void describe_results(json& record, const Ptq& ptq, const std::vector<std::string>& calibrators,
+                      const std::vector<PtqResult>& quantized,
+                      const std::vector<Comparison>& comparisons) {
+  for (const TensorError& tensor :
+       comparisons.empty() ? std::vector<TensorError>{} : comparisons[0].tensors)
     record["tensors"].push_back({{"name", tensor.name}, {"layer", tensor.layer}});
-  for (const LayerReport& layer : quantized[0].layers)
-    record["layers"].push_back({{"name", layer.node}, {"op", layer.op}});
-  for (size_t k = 0; k < calibrators.size(); ++k) {
+  for (const LayerReport& layer : quantized[0].layers) {
+    json entry{{"name", layer.node}, {"op", layer.op}, {"by_calibrator", json::object()}};
+    if (!layer.calibrated) entry["weights_sqnr_db"] = finite(layer.weight_sqnr_db);
+    record["layers"].push_back(std::move(entry));
+  }
+  for (size_t k = 0; k < comparisons.size(); ++k) {
     const std::string& name = calibrators[k];
     const Comparison& c = comparisons[k];
     record["calibrators"].push_back({{"name", name},
@@ -121,20 +136,69 @@ QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeR
                                      {"confident_agreement", c.confident_agreement},
                                      {"confident_samples", c.confident_samples},
                                      {"weights_bytes", constant_bytes(quantized[k].graph)}});
-    const json chosen = ptq.describe(name);
+    const json chosen = ptq.needs_data() ? ptq.describe(name) : json::object();
     for (size_t i = 0; i < c.tensors.size(); ++i) {
       json& entry = record["tensors"][i]["by_calibrator"][name];
       entry = chosen.value(c.tensors[i].name, json::object());
       entry["sqnr_db"] = finite(c.tensors[i].sqnr_db);
     }
     for (size_t i = 0; i < quantized[k].layers.size(); ++i)
-      record["layers"][i]["by_calibrator"][name]["weights_sqnr_db"] =
-          finite(quantized[k].layers[i].weight_sqnr_db);
+      if (const LayerReport& layer = quantized[k].layers[i]; layer.calibrated)
+        record["layers"][i]["by_calibrator"][name]["weights_sqnr_db"] =
+            finite(layer.weight_sqnr_db);
   }
-  for (const Collapse& collapse : comparisons[0].collapses) {
-    record["warnings"].push_back(describe(collapse));
-    log(LogLevel::warning, describe(collapse));
+}
+
+}  // namespace
+
+QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeRequest& request,
+                        const std::string& command, const Progress& progress) {
+  check_request(request, data != nullptr);  // said before any work
+  PtqOptions options = request.options;
+  options.correct_bias = request.bias_correction.value_or(true);
+  Ptq ptq(graph.clone(), options);
+  const bool calibrates = ptq.needs_data();
+  if (calibrates && !data)
+    throw UserError(ErrorKind::value, "data", "a rule asks for int8, which calibrates on data",
+                    "give samples, or take the rule out");
+  if (calibrates) ptq.calibrate(*data, progress);
+  const Dataset* judge = request.evaluation ? request.evaluation : data;
+
+  QuantizeResult result;
+  result.record = new_record(command);
+  json& record = result.record;
+  record["model"] = describe_model(ptq.graph());
+  record["data"] = {{"calibration_samples", ptq.samples()},
+                    {"evaluation_samples", judge ? judge->size() : 0},
+                    {"evaluated_on_calibration_data", calibrates && request.evaluation == nullptr}};
+  record["quantization"] = describe_quantization(ptq, request);
+  for (const char* key : {"calibrators", "tensors", "layers"}) record[key] = json::array();
+  std::vector<std::string> calibrators;
+  std::vector<PtqResult> quantized;
+  if (calibrates) {
+    calibrators.push_back(request.calibrator.empty() ? default_calibrator : request.calibrator);
+    for (const std::string& name : request.compare)
+      if (std::find(calibrators.begin(), calibrators.end(), name) == calibrators.end())
+        calibrators.push_back(name);
+    quantized = ptq.quantize(calibrators, *data, progress);
+  } else {
+    calibrators.emplace_back("none");
+    quantized.push_back(ptq.quantize());
   }
+  record["quantization"]["calibrator"] = calibrators[0];
+  record["quantization"]["bias_correction"] = calibrates && options.correct_bias;
+  record["quantization"]["fitted_samples"] = quantized[0].fitted_samples;
+  std::vector<const Graph*> graphs;
+  graphs.reserve(quantized.size());
+  for (const PtqResult& one : quantized) graphs.push_back(&one.graph);
+  std::vector<Comparison> comparisons;
+  if (judge) comparisons = compare(ptq.graph(), graphs, *judge, options.threads, progress);
+  describe_results(record, ptq, calibrators, quantized, comparisons);
+  if (judge)
+    for (const Collapse& collapse : comparisons[0].collapses) {
+      record["warnings"].push_back(describe(collapse));
+      log(LogLevel::warning, describe(collapse));
+    }
   result.graph = std::move(quantized[0].graph);
   record["quantized_model"] = describe_model(result.graph);
   return result;

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,18 +31,25 @@ void save_model(const Graph& graph, const std::string& path);
 void check_output(const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
+constexpr const char* default_calibrator = "mse";
+
 struct QuantizeRequest {
-  std::string calibrator = "mse";    // of the graph that is returned
-  std::vector<std::string> compare;  // further calibrators, judged from the same pass
-  PtqOptions options;
+  // Of mode static; the others refuse them.
+  std::string calibrator;               // of the graph that is returned; empty: the default
+  std::vector<std::string> compare;     // further calibrators, judged from the same pass
+  std::optional<bool> bias_correction;  // none: on
+  PtqOptions options;                   // but for correct_bias
   const Dataset* evaluation = nullptr;  // judged on; none: on the calibration data, and said so
 };
 struct QuantizeResult {
   Graph graph;
   nlohmann::json record;  // a run record
 };
-// The whole flow: canonicalize, place, calibrate, quantize, compare with float.
-QuantizeResult quantize(const Graph& graph, const Dataset& data, const QuantizeRequest& request,
+// UserError on an unknown name, an option that the mode does not know, or data that it lacks.
+void check_request(const QuantizeRequest& request, bool data);
+// The whole flow: canonicalize, place, calibrate, quantize, compare with float. `data` may be null
+// if no product is static; then the result is judged on the evaluation data alone, if any.
+QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeRequest& request,
                         const std::string& command, const Progress& progress = {});
 
 // What a graph consists of: JSON for `inspect`.

@@ -80,15 +80,16 @@ void check_threads(int threads) {
     throw UserError(ErrorKind::value, fmt::format("threads: {} is not in 0 to 1024", threads));
 }
 
-Graph quantize_with(const octavo::Graph& graph, const Dataset& data,
+Graph quantize_with(const octavo::Graph& graph, const Dataset* data,
                     const QuantizeOptions& options) {
   check_threads(options.threads);
   if (!options.record.empty()) check_writable(options.record);
   QuantizeRequest request;
   request.calibrator = options.calibrator;
   request.options.target = options.target;
+  request.bias_correction = options.bias_correction;
+  request.options.mode = parse_mode(options.mode);
   request.options.weights = options.weights;
-  request.options.correct_bias = options.bias_correction;
   request.options.threads = options.threads;
   if (!options.rules.empty()) request.options.rules = load_rules(options.rules);
   QuantizeResult result =
@@ -170,15 +171,19 @@ Graph quantize(const Graph& graph, const std::vector<std::vector<Tensor>>& sampl
     for (const auto& sample : samples) list.push_back(inside(sample));
     const octavo::Graph& g = Access::inside(graph);
     const auto data = memory_dataset(std::move(list), signature_of(g));
-    return quantize_with(g, *data, options);
+    return quantize_with(g, data.get(), options);
   });
+}
+
+Graph quantize(const Graph& graph, const QuantizeOptions& options) {
+  return translated([&] { return quantize_with(Access::inside(graph), nullptr, options); });
 }
 
 Graph quantize(const Graph& graph, const std::string& data, const QuantizeOptions& options) {
   return translated([&] {
     const octavo::Graph& g = Access::inside(graph);
     const auto opened = open_dataset(data, signature_of(g), options.preprocessing);
-    return quantize_with(g, *opened, options);
+    return quantize_with(g, opened.get(), options);
   });
 }
 

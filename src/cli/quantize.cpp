@@ -6,7 +6,7 @@ namespace octavo::cli {
 namespace {
 
 struct Options {
-  std::string model, output, data, evaluation, preprocessing, record, rules;
+  std::string model, output, mode = "static", data, evaluation, preprocessing, record, rules;
   QuantizeRequest request;
 };
 
@@ -20,7 +20,7 @@ void print_summary(const nlohmann::json& record, const Options& o) {
     rows.push_back({c["name"].get<std::string>(), number(c["output_sqnr_db"], "{:.2f}"),
                     number(c["agreement"], "{:.3f}"), number(c["confident_agreement"], "{:.3f}"),
                     bytes_text(c["weights_bytes"].get<double>())});
-  std::fputs(table(rows).c_str(), stdout);
+  if (rows.size() > 1) std::fputs(table(rows).c_str(), stdout);
   std::printf("%s: %d integer layers, %zu in float; float weights %s\n", o.output.c_str(),
               record["quantization"]["integer_layers"].get<int>(),
               record["quantization"]["skipped"].size(),
@@ -34,8 +34,12 @@ void print_summary(const nlohmann::json& record, const Options& o) {
 void add_quantize(CLI::App& app, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand(
-      "quantize", "Post-training quantization: a float ONNX file becomes an INT8 one");
+      "quantize", "Post-training quantization: a float model becomes a quantized one");
   sub->footer(footer(
+      "The mode is the precision of every product (convolution, matrix product) that no rule of\n"
+      "--rules names: static calibrates on --data; dynamic finds the scales of activations at "
+      "each\n"
+      "call; weight_only leaves activations in float. The last two need no data.\n"
       "Data is one of\n"
       "  FILE.npz  one array for each input, named as the input; the first axis counts samples\n"
       "  FILE.npy  the same for a network of one input\n"
@@ -46,28 +50,31 @@ void add_quantize(CLI::App& app, Context& context) {
       "All files are written whole or not at all.",
       "  octavo quantize model.onnx -o int8.onnx --data photos/ --record run.json\n"
       "  octavo quantize model.onnx -o int8.octavo --data samples.npz --compare max,mse\n"
+      "  octavo quantize model.onnx -o int8.onnx --mode dynamic --target onnxruntime\n"
       "  octavo quantize model.onnx -o int8.onnx --data DIR --rules rules.json --json\n"));
   sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the quantized model, .onnx or .octavo")->required();
-  sub->add_option("--data", o->data, "calibration data")->required();
-  sub->add_option("--evaluate-data", o->evaluation,
-                  "data to judge by; default: the calibration data");
+  sub->add_option("--mode", o->mode, "static, dynamic or weight_only")->capture_default_str();
+  sub->add_option("--data", o->data, "calibration data; of mode static");
+  sub->add_option("--evaluate-data", o->evaluation, "data to judge by; default: --data");
   sub->add_option("--preprocessing", o->preprocessing,
                   "how pictures become inputs; default: preprocessing.json beside them");
   sub->add_option("--target", o->request.options.target, "who will run it (octavo)")
       ->capture_default_str();
   sub->add_option("--calibrator", o->request.calibrator,
-                  "how ranges are chosen: " + calibrator_names())
-      ->capture_default_str();
+                  "how ranges are chosen, in mode static: " + calibrator_names())
+      ->default_str(default_calibrator);
   sub->add_option(
          "--compare", o->request.compare,
          "further calibrators, comma-separated, or all: judged from the same pass over the data")
       ->delimiter(',');
   sub->add_option("--weights", o->request.options.weights,
                   "how weights are rounded: " + weight_method_names())
-      ->capture_default_str();
-  sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias,
-                "correct the mean error of each channel, layer by layer");
+      ->default_str("gptq in mode static, else mse");
+  sub->add_flag(
+      "--bias-correction,!--no-bias-correction",
+      [o](int64_t value) { o->request.bias_correction = value > 0; },
+      "correct the mean error of each channel, layer by layer, in mode static");
   sub->add_option("--samples", o->request.options.most_samples,
                   "use at most this many samples (0: all)")
       ->capture_default_str()
@@ -76,9 +83,11 @@ void add_quantize(CLI::App& app, Context& context) {
                   "threads (0: what affinity and cgroup allow)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
-  sub->add_option("--rules", o->rules, "rules file: which nodes stay in float");
+  sub->add_option("--rules", o->rules,
+                  "rules file: which nodes have another precision than the mode's");
   sub->add_option("--record", o->record, "write the run record (JSON) here");
   sub->callback([o, &context] {
+    o->request.options.mode = parse_mode(o->mode);
     check_output(o->output);
     if (!o->record.empty()) check_writable(o->record);
     if (!o->rules.empty()) o->request.options.rules = load_rules(o->rules);
@@ -87,18 +96,19 @@ void add_quantize(CLI::App& app, Context& context) {
       compare.clear();
       for (const Calibrator& c : calibrators()) compare.emplace_back(c.name);
     }
+    check_request(o->request, !o->data.empty());
     const Graph graph = load_model(o->model);
     const auto signature = signature_of(graph);
-    const auto data = open_dataset(o->data, signature, o->preprocessing);
-    std::unique_ptr<Dataset> evaluation;
+    std::unique_ptr<Dataset> data, evaluation;
+    if (!o->data.empty()) data = open_dataset(o->data, signature, o->preprocessing);
     if (!o->evaluation.empty()) {
       evaluation = open_dataset(o->evaluation, signature, o->preprocessing);
       o->request.evaluation = evaluation.get();
     }
     QuantizeResult result =
-        quantize(graph, *data, o->request, context.command, progress_bar(context));
+        quantize(graph, data.get(), o->request, context.command, progress_bar(context));
     result.record["model"]["path"] = o->model;
-    result.record["data"]["path"] = o->data;
+    if (data) result.record["data"]["path"] = o->data;
     result.record["quantized_model"]["path"] = o->output;
     check_interrupted();
     save_model(result.graph, o->output);

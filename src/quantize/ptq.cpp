@@ -14,6 +14,7 @@
 #include "quantize/arithmetic.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/names.h"
+#include "quantize/placement/precisions.h"
 #include "quantize/samples.h"
 #include "quantize/weights.h"
 #include "support/error.h"
@@ -40,6 +41,8 @@ struct Ptq::State {
 
 Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   const PlacementTarget& target = find_placement_target(options.target);
+  if (options.weights.empty())
+    options.weights = options.mode == QuantizeMode::static_ ? "gptq" : "mse";
   check_weight_method(options.weights);
   canonicalize(graph);
   if (graph.stage == Stage::quantized)
@@ -47,8 +50,10 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   name_uniquely(graph);
   s_->options = std::move(options);
   s_->graph = std::move(graph);
+  s_->options.rules.products = precision_of(s_->options.mode);
   s_->placement = target.place(s_->graph, s_->options.rules);
-  if (s_->placement.weights.empty())
+  place_precisions(s_->graph, s_->options.rules, target.facts(), s_->placement);
+  if (s_->placement.weights.empty() && s_->placement.products.empty())
     throw UserError(ErrorKind::value, s_->graph.name, "has no layer that can be integer",
                     "INT8 needs convolutions or matrix products with constant weights that no rule "
                     "keeps in float");
@@ -61,6 +66,8 @@ Ptq::Ptq(Ptq&&) noexcept = default;
 
 const Graph& Ptq::graph() const { return s_->graph; }
 const Placement& Ptq::placement() const { return s_->placement; }
+bool Ptq::needs_data() const { return !s_->placement.weights.empty(); }
+const std::string& Ptq::weight_method() const { return s_->options.weights; }
 size_t Ptq::samples() const { return s_->statistics->samples(); }
 std::string Ptq::statistics() const {
   s_->check_calibrated();
@@ -145,6 +152,13 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
     results.push_back(std::move(result));
   }
   return results;
+}
+
+PtqResult Ptq::quantize() const {
+  if (needs_data())
+    throw UserError(ErrorKind::value, "quantize", "static products are calibrated",
+                    "give data, or another mode or rules");
+  return {apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
 }
 
 nlohmann::json Ptq::describe(const std::string& calibrator) const {

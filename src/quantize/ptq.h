@@ -1,6 +1,6 @@
-// Post-training quantization, static: one pass over the data feeds the statistics of every
-// activation; any number of calibrators then choose ranges from the same statistics, and each has
-// its weights and biases fitted layer by layer.
+// Post-training quantization. Of what is static, one pass over the data feeds the statistics of
+// every activation; any number of calibrators then choose ranges from the same statistics, and each
+// has its weights and biases fitted layer by layer. The rest needs no data.
 #pragma once
 #include <map>
 #include <memory>
@@ -17,9 +17,10 @@
 namespace octavo {
 
 struct PtqOptions {
+  QuantizeMode mode = QuantizeMode::static_;
   std::string target = "octavo";
-  Rules rules;
-  std::string weights = "gptq";  // see weight_method_names
+  Rules rules;          // those of products that none names come from `mode`
+  std::string weights;  // of weight_method_names; empty: gptq of static products, else mse
   bool correct_bias = true;
   size_t most_samples = 0;              // 0: all
   size_t most_bytes = size_t{2} << 30;  // of tensors held while layers are fitted
@@ -29,6 +30,7 @@ struct PtqOptions {
 struct LayerReport {
   std::string node, op;
   double weight_sqnr_db;
+  bool calibrated = true;  // weights of the others do not depend on the calibrator
 };
 
 struct PtqResult {
@@ -48,6 +50,9 @@ class Ptq {
   // The canonical float graph, BN folded, every node and value with a name of its own.
   const Graph& graph() const;
   const Placement& placement() const;
+  // Whether any product is static, so that there must be data.
+  bool needs_data() const;
+  const std::string& weight_method() const;
 
   // Streams the data once; may be called again with more data.
   void calibrate(const Dataset& data, const Progress& progress = {});
@@ -62,6 +67,8 @@ class Ptq {
   // not depend on the calibrator is measured once.
   std::vector<PtqResult> quantize(const std::vector<std::string>& calibrators, const Dataset& data,
                                   const Progress& progress = {}) const;
+  // The one result of a network without static products; UserError if there are any.
+  PtqResult quantize() const;
 
   // Ranges and parameters chosen by a calibrator, by value name (for records and reports).
   nlohmann::json describe(const std::string& calibrator) const;

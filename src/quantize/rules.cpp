@@ -1,5 +1,6 @@
 #include "quantize/rules.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "graph/op_def.h"
@@ -27,11 +28,16 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   return p == pattern.size();
 }
 
-bool Rules::allows_integer(const Node& node) const {
+const Rule* Rules::find(const Node& node) const {
   for (size_t i = rules.size(); i-- > 0;)
     if (glob_match(rules[i].name, node.name()) && glob_match(rules[i].op, node.op_name()))
-      return rules[i].integer;
-  return true;
+      return &rules[i];
+  return nullptr;
+}
+
+Precision Rules::precision_of(const Node& node) const {
+  if (const Rule* rule = find(node)) return rule->precision;
+  return node.op().quant == QuantTrait::weighted ? products : Precision::int8;
 }
 
 Rules parse_rules(std::string_view text, const std::string& where) {
@@ -57,22 +63,32 @@ Rules parse_rules(std::string_view text, const std::string& where) {
     const std::string at = fmt::format("rules[{}]", i);
     if (!entry.is_object()) fail(at + " must be an object");
     Rule rule;
-    bool precision = false;
+    bool precision = false, group = false;
     for (const auto& [key, value] : entry.items()) {
+      if (key == "group_size") {
+        // 32.0 is an integer to JSON Schema.
+        const double size = value.is_number() ? value.get<double>() : 0;
+        if (!(size >= 1 && size <= 1 << 20 && size == std::floor(size)))
+          fail(fmt::format("{}.group_size must be a whole number of 1 to 1048576", at));
+        rule.group_size = static_cast<int64_t>(size);
+        group = true;
+        continue;
+      }
       if (!value.is_string()) fail(fmt::format("{}.{} must be text", at, key));
       const auto content = value.get<std::string>();
       if (key == "name") {
         rule.name = content;
       } else if (key == "op") {
         rule.op = content;
-      } else if (key == "precision" && (content == "int8" || content == "float")) {
-        rule.integer = content == "int8";
+      } else if (key == "precision" && find_precision(content, rule.precision)) {
         precision = true;
       } else {
         fail(fmt::format("{}.{} = '{}' is not known", at, key, content));
       }
     }
     if (!precision) fail(at + ".precision is missing");
+    if (group && rule.precision != Precision::int4_weights)
+      fail(at + ".group_size is for int4_weights only");
     result.rules.push_back(std::move(rule));
   }
   return result;

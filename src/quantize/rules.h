@@ -1,4 +1,4 @@
-// The rules file: which nodes stay in float whatever the target says. JSON,
+// The rules file: which precision nodes have, whatever mode and target say. JSON,
 // schemas/rules.schema.json.
 #pragma once
 #include <string>
@@ -6,19 +6,27 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "quantize/precision.h"
 
 namespace octavo {
 
 struct Rule {
   std::string name = "*";  // glob over node names: * and ?
   std::string op = "*";    // glob over op names
-  bool integer = true;     // "precision": "int8" or "float"
+  Precision precision = Precision::int8;
+  int64_t group_size = 0;  // of int4_weights; 0: the default
 };
 
 struct Rules {
   std::vector<Rule> rules;
-  // The last rule that matches decides; none: true.
-  bool allows_integer(const Node& node) const;
+  Precision products = Precision::int8;  // of products that no rule names: the mode's
+
+  // The last rule that matches decides; null if none does.
+  const Rule* find(const Node& node) const;
+  Precision precision_of(const Node& node) const;
+  // Whether static placement may make the node integer. An op that is no product is, unless a rule
+  // gives it another precision: it follows the products around it.
+  bool allows_integer(const Node& node) const { return precision_of(node) == Precision::int8; }
 };
 
 // UserError with the place in the file on what the schema does not allow.

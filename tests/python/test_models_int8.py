@@ -53,7 +53,7 @@ def quantized(name: str, samples: list, folder: Path) -> Path:
     if sqnr["mse"] > sqnr["max"]:
         result = octavo.quantize(graph, samples, calibrator="mse")
     path = folder / f"{name}.onnx"
-    octavo.export_onnx(result.graph, str(path))
+    octavo.export_onnx(result, str(path))
     return path
 
 

@@ -44,6 +44,22 @@ def test_record_of_python_and_of_the_command(record, cli, model, data, tmp_path)
     assert not written["data"]["evaluated_on_calibration_data"]
 
 
+def test_record_says_the_mode_and_each_products_precision(record, cli, model, data, tmp_path):
+    quantization = record[0]["quantization"]
+    assert quantization["mode"] == "static"
+    assert quantization["precisions"] == [
+        {"node": "conv", "op": "conv", "precision": "int8"},
+        {"node": "gemm", "op": "gemm", "precision": "int8"},
+    ]
+    (tmp_path / "rules.json").write_text(
+        json.dumps({"schema_version": 1, "rules": [{"op": "gemm", "precision": "float"}]})
+    )
+    graph = octavo.load_onnx(model)
+    ruled = octavo.quantize(graph, [samples(1)], rules=tmp_path / "rules.json").record
+    assert [p["precision"] for p in ruled["quantization"]["precisions"]] == ["int8", "float"]
+    validator("run_record").validate(ruled)
+
+
 def test_record_has_the_sqnr_of_every_tensor(record):
     by_name = {t["name"]: t["by_calibrator"] for t in record[0]["tensors"]}
     assert {"x", "y"} <= set(by_name)
@@ -79,6 +95,9 @@ def break_record(path: tuple, value) -> object:
         (("environment", "isa"), "mmx"),
         (("data", "calibration_samples"), 0),
         (("quantization", "integer_layers"), -1),
+        (("quantization", "mode"), "fast"),
+        (("quantization", "precisions", 0, "precision"), "int3"),
+        (("quantization", "precisions", 0, "node"), KeyError),
         (("model", "inputs", 0, "type"), KeyError),
         (("warnings",), "none"),
         (("unheard_of",), 1),
@@ -138,6 +157,15 @@ RULES = [
     (True, R),
     (True, V | {"rules": [{"precision": "float", "name": "conv*"}]}),
     (True, V | {"rules": [{"precision": "int8"}, {"op": "gemm", "precision": "int8"}]}),
+    (True, V | {"rules": [{"name": "none", "precision": "dynamic"}]}),
+    (True, V | {"rules": [{"name": "none", "precision": "int8_weights"}]}),
+    (True, V | {"rules": [{"name": "none", "precision": "int4_weights"}]}),
+    (True, V | {"rules": [{"name": "none", "precision": "int4_weights", "group_size": 32.0}]}),
+    (False, V | {"rules": [{"precision": "int4_weights", "group_size": 0}]}),
+    (False, V | {"rules": [{"precision": "int4_weights", "group_size": 16.5}]}),
+    (False, V | {"rules": [{"precision": "int4_weights", "group_size": "32"}]}),
+    (False, V | {"rules": [{"precision": "int4_weights", "group_size": 1 << 21}]}),
+    (False, V | {"rules": [{"precision": "int8", "group_size": 32}]}),
     (False, V),
     (False, {"rules": []}),
     (False, []),

@@ -38,6 +38,8 @@ class Placer {
       if (facts_.form(node.op_name()) != IntegerForm::product) return;
       if (const auto axis = product_weight_axis(node, why))
         placement_.weights.push_back({&node, *axis});
+      else
+        placement_.activation_products.push_back(&node);
     });
     for (const Value* input : graph_.inputs()) place(input);
     graph_.for_each([&](Node& node) {
@@ -71,6 +73,9 @@ class Placer {
     const OpFact* fact = facts_.find(node.op_name());
     if (!fact || fact->form == IntegerForm::none || node.outputs().empty()) return;
     if (!is_activation(node.output()) || !is_activation(node.input(0))) return;
+    // Those of other precisions are no matter of this placement (precisions.h).
+    const Precision precision = rules_.precision_of(node);
+    if (precision != Precision::int8 && precision != Precision::float32) return;
     std::string why;
     if (fact->form == IntegerForm::product) {
       if (!gains(node, why) || (!two_activations(node) && !product_weight_axis(node, why)))
@@ -78,7 +83,7 @@ class Placer {
     } else if (!read_by_integers(result(node)) || !has_form(node)) {
       return;
     }
-    if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
+    if (precision == Precision::float32) return skip(node, "a rule keeps it in float");
     integer_.insert(&node);
   }
 

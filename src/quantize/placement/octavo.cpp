@@ -48,10 +48,11 @@ class Placer {
     graph_.for_each([&](Node& node) { mark(node); });
     for (const Node* node = graph_.last(); node; node = node->previous()) prune(*node);
     graph_.for_each([&](Node& node) {
-      if (is_product(&node)) {
-        std::string why;
+      std::string why;
+      if (is_product(&node))
         placement_.weights.push_back({&node, *weight_axis(node, why)});
-      }
+      else if (attention_.contains(&node))
+        placement_.activation_products.push_back(&node);
     });
     for (const Value* input : graph_.inputs()) place(input);
     graph_.for_each([&](Node& node) {
@@ -110,13 +111,18 @@ class Placer {
     placement_.skipped.push_back({node.name(), std::string(node.op_name()), std::move(reason)});
   }
 
+  // Products of other precisions are no matter of this placement (precisions.h).
+  void skip_by_rule(const Node& node) {
+    if (rules_.precision_of(node) == Precision::float32) skip(node, "a rule keeps it in float");
+  }
+
   void mark(const Node& node) {
     if (integer(&node)) return;
     const QuantTrait trait = node.op().quant;
     if (trait == QuantTrait::float_only || trait == QuantTrait::none || node.outputs().empty())
       return;
     if (!is_float_tensor(node.output())) return;
-    if (!rules_.allows_integer(node)) return skip(node, "a rule keeps it in float");
+    if (!rules_.allows_integer(node)) return skip_by_rule(node);
     if (trait == QuantTrait::weighted) {
       std::string why;
       if (weight_axis(node, why))

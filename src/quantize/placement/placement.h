@@ -25,9 +25,19 @@ struct PlacedWeights {
   int64_t axis;  // of the output channels
 };
 
+// A product of another precision than static INT8 (precisions.h).
+struct PlacedProduct {
+  Node* node;
+  int64_t axis;  // of the output channels in its weights
+  Precision precision;
+  int64_t group_size = 0;  // 0: the default
+};
+
 struct Placement {
   std::vector<PlacedActivation> activations;  // in graph order
   std::vector<PlacedWeights> weights;
+  std::vector<PlacedProduct> products;           // dynamic and weight-only, in graph order
+  std::vector<const Node*> activation_products;  // matmuls of two activations on integers
   struct Skipped {
     std::string node, op, reason;
   };

@@ -78,7 +78,7 @@ TEST(PlaceOctavo, SaysWhyALayerStaysInFloat) {
     return %computed, %scaled, %shifted, %ruled, %fine
   })");
   const Placement placement =
-      place_octavo(graph, {{{.name = "ruled", .op = "*", .integer = false}}});
+      place_octavo(graph, {{{.name = "ruled", .precision = Precision::float32}}});
   EXPECT_EQ(products(placement), (Names{"fine"}));
   Names reasons;
   for (const auto& s : placement.skipped) reasons.push_back(s.node + " " + s.op + " " + s.reason);
@@ -150,7 +150,8 @@ TEST(PlaceOctavo, AttentionReadsAndWritesIntegers) {
 
 TEST(PlaceOctavo, ARuleKeepsAttentionInFloat) {
   const Graph graph = parse_graph(attention_block);
-  const Placement placement = place_octavo(graph, {{{.name = "a", .op = "*", .integer = false}}});
+  const Placement placement =
+      place_octavo(graph, {{{.name = "a", .precision = Precision::float32}}});
   // The projections are products still: they read integers and write floats.
   EXPECT_EQ(activations(placement), (Names{"x", "ar"}));
   EXPECT_EQ(products(placement), (Names{"q", "k", "v", "o"}));

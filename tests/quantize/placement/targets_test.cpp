@@ -93,7 +93,7 @@ TEST(PlaceTensorRt, LeavesSmallProductsInFloatAndSaysSo) {
 TEST(PlaceByFacts, ARuleKeepsANodeInFloat) {
   const Graph graph = network();
   Rules rules;
-  rules.rules.push_back({.name = "y", .op = "*", .integer = false});
+  rules.rules.push_back({.name = "y", .precision = Precision::float32});
   // Nothing behind reads integers any more but c, whose input is b.
   EXPECT_EQ(names(place_tensorrt(graph, rules)), (Names{"x", "b"}));
 }
