@@ -5,10 +5,13 @@
 #include <nanobind/stl/string.h>  // in every file: one caster for a type
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "evaluate/dataset.h"
 #include "graph/tensor.h"
+#include "quantize/progress.h"
 #include "runtime/program.h"
 
 namespace octavo::python {
@@ -32,6 +35,11 @@ Tensor to_tensor(nb::handle object, const char* what);
 std::map<std::string, Tensor> to_named_tensors(const nb::dict& dict, const std::string& where);
 // Positional arrays, or one dictionary by input name, in the order of the inputs.
 std::vector<Tensor> gather_inputs(const Program& program, const nb::args& args);
+// A path, or an iterable of samples (held in memory: they are looked at more than once).
+std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature,
+                                    const std::string& preprocessing, const std::string& what);
+// A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
+Progress to_progress(const nb::object& callback);
 // A NumPy array over the tensor's memory.
 nb::object to_numpy(const Tensor& tensor);
 

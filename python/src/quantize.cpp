@@ -33,8 +33,9 @@ Tensor copied(const Tensor& tensor) {
   return copy;
 }
 
-// A path, or an iterable of samples (held in memory: they are looked at more than once). What a
-// generator yields is copied, since it may yield the same array again with other contents.
+}  // namespace
+
+// What a generator yields is copied, since it may yield the same array again with other contents.
 std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& signature,
                                     const std::string& preprocessing, const std::string& what) {
   const nb::object fspath = nb::module_::import_("os").attr("PathLike");
@@ -62,7 +63,6 @@ std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& s
   return memory_dataset(std::move(samples), signature, what);
 }
 
-// A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
 Progress to_progress(const nb::object& callback) {
   if (callback.is_none())
     return [](const char*, size_t, size_t) {
@@ -75,8 +75,6 @@ Progress to_progress(const nb::object& callback) {
     callback(phase, done, total);
   };
 }
-
-}  // namespace
 
 void bind_quantize(nb::module_& m) {
   m.def("calibrator_names", [] {

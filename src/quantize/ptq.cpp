@@ -1,28 +1,18 @@
 #include "quantize/ptq.h"
 
-#include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 
-#include "codegen/compile.h"
 #include "graph/op_def.h"
 #include "passes/pipeline.h"
-#include "quantize/activation_statistics.h"
 #include "quantize/algorithms/layer_by_layer.h"
-#include "quantize/arithmetic.h"
-#include "quantize/calibrators/calibrators.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
-#include "quantize/samples.h"
+#include "quantize/ranges.h"
 #include "quantize/weights.h"
 #include "support/error.h"
 
 namespace octavo {
-namespace {
-constexpr int levels = 256;
-}
 
 struct Ptq::State {
   PtqOptions options;
@@ -31,7 +21,9 @@ struct Ptq::State {
   std::optional<ActivationStatistics> statistics;
 
   std::map<std::string, ActivationParams> choose(const std::string& calibrator,
-                                                 std::map<std::string, Range>* ranges) const;
+                                                 std::map<std::string, Range>* shared) const {
+    return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
+  }
   void check_calibrated() const {
     if (statistics->samples() == 0)
       throw UserError(ErrorKind::value, "quantize", "nothing was calibrated",
@@ -78,55 +70,8 @@ void Ptq::merge_statistics(const std::string& bytes, const std::string& where) {
 }
 
 void Ptq::calibrate(const Dataset& data, const Progress& progress) {
-  const size_t count =
-      s_->options.most_samples ? std::min(s_->options.most_samples, data.size()) : data.size();
-  if (count == 0) throw UserError(ErrorKind::value, "calibration data", "there is no sample");
-  Graph observed = s_->graph.clone();
-  const size_t first = observed.outputs().size();
-  for (const std::string& name : s_->statistics->names())
-    observed.add_output(observed.find_value(name));
-  Program program = compile(std::move(observed), {.threads = 1});
-  ThreadPool pool(s_->options.threads);
-  std::vector<size_t> which(count);
-  std::iota(which.begin(), which.end(), size_t{0});
-  run_samples(program, data, which, pool,
-              [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
-                s_->statistics->collect(outputs, first, pool);
-                if (progress) progress("calibrating", done, count);
-              });
-}
-
-std::map<std::string, ActivationParams> Ptq::State::choose(
-    const std::string& calibrator, std::map<std::string, Range>* ranges) const {
-  const Calibrator& chosen = find_calibrator(calibrator);
-  std::vector<Range> group(static_cast<size_t>(placement.groups));
-  for (const PlacedActivation& a : placement.activations) {
-    const HistogramStatistics& h = statistics->at(a.value->name());
-    if (h.empty()) continue;
-    const Range r = chosen.choose(h, levels);
-    Range& all = group[static_cast<size_t>(a.group)];
-    all = {std::min(all.min, r.min), std::max(all.max, r.max)};
-  }
-  std::map<std::string, ActivationParams> params;
-  for (const PlacedActivation& a : placement.activations) {
-    const Range r = group[static_cast<size_t>(a.group)];
-    ActivationParams p;
-    p.dtype = a.scheme.storage();
-    if (a.scheme.symmetric) {
-      const auto least = static_cast<float>(r.min), most = static_cast<float>(r.max);
-      p.scale =
-          parameters_from_ranges(Arithmetic::onnx, a.scheme, {&least, 1}, {&most, 1}).scales[0];
-    } else {
-      const double step = (r.max - r.min) / (levels - 1);
-      // A tensor that is always zero: any scale represents it.
-      p.scale = step > 1e-30 ? static_cast<float>(step) : 1.0f;
-      p.zero_point = static_cast<int32_t>(
-          std::clamp(std::nearbyint(-r.min / static_cast<double>(p.scale)), 0.0, 255.0));
-    }
-    params[a.value->name()] = p;
-    if (ranges) (*ranges)[a.value->name()] = r;
-  }
-  return params;
+  collect_statistics(s_->graph, *s_->statistics, data, s_->options.most_samples,
+                     s_->options.threads, progress);
 }
 
 std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators,
