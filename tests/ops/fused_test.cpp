@@ -35,5 +35,42 @@ TEST(Fused, SumsAndProductsOfIntegers) {
   EXPECT_EQ(evaluate_one("quantized_add", {a, b}, sum).to_doubles(), sums);
 }
 
+// Rows of mean 0 and variance 1, 4 and 0 before epsilon: the roots are of known numbers.
+TEST(Fused, LayerNormOfKnownRows) {
+  const Tensor x = tensor<float>({3, 4}, {-1, 1, -1, 1, 7, 3, 3, 7, 2, 2, 2, 2});
+  const Tensor scale = tensor<float>({4}, {1, 2, -0.5f, 4}),
+               bias = tensor<float>({4}, {0, 1, 2, 3});
+  const double one = 1 / std::sqrt(1.25), two = 2 / std::sqrt(4.25);
+  Floats wanted{-one, 1 + 2 * one, 2 + 0.5 * one, 3 + 4 * one};
+  for (double v : {two, 1 - 2 * two, 2 + 0.5 * two, 3 + 4 * two, 0.0, 1.0, 2.0, 3.0})
+    wanted.push_back(v);
+  expect_rounded(evaluate_one("fused_layer_norm", {x, scale, bias}, {{"epsilon", 0.25}}), wanted);
+
+  Attributes bytes{
+      {"epsilon", 0.25},   {"multiplier", 8.0},          {"clamp_lo", -5.0},
+      {"clamp_hi", 100.0}, {"y_zero_point", int64_t{9}}, {"output", std::string("u8")}};
+  Floats steps;
+  for (double v : wanted) steps.push_back(std::nearbyint(std::clamp(8 * v, -5.0, 100.0)) + 9);
+  EXPECT_EQ(evaluate("fused_layer_norm", {x, scale, bias}, bytes).size(), 1u);
+  EXPECT_EQ(evaluate_one("fused_layer_norm", {x, scale, bias}, bytes).to_doubles(), steps);
+  bytes["keep_float"] = int64_t{1};
+  const auto both = evaluate("fused_layer_norm", {x, scale, bias}, bytes);
+  ASSERT_EQ(both.size(), 2u);
+  EXPECT_EQ(both[0].to_doubles(), steps);
+  expect_rounded(both[1], wanted);
+  // Without a bias.
+  for (size_t i = 0; i < wanted.size(); ++i) wanted[i] -= static_cast<double>(i % 4);
+  expect_rounded(evaluate_one("fused_layer_norm", {x, scale}, {{"epsilon", 0.25}}), wanted, 1e-15);
+}
+
+TEST(Fused, LayerNormRefusesWhatDoesNotFit) {
+  const Tensor x = uniform({3, 4}, 1), four = uniform({4}, 2), three = uniform({3}, 3);
+  for (const auto& inputs : {std::vector{x, three}, std::vector{x, four, three}})
+    EXPECT_NE(error_of([&] {
+                evaluate("fused_layer_norm", inputs);
+              }).find("one f32 per element of the last axis"),
+              std::string::npos);
+}
+
 }  // namespace
 }  // namespace octavo

@@ -3,21 +3,11 @@
 
 #include "backends/reference/interpreter.h"
 #include "codegen/compile.h"
-#include "graph/text.h"
-#include "graph/verify.h"
 #include "passes/pass_test.h"
 #include "passes/passes.h"
 
 namespace octavo {
 namespace {
-
-Graph after(const Graph& before, void (*pass)(Graph&), Stage stage) {
-  Graph graph = before.clone();
-  pass(graph);
-  graph.remove_dead();
-  verify(graph, stage, "pass");
-  return graph;
-}
 
 std::string gelu(const std::string& body) {
   return R"(graph "g" canonical {

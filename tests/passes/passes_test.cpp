@@ -5,8 +5,6 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
-#include "graph/text.h"
-#include "graph/verify.h"
 #include "passes/pass_test.h"
 #include "passes/pipeline.h"
 
@@ -27,14 +25,6 @@ double difference(const Graph& a, const Graph& b, uint64_t seed = 1) {
     }
   }
   return worst / most;
-}
-
-Graph after(const Graph& before, void (*pass)(Graph&), Stage stage = Stage::captured) {
-  Graph graph = before.clone();
-  pass(graph);
-  graph.remove_dead();
-  verify(graph, stage, "pass");
-  return graph;
 }
 
 constexpr const char* conv_bn = R"(graph "g" captured {
