@@ -14,6 +14,7 @@ constexpr Selector table[] = {
     {"fused_gemm", select_conv},
     {"fused_attention", select_attention},
     {"fused_layer_norm", select_layer_norm},
+    {"fused_gather", select_fused_gather},
     {"matmul", select_matmul},
     {"quantized_add", select_quantized_binary},
     {"quantized_mul", select_quantized_binary},

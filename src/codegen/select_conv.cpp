@@ -30,9 +30,9 @@ const T* data(const Value* value) {
 }  // namespace
 
 void select_conv(const Node& node, Selected& selected) {
-  for (size_t i : {1u, 2u, 3u})
+  for (size_t i : {1u, 2u, 3u, 5u, 6u})
     if (node.input(i) && !node.input(i)->is_constant()) {
-      selected.declined.push_back("conv: weights, bias or multiplier are not constant");
+      selected.declined.push_back("conv: weights or what belongs to them are not constant");
       return;
     }
   cpu::ConvProblem problem;
@@ -81,13 +81,18 @@ void select_conv(const Node& node, Selected& selected) {
   problem.residual_zero_point = static_cast<int32_t>(node.integer("residual_zero_point"));
   problem.residual_multiplier = static_cast<float>(node.real("residual_multiplier"));
 
+  if (node.input(5))
+    problem.integers = {
+        element_of(node.input(1)->dtype()), static_cast<int>(node.integer("weight_bits")),
+        node.integer("weight_group_size"), data<float>(node.input(5)), data<void>(node.input(6))};
+
   std::vector<cpu::Declined> declined;
   auto kernel = cpu::make_conv(problem, &declined);
   for (const cpu::Declined& d : declined)
     selected.declined.push_back(fmt::format("{}: {}", d.kernel, d.reason));
   if (!kernel) return;
   selected.kernel = std::make_unique<ConvStep>(std::move(kernel));
-  selected.absorbed = {1, 2, 3};
+  selected.absorbed = {1, 2, 3, 5, 6};
 }
 
 }  // namespace octavo

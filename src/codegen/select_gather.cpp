@@ -1,5 +1,6 @@
 // Elements picked by an index or a condition, and casts.
 #include "backends/cpu/copy.h"
+#include "backends/cpu/gather_integers.h"
 #include "backends/cpu/parallel.h"
 #include "codegen/kernel_step.h"
 #include "codegen/selectors.h"
@@ -50,6 +51,30 @@ void select_gather(const Node& node, Selected& selected) {
                                 a.x = in[0];
                                 a.indices = in[1];
                                 a.y = out[0];
+                              });
+}
+
+void select_fused_gather(const Node& node, Selected& selected) {
+  const Dims table = node.input(0)->shape().dims(), scale = node.input(2)->shape().dims();
+  const int64_t columns = node.output()->shape().back().value(), group = node.integer("group_size");
+  const cpu::GatherIntegers args{
+      .rows = table[0],
+      .columns = columns,
+      .row_bytes = table[1],
+      .group = group > 0 ? group : std::max<int64_t>(columns, 1),
+      .groups = scale[1],
+      .count = element_count(node.input(1)->shape().dims()),
+      .index_bytes = static_cast<int>(dtype_size(node.input(1)->dtype())),
+      .four_bits = !node.text("packed").empty(),
+      .is_signed = node.input(0)->dtype() == DType::i8 || node.text("packed") == "i4"};
+  selected.kernel = make_step(cpu::gather_integers_kernels(), args,
+                              [](cpu::GatherIntegers& a, StepInputs in, StepOutputs out) {
+                                a.x = static_cast<const uint8_t*>(in[0]);
+                                a.indices = in[1];
+                                a.scales = static_cast<const float*>(in[2]);
+                                a.zero_points =
+                                    static_cast<const uint8_t*>(in.size() > 3 ? in[3] : nullptr);
+                                a.y = static_cast<float*>(out[0]);
                               });
 }
 

@@ -30,6 +30,7 @@ void select_tile(const Node& node, Selected& selected);
 void select_depth_to_space(const Node& node, Selected& selected);  // and space_to_depth
 void select_pad(const Node& node, Selected& selected);
 void select_gather(const Node& node, Selected& selected);
+void select_fused_gather(const Node& node, Selected& selected);
 void select_where(const Node& node, Selected& selected);
 void select_cast(const Node& node, Selected& selected);
 void select_resize(const Node& node, Selected& selected);

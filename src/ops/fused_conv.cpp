@@ -1,5 +1,6 @@
 // fused_conv and fused_gemm: convolution and matrix product of the lowered stage, channels last,
 // with bias, residual, clamp and requantization in the producer (ops/fused.h has the arithmetic).
+// A float product may have integer weights: w = (q - zero point) * scale in float32.
 #include "ops/fused.h"
 #include "ops/op.h"
 #include "ops/window.h"
@@ -9,14 +10,29 @@ namespace {
 
 bool is_byte(DType dtype) { return dtype == DType::u8 || dtype == DType::i8; }
 
-// Inputs: x, w, bias, multiplier, residual.
+// Inputs: x, w, bias, multiplier, residual, weight_scale, weight_zero_point.
 void check_operands(const Node& node, int64_t c_out) {
   const TensorType &x = node.input(0)->type(), &w = node.input(1)->type();
   const Value *bias = node.input(2), *multiplier = node.input(3);
   const bool integer = is_byte(x.dtype);
   require(node, integer || x.dtype == DType::f32, "the input must be f32, u8 or i8");
-  require(node, w.dtype == (integer ? DType::i8 : DType::f32),
-          "weights must be f32 for f32, i8 for integers");
+  if (const Value* scale = node.input(5)) {
+    const int64_t group = node.integer("weight_group_size"), length = w.shape[1].value();
+    const int64_t bits = node.integer("weight_bits");
+    require(node, !integer && is_byte(w.dtype), "weights with a scale are u8 or i8, x is f32");
+    require(node, bits == 8 || bits == 4, "weight_bits must be 8 or 4");
+    require(node, group >= 0 && (group == 0 || node.is("fused_gemm")),
+            "groups of inputs are of matrix products");
+    const Dims wanted{c_out, group == 0 ? 1 : (length + group - 1) / group};
+    require(node, scale->type() == TensorType{DType::f32, Shape(wanted)},
+            "the weights' scale must be f32 [O, groups]");
+    if (const Value* zero = node.input(6))
+      require(node, zero->type() == TensorType{w.dtype, Shape(wanted)},
+              "the weights' zero point must have the scale's shape and the weights' type");
+  } else {
+    require(node, w.dtype == (integer ? DType::i8 : DType::f32) && !node.input(6),
+            "weights must be f32 for f32, i8 for integers, or have a scale");
+  }
   if (bias)
     require(node, bias->type() == TensorType{integer ? DType::i32 : DType::f32, Shape(Dims{c_out})},
             "the bias must be one i32 (f32 for f32) per output channel");
@@ -116,14 +132,38 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
         }
 }
 
+Tensor dequantized_weights(const Node& node, std::span<const Tensor* const> in) {
+  const Tensor& w = *in[1];
+  const auto q = w.to_ints();
+  const auto scales = in[5]->values<float>();
+  const auto zeros =
+      in.size() > 6 && in[6] ? in[6]->to_ints() : std::vector<int64_t>(scales.size());
+  const auto length = q.size() / std::max<size_t>(static_cast<size_t>(w.dims()[0]), 1);
+  const int64_t group = node.integer("weight_group_size");
+  const auto groups = static_cast<size_t>(in[5]->dims()[1]);
+  Tensor out(DType::f32, w.dims());
+  auto to = out.mutable_values<float>();
+  for (size_t i = 0; i < q.size(); ++i) {
+    const size_t k = i % length;
+    const size_t at = i / length * groups + (group > 0 ? k / static_cast<size_t>(group) : 0);
+    to[i] = static_cast<float>(q[i] - zeros[at]) * scales[at];
+  }
+  return out;
+}
+
 void run(const Node& node, const Geometry& g, std::span<const Tensor* const> in, Tensor& out) {
   switch (in[0]->dtype()) {
     case DType::u8:
       return accumulate<uint8_t, int8_t, int64_t>(node, g, in, out);
     case DType::i8:
       return accumulate<int8_t, int8_t, int64_t>(node, g, in, out);
-    default:
-      return accumulate<float, float, double>(node, g, in, out);
+    default: {
+      if (in.size() <= 5 || !in[5]) return accumulate<float, float, double>(node, g, in, out);
+      const Tensor w = dequantized_weights(node, in);
+      std::vector<const Tensor*> floats(in.begin(), in.begin() + 5);
+      floats[1] = &w;
+      return accumulate<float, float, double>(node, g, floats, out);
+    }
   }
 }
 
@@ -149,6 +189,8 @@ std::vector<AttributeSpec> operand_attributes() {
   specs.push_back({"residual_zero_point", AttributeKind::integer, false, int64_t{0}});
   specs.push_back({"negative_slope", AttributeKind::real, false, 1.0});
   specs.push_back({"residual_multiplier", AttributeKind::real, false, 1.0});
+  specs.push_back({"weight_bits", AttributeKind::integer, false, int64_t{8}});
+  specs.push_back({"weight_group_size", AttributeKind::integer, false, int64_t{0}});
   return specs;
 }
 
@@ -158,9 +200,11 @@ const OpImpl op_fused_conv{
     .doc =
         "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, "
         "multiplier "
-        "[O], residual; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
+        "[O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 weights with "
+        "f32 "
+        "x; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
     .min_inputs = 2,
-    .max_inputs = 5,
+    .max_inputs = 7,
     .attributes =
         [] {
           auto specs = operand_attributes();
@@ -174,7 +218,7 @@ const OpImpl op_fused_conv{
 const OpImpl op_fused_gemm{
     .doc = "x [M, K] times the transpose of w [N, K]; inputs and epilogue as fused_conv; y [M, N].",
     .min_inputs = 2,
-    .max_inputs = 5,
+    .max_inputs = 7,
     .attributes = operand_attributes(),
     .infer = infer_gemm,
     .reference = reference_gemm};

@@ -1,8 +1,10 @@
 // quantize, dequantize and fake_quantize in the `onnx` arithmetic, one float32 rounding each step:
 //   q = saturate(round_half_even(x / scale) + zero_point),   x' = (q - zero_point) * scale
+// dequantize also reads integers of 4 bits, packed two to a byte (ops/packed.h).
 #include <cmath>
 
 #include "ops/op.h"
+#include "ops/packed.h"
 
 namespace octavo::ops {
 namespace {
@@ -52,8 +54,9 @@ Granularity granularity(const Node& node, const Dims& x, const Dims& scale) {
   return g;
 }
 
-void check_parameters(const Node& node) {
-  const Shape &x = node.input(0)->shape(), &scale = node.input(1)->shape();
+// `x`: the shape of the elements.
+void check_parameters(const Node& node, const Shape& x) {
+  const Shape& scale = node.input(1)->shape();
   const DType scale_type = node.input(1)->dtype();
   require(node, scale_type == DType::f32 || scale_type == DType::f16 || scale_type == DType::bf16,
           "the scale must be f32, f16 or bf16");
@@ -84,24 +87,25 @@ const TensorType& float_or_i32(const Node& node) {
 
 std::vector<TensorType> infer_quantize(const Node& node) {
   const TensorType& x = float_or_i32(node);
-  check_parameters(node);
+  check_parameters(node, x.shape);
   const DType dtype = node.input(2) ? node.input(2)->dtype() : parse_dtype(node.text("output"));
   limits_of(node, dtype);
   return {{dtype, x.shape}};
 }
 
 std::vector<TensorType> infer_dequantize(const Node& node) {
-  limits_of(node, node.input(0)->dtype());
-  check_parameters(node);
+  const Shape x = unpacked_shape(node);
+  const DType integers = integer_type(node);
+  limits_of(node, integers);
+  check_parameters(node, x);
   if (const Value* zero = node.input(2))
-    require(node, zero->dtype() == node.input(0)->dtype(),
-            "input and zero point must have one type");
-  return {{node.input(1)->dtype(), node.input(0)->shape()}};
+    require(node, zero->dtype() == integers, "input and zero point must have one type");
+  return {{node.input(1)->dtype(), x}};
 }
 
 std::vector<TensorType> infer_fake(const Node& node) {
   const TensorType& x = float_input(node);
-  check_parameters(node);
+  check_parameters(node, x.shape);
   require(node, node.integer("least") < node.integer("most"), "least must be below most");
   return {x};
 }
@@ -158,10 +162,12 @@ void reference_quantize(const Node& node, std::span<const Tensor* const> in,
 
 void reference_dequantize(const Node& node, std::span<const Tensor* const> in,
                           std::span<Tensor> out) {
-  const Granularity g = granularity(node, in[0]->dims(), in[1]->dims());
+  const Granularity g = granularity(node, out[0].dims(), in[1]->dims());
   const auto scales = floats(*in[1]);
   const auto zeros = zero_points(in, scales.size());
-  const auto q = in[0]->to_ints();
+  const auto q = is_packed(node)
+                     ? unpack_nibbles(*in[0], out[0].dims(), integer_type(node)).to_ints()
+                     : in[0]->to_ints();
   visit_floats(node, out[0].dtype(), [&](auto tag) {
     using T = decltype(tag);
     auto y = mutable_elements<T>(out[0]);
@@ -327,10 +333,14 @@ const OpImpl op_quantize{
     .onnx_export = &qdq_export};
 
 const OpImpl op_dequantize{
-    .doc = "x = (q - zero_point) * scale; inputs q, scale, zero_point as for quantize.",
+    .doc =
+        "x = (q - zero_point) * scale; inputs q, scale, zero_point as for quantize. `packed` i4 or "
+        "u4: q is u8 [..., bytes], two integers of 4 bits in each, the first one low; `columns` is "
+        "the last axis of x (0: two for each byte); the zero point is i8 or u8, not packed.",
     .min_inputs = 2,
     .max_inputs = 3,
-    .attributes = attributes(),
+    .attributes = attributes({{"packed", AttributeKind::text, false, std::string()},
+                              {"columns", AttributeKind::integer, false, int64_t{0}}}),
     .infer = infer_dequantize,
     .reference = reference_dequantize,
     .onnx_import = dequantize_import,

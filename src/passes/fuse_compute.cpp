@@ -8,6 +8,7 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "ops/packed.h"
 #include "passes/layout.h"
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -89,6 +90,61 @@ std::optional<IntegerWeights> integer_weights(const Product& product) {
   return result;
 }
 
+// Integer weights of a float product.
+struct KeptWeights {
+  Tensor values;       // i8 or u8, the output channels first
+  Tensor scale, zero;  // [channels, groups]; zero may be empty
+  int64_t group = 0, bits = 8;
+};
+
+// dequantize(constant integers of 8 or 4 bits) that the kernels multiply by without a float copy:
+// one scale, one per output channel or, of matrices, per group of inputs. A convolution with groups
+// is small, and is dequantized.
+std::optional<KeptWeights> kept_weights(const Product& product) {
+  const Node* dq = product.node->input(1)->producer();
+  if (!dq || !dq->is("dequantize") || dq->output()->dtype() != DType::f32) return std::nullopt;
+  for (const Value* input : dq->inputs())
+    if (input && !input->is_constant()) return std::nullopt;
+  const DType type = integer_type(*dq);
+  if (type != DType::i8 && type != DType::u8) return std::nullopt;
+  if (product.conv && product.node->integer("group") != 1) return std::nullopt;
+  const Dims dims = dq->output()->shape().dims();
+  const auto out_axis = static_cast<int64_t>(product.w_output_axis);
+  const int64_t channels = dims[product.w_output_axis];
+  Tensor scale = dq->input(1)->constant();
+  Tensor zero = dq->input(2) ? dq->input(2)->constant() : Tensor();
+  KeptWeights kept;
+  if (scale.size() == 1 && scale.rank() <= 1) {
+    scale = Tensor::from(Dims{channels, 1}, std::vector<float>(static_cast<size_t>(channels),
+                                                               scale.values<float>()[0]));
+    if (zero) {
+      Tensor all(type, {channels, 1});
+      std::memset(all.mutable_data(), std::to_integer<int>(zero.data()[0]), all.bytes());
+      zero = all;
+    }
+  } else {
+    const int64_t axis = normalize_axis(dq->integer("axis"), static_cast<int64_t>(dims.size()), "");
+    const int64_t group = dq->integer("group_size");
+    if (group == 0) {
+      if (axis != out_axis) return std::nullopt;
+      scale = scale.reshaped({channels, 1});
+      if (zero) zero = zero.reshaped({channels, 1});
+    } else {
+      if (product.conv || dims.size() != 2 || axis == out_axis) return std::nullopt;
+      kept.group = group;
+      if (product.transpose_w) scale = transpose_2d(scale);
+      if (product.transpose_w && zero) zero = transpose_2d(zero);
+    }
+  }
+  const Tensor& stored = dq->input(0)->constant();
+  if (is_packed(*dq)) kept.bits = 4;
+  kept.values = kept.bits == 4 ? unpack_nibbles(stored, dims, type) : stored;
+  if (product.transpose_w) kept.values = transpose_2d(kept.values);
+  kept.scale = scale;
+  kept.zero = zero;
+  return kept;
+}
+
 // What follows the product and goes into it.
 struct Tail {
   Node* last;             // the node whose output the fused op replaces
@@ -145,15 +201,20 @@ class Fuser {
     const Node* x_dequantize = byte_dequantize(node_.input(0));
     const auto weights = x_dequantize ? integer_weights(product_) : std::nullopt;
     const bool integer = weights.has_value();
+    const auto kept =
+        integer || node_.output()->dtype() != DType::f32 ? std::nullopt : kept_weights(product_);
     Tensor float_weights;
-    if (!integer) {
+    if (!integer && !kept) {
       float_weights = float_constant(node_.input(1));
       if (!float_weights || float_weights.dtype() != DType::f32 ||
           node_.output()->dtype() != DType::f32)
         return;
       if (product_.transpose_w) float_weights = transpose_2d(float_weights);
     }
-    const int64_t channels = integer ? weights->values.dims()[0] : float_weights.dims()[0];
+    const int64_t channels = (integer ? weights->values
+                              : kept  ? kept->values
+                                      : float_weights)
+                                 .dims()[0];
     tail_ = follow(graph_, product_, channels);
     if (!integer && tail_.quantize)
       tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
@@ -171,7 +232,7 @@ class Fuser {
     if (integer)
       emit_integer(*x_dequantize, *weights, bias);
     else
-      emit_float(float_weights, bias);
+      emit_float(kept ? kept->values : float_weights, bias, kept);
   }
 
  private:
@@ -201,23 +262,33 @@ class Fuser {
                         "", tail_.last);
   }
 
-  void emit(Value* x, Value* w, Value* bias, Value* multiplier, Value* residual, Attributes a) {
-    Value* y = graph_.apply(product_.conv ? "fused_conv" : "fused_gemm",
-                            {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr},
-                            std::move(a), node_.name(), tail_.last);
+  void emit(Value* x, Value* w, Value* bias, Value* multiplier, Value* residual, Attributes a,
+            Value* scale = nullptr, Value* zero = nullptr) {
+    Value* y = graph_.apply(
+        product_.conv ? "fused_conv" : "fused_gemm",
+        {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr, scale, zero},
+        std::move(a), node_.name(), tail_.last);
     if (product_.conv) y = transposed(graph_, y, to_nchw, tail_.last);
     if (node_.output()->shape().rank() != y->shape().rank())
       y = graph_.apply("reshape", {y}, {{"shape", node_.output()->shape().dims()}}, "", tail_.last);
     take_over(graph_, tail_.last, y);
   }
 
-  void emit_float(const Tensor& weights, const Tensor& bias) {
+  void emit_float(const Tensor& weights, const Tensor& bias,
+                  const std::optional<KeptWeights>& kept) {
     Attributes a = attributes();
     a["negative_slope"] = tail_.slope;
     a["clamp_lo"] = tail_.lo;
     a["clamp_hi"] = tail_.hi;
+    if (kept) a["weight_bits"] = kept->bits;
+    if (kept) a["weight_group_size"] = kept->group;
+    const auto parameter = [&](const char* what, const Tensor& tensor) {
+      return graph_.add_constant(node_.name() + "/" + what, tensor);
+    };
     emit(node_.input(0), constant("weights", weights), bias ? constant("bias", bias) : nullptr,
-         nullptr, tail_.residual, std::move(a));
+         nullptr, tail_.residual, std::move(a),
+         kept ? parameter("weight_scale", kept->scale) : nullptr,
+         kept && kept->zero ? parameter("weight_zero_point", kept->zero) : nullptr);
   }
 
   void emit_integer(const Node& x_dequantize, const IntegerWeights& weights, const Tensor& bias) {

@@ -5,6 +5,7 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "ops/packed.h"
 
 namespace octavo {
 
@@ -13,6 +14,7 @@ std::optional<QuantInfo> quant_info(const Node& node) {
   const Value *scale = node.input(1), *zero = node.input(2);
   if (!scale || !scale->is_constant() || (zero && !zero->is_constant())) return std::nullopt;
   if (node.integer("group_size") != 0) return std::nullopt;
+  if (node.is("dequantize") && is_packed(node)) return std::nullopt;
   QuantInfo info;
   info.dtype = node.is("quantize") ? node.output()->dtype() : node.input(0)->dtype();
   for (double s : scale->constant().to_doubles()) info.scales.push_back(static_cast<float>(s));

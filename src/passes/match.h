@@ -22,7 +22,8 @@ struct QuantInfo {
   int32_t zero_point() const { return zero_points[0]; }
   friend bool operator==(const QuantInfo&, const QuantInfo&) = default;
 };
-// Of a quantize or dequantize node; none if the parameters are not constant or are grouped.
+// Of a quantize or dequantize node; none if the parameters are not constant or grouped, or the
+// integers packed.
 std::optional<QuantInfo> quant_info(const Node& node);
 
 // If `value` is dequantize(integers of 8 bits, one constant scale): the dequantize node.

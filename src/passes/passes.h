@@ -45,6 +45,9 @@ void sink_dequantize(Graph& graph);
 // layer_norm over the last axis takes the quantize that reads it; other readers get the float
 // value.
 void fuse_layer_norm(Graph& graph);
+// gather of rows of a dequantized constant matrix becomes fused_gather: only what is read is
+// dequantized.
+void fuse_gather(Graph& graph);
 // conv, gemm and matmul with constant weights become fused_conv and fused_gemm with what follows:
 // bias, one residual addition, a clamp (relu, clip) and a quantize. Between a dequantized input and
 // integer weights the product is an integer one.

@@ -33,6 +33,8 @@ constexpr Pass lowering[] = {
     // Before products are looked at one by one.
     {"fuse_attention", fuse_attention},
     {"fuse_layer_norm", fuse_layer_norm},
+    // Before a dequantize sinks.
+    {"fuse_gather", fuse_gather},
     // Before the products look for integers at their inputs: a flatten may stand between.
     {"sink_dequantize", sink_dequantize},
     // The producers take their epilogues first; what stays between Q and DQ is for fuse_integer.

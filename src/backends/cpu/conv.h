@@ -31,6 +31,16 @@ struct ConvShape {
   int64_t groups = 1;
 };
 
+// Weights of an f32 product that are stored as integers: w = (q - zero_point) * scale in float, one
+// rounding. ConvProblem::weights are then one byte each, of the type `element`.
+struct IntegerWeights {
+  Element element = Element::s8;      // or u8
+  int bits = 8;                       // or 4: they lie in [-8, 7] or [0, 15]
+  int64_t group = 0;                  // inputs that share a scale (of a matrix product); 0: all
+  const float* scales = nullptr;      // [c_out, ceil(c_in / group)]
+  const void* zero_points = nullptr;  // the same, of type `element`, or none
+};
+
 // Everything known at compile time. Pointers need only live until the kernel is made.
 struct ConvProblem {
   ConvShape shape;
@@ -42,6 +52,7 @@ struct ConvProblem {
   float clamp_hi = std::numeric_limits<float>::infinity();
   // f32 only
   const float* bias = nullptr;  // [c_out] or none
+  std::optional<IntegerWeights> integers;
   // int8 only
   const int32_t* bias_i32 = nullptr;  // [c_out] or none
   const float* multiplier = nullptr;  // [c_out]

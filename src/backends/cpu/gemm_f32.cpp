@@ -6,10 +6,14 @@
 //                                   the image, a row of zeros
 // Work is cut into blocks of rows by groups of panels. How depends on the pool, but each sum is
 // added in one order: bias, then the depth blocks, which depend on the shape alone.
+// Integer weights stay integers of 8 or 4 bits. Few rows of a matrix product are multiplied
+// straight from them; else each depth block of a panel is unpacked into scratch first. Both give
+// what the unpacked weights would, bit for bit.
 #include <algorithm>
 #include <cstring>
 
 #include "backends/cpu/conv_f32.h"
+#include "backends/cpu/packed_weights.h"
 #include "support/buffer.h"
 
 namespace octavo::cpu {
@@ -18,21 +22,24 @@ namespace {
 constexpr int64_t block_rows = 96;    // of 512 floats: 192 KiB of a level 2 cache
 constexpr int64_t block_depth = 512;  // times a panel of 64 channels: 128 KiB
 constexpr int64_t few_channels = 12;  // below, a tap is too short for a segment
+constexpr int64_t few_rows = 8;       // not more are multiplied by packed weights without unpacking
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Panel {
   int vectors;
   int64_t channel;  // first, within its group
-  int64_t weights;  // floats from the group's first
+  int64_t weights;  // floats from the group's first; not of integers
 };
 
 class GemmF32 final : public ConvKernel {
  public:
-  GemmF32(const ConvProblem& p, const char* name, Isa isa, const ConvF32Kernels& kernels)
+  GemmF32(const ConvProblem& p, const char* name, Isa isa, const ConvF32Kernels& kernels,
+          const PackedKernels* packed)
       : name_(name),
         isa_(isa),
         kernels_(kernels),
+        packed_kernels_(packed),
         shape_(p.shape),
         residual_(p.residual),
         slope_(p.negative_slope),
@@ -45,14 +52,17 @@ class GemmF32 final : public ConvKernel {
     by_rows_ = s.groups == 1 && s.dilation_w == 1 && s.kw > 1 && c_in_ < few_channels;
     segments_ = by_rows_ ? s.kh : s.kh * s.kw;
     length_ = by_rows_ ? s.kw * c_in_ : c_in_;
-    plan_depth();
+    const bool grouped = p.integers && p.integers->group > 0 && p.integers->group < length_;
+    plan_depth(grouped ? p.integers->group : 1);
     plan_panels();
     pack(p);
   }
 
   const char* name() const override { return name_; }
   Isa isa() const override { return isa_; }
-  size_t packed_bytes() const override { return packed_->size(); }
+  size_t packed_bytes() const override {
+    return packed_->size() + (integers_ ? integers_->bytes() : 0);
+  }
   size_t scratch_bytes(int threads) const override {
     return static_cast<size_t>(threads) * thread_scratch();
   }
@@ -100,12 +110,20 @@ class GemmF32 final : public ConvKernel {
   size_t copy_bytes() const {
     return by_rows_ ? static_cast<size_t>(block_rows * segments_ * length_) * sizeof(float) : 0;
   }
-  size_t thread_scratch() const {
-    return (pointer_bytes() + sum_bytes() + copy_bytes() + 63) / 64 * 64;
+  size_t unpacked_bytes() const {
+    return integers_ && !direct() ? static_cast<size_t>(block_segments_ * block_length_ *
+                                                        kernels_.max_vectors * kernels_.width) *
+                                        sizeof(float)
+                                  : 0;
   }
+  size_t thread_scratch() const {
+    return (pointer_bytes() + sum_bytes() + copy_bytes() + unpacked_bytes() + 63) / 64 * 64;
+  }
+  bool direct() const { return segments_ == 1 && !by_rows_ && rows_ <= few_rows; }
 
   // Depth blocks: several whole segments, or parts of one.
-  void plan_depth() {
+  // Parts end where a scale does: after a multiple of `run`.
+  void plan_depth(int64_t run) {
     if (segments_ * length_ <= block_depth * 3 / 2) {
       block_segments_ = segments_;
       block_length_ = length_;
@@ -115,6 +133,7 @@ class GemmF32 final : public ConvKernel {
     } else {
       block_segments_ = 1;
       block_length_ = divide_up(length_, divide_up(length_, block_depth));
+      block_length_ = divide_up(block_length_, run) * run;
     }
     depth_blocks_ = divide_up(segments_, block_segments_) * divide_up(length_, block_length_);
   }
@@ -135,7 +154,7 @@ class GemmF32 final : public ConvKernel {
   void pack(const ConvProblem& p) {
     const ConvShape& s = shape_;
     const int64_t depth = segments_ * length_, taps = s.kh * s.kw;
-    group_weights_ = depth * padded_channels_;
+    group_weights_ = p.integers ? 0 : depth * padded_channels_;
     const int64_t zeros = by_rows_ ? 0 : length_;
     const int64_t total = s.groups * (group_weights_ + padded_channels_) + zeros;
     packed_ = Buffer::allocate(static_cast<size_t>(total) * sizeof(float));
@@ -145,6 +164,11 @@ class GemmF32 final : public ConvKernel {
     weights_ = weights;
     bias_ = bias;
     zeros_ = bias + s.groups * padded_channels_;
+    if (p.bias)
+      for (int64_t g = 0; g < s.groups; ++g)
+        std::memcpy(bias + g * padded_channels_, p.bias + g * c_out_,
+                    static_cast<size_t>(c_out_) * sizeof(float));
+    if (p.integers) return pack_integers(p);
     const auto* from = static_cast<const float*>(p.weights);
     for (int64_t g = 0; g < s.groups; ++g)
       for (const Panel& panel : panels_) {
@@ -153,7 +177,6 @@ class GemmF32 final : public ConvKernel {
         const int64_t channels = std::min(width, c_out_ - panel.channel);
         for (int64_t c = 0; c < channels; ++c) {
           const int64_t channel = g * c_out_ + panel.channel + c;
-          if (p.bias) bias[g * padded_channels_ + panel.channel + c] = p.bias[channel];
           const float* row = from + channel * c_in_ * taps;
           int64_t at = 0;  // in the packed order: depth blocks, segments, floats
           for_each_depth_block([&](int64_t first, int64_t count, int64_t offset, int64_t length) {
@@ -165,6 +188,27 @@ class GemmF32 final : public ConvKernel {
           });
         }
       }
+  }
+
+  void pack_integers(const ConvProblem& p) {
+    const ConvShape& s = shape_;
+    std::vector<int64_t> depths, order;
+    const int64_t taps = s.kh * s.kw;
+    for_each_depth_block([&](int64_t first, int64_t count, int64_t offset, int64_t length) {
+      depths.push_back(count * length);
+      for (int64_t segment = first; segment < first + count; ++segment)
+        for (int64_t k = offset; k < offset + length; ++k)
+          order.push_back(k % c_in_ * taps + (by_rows_ ? segment * s.kw + k / c_in_ : segment));
+    });
+    std::vector<PackedWeights::Panel> panels;
+    for (int64_t g = 0; g < s.groups; ++g)
+      for (const Panel& panel : panels_) {
+        const int64_t width = panel.vectors * kernels_.width;
+        panels.push_back({g * c_out_ + panel.channel, std::min(width, c_out_ - panel.channel),
+                          static_cast<int>(width)});
+      }
+    integers_ = std::make_unique<PackedWeights>(*p.integers, length_, std::move(depths));
+    integers_->pack(p.weights, order, panels);
   }
 
   // f(first segment, segments, offset in each, length).
@@ -221,6 +265,8 @@ class GemmF32 final : public ConvKernel {
     auto** pointers = reinterpret_cast<const float**>(scratch);
     auto* sums = reinterpret_cast<float*>(scratch + pointer_bytes());
     auto* copies = reinterpret_cast<float*>(scratch + pointer_bytes() + sum_bytes());
+    auto* unpacked =
+        reinterpret_cast<float*>(scratch + pointer_bytes() + sum_bytes() + copy_bytes());
     point_at_rows(static_cast<const float*>(args.x), part, pointers, copies);
 
     const int64_t rows = part.row_end - part.row_begin;
@@ -240,12 +286,23 @@ class GemmF32 final : public ConvKernel {
       tile.lo = lo_;
       tile.hi = hi_;
       tile.channels = static_cast<int>(std::min(width, c_out_ - panel.channel));
-      const int64_t tiles = divide_up(rows, kernels_.rows[panel.vectors]);
+      const int64_t tiles = divide_up(
+          rows, integers_ && direct() ? PackedKernels::max_rows : kernels_.rows[panel.vectors]);
       int64_t depth_block = 0;
       for_each_depth_block([&](int64_t segment, int64_t count, int64_t offset, int64_t length) {
         tile.segments = count;
         tile.offset = offset;
         tile.length = length;
+        PackedBlock block{};
+        if (integers_) {
+          const size_t number = static_cast<size_t>(part.group) * panels_.size();
+          block =
+              integers_->block(number + static_cast<size_t>(i), static_cast<size_t>(depth_block));
+          if (!direct()) {
+            packed_kernels_->unpack[integers_->four_bits()](block, panel.vectors, unpacked);
+            tile.weights = unpacked;
+          }
+        }
         tile.last = ++depth_block == depth_blocks_;
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t r = rows * t / tiles, end = rows * (t + 1) / tiles;
@@ -256,9 +313,12 @@ class GemmF32 final : public ConvKernel {
           tile.y = tile.last ? y + r * shape_.c_out : sum;
           tile.y_step = tile.last ? shape_.c_out : width;
           tile.residual = residual ? residual + r * shape_.c_out : nullptr;
-          kernels_.gemm[panel.vectors][end - r](tile);
+          if (integers_ && direct())
+            packed_kernels_->gemm[integers_->four_bits()][panel.vectors][end - r](tile, block);
+          else
+            kernels_.gemm[panel.vectors][end - r](tile);
         }
-        tile.weights += count * length * width;
+        if (!integers_) tile.weights += count * length * width;
       });
     }
   }
@@ -266,6 +326,7 @@ class GemmF32 final : public ConvKernel {
   const char* name_;
   Isa isa_;
   const ConvF32Kernels& kernels_;
+  const PackedKernels* packed_kernels_;
   ConvShape shape_;
   bool residual_;
   float slope_, lo_, hi_;
@@ -277,6 +338,7 @@ class GemmF32 final : public ConvKernel {
   std::vector<Panel> panels_;
   int64_t padded_channels_, group_weights_;  // of a group
   std::shared_ptr<Buffer> packed_;
+  std::unique_ptr<PackedWeights> integers_;
   const float* weights_;  // [group][panel][depth][width]
   const float* bias_;     // [group][padded_channels]
   const float* zeros_;    // a tap outside the image
@@ -285,8 +347,9 @@ class GemmF32 final : public ConvKernel {
 }  // namespace
 
 std::unique_ptr<ConvKernel> make_gemm_f32(const ConvProblem& problem, const char* name, Isa isa,
-                                          const ConvF32Kernels& kernels) {
-  return std::make_unique<GemmF32>(problem, name, isa, kernels);
+                                          const ConvF32Kernels& kernels,
+                                          const PackedKernels* packed) {
+  return std::make_unique<GemmF32>(problem, name, isa, kernels, packed);
 }
 
 }  // namespace octavo::cpu

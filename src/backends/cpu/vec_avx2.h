@@ -58,6 +58,15 @@ struct Vec {
     for (int i = 0; i < n; ++i) bytes[i] = p[i];
     return load_u8(bytes);
   }
+  static I load_s8(const int8_t* p) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F low_nibble(I bytes) {
+    return to_float(sub_int(_mm256_and_si256(bytes, set_int(15)), set_int(8)));
+  }
+  static F high_nibble(I bytes) {
+    return to_float(sub_int(_mm256_srli_epi32(bytes, 4), set_int(8)));
+  }
   static __m128i to_bytes(I v) {
     const __m256i low =
         _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,

@@ -57,6 +57,15 @@ struct Vec {
   static I load_u8_n(const uint8_t* p, int n) {
     return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(n), p));
   }
+  static I load_s8(const int8_t* p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  // A permutation looks at the low 4 bits of its indices only.
+  static F low_nibble(I bytes) {
+    return _mm512_permutexvar_ps(
+        bytes, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static F high_nibble(I bytes) { return low_nibble(_mm512_srli_epi32(bytes, 4)); }
   static void store_byte(void* p, I v) {
     _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
   }

@@ -74,6 +74,10 @@ struct Vec {
     for (int i = 0; i < n; ++i) v[i] = p[i];
     return v;
   }
+  static I load_s8(const int8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+  // The halves of bytes, less 8.
+  static F low_nibble(I bytes) { return to_float((bytes & 15) - 8); }
+  static F high_nibble(I bytes) { return to_float((bytes >> 4) - 8); }
   static void store_byte(void* p, I v) { store_byte_n(p, v, 4); }
   static void store_byte_n(void* p, I v, int n) {
     for (int i = 0; i < n; ++i) static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(v[i]);

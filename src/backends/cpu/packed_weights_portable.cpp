@@ -1,0 +1,15 @@
+#include "backends/cpu/vec_portable.h"
+// The vector type comes first.
+#include "backends/cpu/packed_weights_kernel.h"
+
+namespace octavo::cpu {
+
+const PackedKernels& packed_kernels_portable() {
+  static constexpr PackedKernels kernels{
+      {unpack<false>, unpack<true>},
+      {{{}, OCTAVO_PACKED_ROWS(false, 1), OCTAVO_PACKED_ROWS(false, 2), {}, {}},
+       {{}, OCTAVO_PACKED_ROWS(true, 1), OCTAVO_PACKED_ROWS(true, 2), {}, {}}}};
+  return kernels;
+}
+
+}  // namespace octavo::cpu
