@@ -182,9 +182,32 @@ def quantize(
     return result
 
 
-def inspect(model: Graph | Program) -> dict[str, Any]:
-    """What a graph consists of, or the steps, kernels and memory of a program."""
-    text = _core.inspect_json(model) if isinstance(model, Graph) else _core.plan_json(model)
+def inspect(
+    model: Graph | Program,
+    *,
+    batch: int | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """What a graph consists of, or the types, steps, kernels and memory of a program.
+
+    The steps of a program are those for one choice of its symbolic dimensions, which ``"bound"``
+    lists: 1 where the network allows it, else for all but leading axes the least power of two that
+    it allows. Where none does, ``"bound"`` is None, ``"reason"`` says why, and there are no steps.
+
+    Args:
+        model: a Graph or a Program.
+        batch: what symbolic dimensions of a program's inputs count as.
+        dims: what single ones count as, by name; an unknown one is called ``"INPUT.AXIS"``.
+
+    Raises:
+        UserError: the program cannot have the dimensions that were asked for.
+    """
+    if isinstance(model, Graph):
+        if batch is not None or dims:
+            raise TypeError("batch and dims are for a Program; a Graph keeps its symbols")
+        text = _core.inspect_json(model)
+    else:
+        text = _core.plan_json(model, batch, dict(dims or {}))
     info: dict[str, Any] = json.loads(text)
     return info
 

@@ -1,4 +1,5 @@
 #include <nanobind/stl/function.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -134,10 +135,10 @@ void bind_quantize(nb::module_& m) {
       nb::arg("graph"), nb::arg("target"));
   m.def(
       "plan_json",
-      [](Program& program, int64_t symbol_value) {
-        return inspect_plan(program, symbol_value).dump();
+      [](Program& program, std::optional<int64_t> batch, const Symbols& dims) {
+        return inspect(program, batch, dims).dump();
       },
-      nb::arg("program"), nb::arg("symbol_value") = 1);
+      nb::arg("program"), nb::arg("batch") = nb::none(), nb::arg("dims") = Symbols{});
   m.def("check_writable", &check_writable, nb::arg("path"));
   m.def(
       "write_text",

@@ -224,24 +224,122 @@ json inspect(const Graph& graph) {
 }
 
 namespace {
-std::vector<Dims> concrete_dims(const Program::Signature& signature, int64_t symbol_value) {
+
+std::string symbol_name(const Program::Signature& signature, size_t input, size_t axis) {
+  const Dim& dim = signature.input_types[input].shape[axis];
+  return dim.is_unknown() ? fmt::format("{}.{}", signature.input_names[input], axis) : dim.symbol();
+}
+
+// Every symbol, and whether it is a leading axis somewhere.
+std::map<std::string, bool> symbols_of(const Program::Signature& signature) {
+  std::map<std::string, bool> leading;
+  for (size_t i = 0; i < signature.input_types.size(); ++i)
+    for (size_t axis = 0; axis < signature.input_types[i].shape.size(); ++axis)
+      if (!signature.input_types[i].shape[axis].is_static())
+        leading[symbol_name(signature, i, axis)] |= axis == 0;
+  return leading;
+}
+
+std::vector<Dims> concrete_dims(const Program::Signature& signature, const Symbols& symbols) {
   std::vector<Dims> all;
-  for (const TensorType& type : signature.input_types) {
+  for (size_t i = 0; i < signature.input_types.size(); ++i) {
+    const Shape& shape = signature.input_types[i].shape;
     Dims dims;
-    for (const Dim& dim : type.shape) dims.push_back(dim.is_static() ? dim.value() : symbol_value);
+    for (size_t axis = 0; axis < shape.size(); ++axis)
+      dims.push_back(shape[axis].is_static() ? shape[axis].value()
+                                             : symbols.at(symbol_name(signature, i, axis)));
     all.push_back(std::move(dims));
   }
   return all;
 }
+
+Symbols all_equal(const Program::Signature& signature, int64_t value) {
+  Symbols symbols;
+  for (const auto& [name, leading] : symbols_of(signature)) symbols[name] = value;
+  return symbols;
+}
+
+std::string symbols_text(const Symbols& symbols) {
+  std::string text;
+  for (const auto& [name, value] : symbols)
+    text += fmt::format("{}{} = {}", text.empty() ? "" : ", ", name, value);
+  return text;
+}
+
+json signature_json(const Program& program) {
+  const Program::Signature& signature = program.signature();
+  json info{{"threads", program.threads()}, {"inputs", json::array()}, {"outputs", json::array()}};
+  for (size_t i = 0; i < signature.input_types.size(); ++i)
+    info["inputs"].push_back(
+        {{"name", signature.input_names[i]}, {"type", signature.input_types[i].str()}});
+  for (size_t i = 0; i < signature.output_types.size(); ++i)
+    info["outputs"].push_back(
+        {{"name", signature.output_names[i]}, {"type", signature.output_types[i].str()}});
+  return info;
+}
+
 }  // namespace
 
-json inspect_plan(Program& program, int64_t symbol_value) {
-  const auto plan = program.plan(concrete_dims(program.signature(), symbol_value));
-  json info{{"arena_bytes", plan->arena_bytes},
-            {"least_arena_bytes", plan->least_arena_bytes},
-            {"scratch_bytes", plan->scratch_bytes},
-            {"threads", program.threads()},
-            {"steps", json::array()}};
+Symbols choose_symbols(Program& program, std::optional<int64_t> all, const Symbols& given) {
+  const auto symbols = symbols_of(program.signature());
+  const auto names = [&] {
+    std::string list;
+    for (const auto& [name, leading] : symbols) list += (list.empty() ? "" : ", ") + name;
+    return list.empty() ? std::string("it has none") : "they are: " + list;
+  };
+  for (const auto& [name, value] : given) {
+    if (!symbols.contains(name))
+      throw UserError(ErrorKind::value, "symbols",
+                      fmt::format("'{}' is no symbolic dimension of the inputs", name), names());
+    if (value < 1)
+      throw UserError(ErrorKind::value, "symbols", fmt::format("{} = {}", name, value),
+                      "dimensions are positive");
+  }
+  std::optional<UserError> first;
+  std::string with;
+  Symbols tried;
+  for (int64_t value = 1; value <= 1024; value *= 2) {
+    Symbols chosen;
+    for (const auto& [name, leading] : symbols) chosen[name] = all ? *all : leading ? 1 : value;
+    for (const auto& [name, fixed] : given) chosen[name] = fixed;
+    if (value > 1 && chosen == tried) break;  // nothing is left to choose
+    tried = chosen;
+    try {
+      program.plan(concrete_dims(program.signature(), chosen));
+      return chosen;
+    } catch (const UserError& error) {
+      if (error.kind() == ErrorKind::unsupported) throw;  // whatever the numbers
+      if (first) continue;
+      first = error;
+      with = chosen.empty() ? "" : fmt::format(" (with {})", symbols_text(chosen));
+    }
+  }
+  throw UserError(
+      first->kind(), first->where(), first->message() + with,
+      first->hint().empty() ? "choose other numbers for symbolic dimensions" : first->hint());
+}
+
+json inspect(Program& program, std::optional<int64_t> all, const Symbols& given) {
+  try {
+    return inspect_plan(program, choose_symbols(program, all, given));
+  } catch (const UserError& error) {
+    if (all || !given.empty()) throw;
+    json info = signature_json(program);
+    info["bound"] = nullptr;
+    info["reason"] = error.what();
+    info["steps"] = json::array();
+    return info;
+  }
+}
+
+json inspect_plan(Program& program, const Symbols& symbols) {
+  const auto plan = program.plan(concrete_dims(program.signature(), symbols));
+  json info = signature_json(program);
+  info["bound"] = symbols;
+  info["steps"] = json::array();
+  info["arena_bytes"] = plan->arena_bytes;
+  info["least_arena_bytes"] = plan->least_arena_bytes;
+  info["scratch_bytes"] = plan->scratch_bytes;
   for (const Step& step : plan->steps)
     info["steps"].push_back({{"node", step.node},
                              {"op", step.op},
@@ -271,10 +369,15 @@ json lint_model(const std::string& path, const std::string& target) {
 
 std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
                                   int64_t symbol_value) {
+  return random_inputs(signature, seed, all_equal(signature, symbol_value));
+}
+
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
+                                  const Symbols& symbols) {
   std::mt19937_64 generator(seed);
   std::normal_distribution<float> normal;
   std::vector<Tensor> inputs;
-  const auto dims = concrete_dims(signature, symbol_value);
+  const auto dims = concrete_dims(signature, symbols);
   for (size_t i = 0; i < dims.size(); ++i) {
     const DType dtype = signature.input_types[i].dtype;
     Tensor x(DType::f32, dims[i]);

@@ -54,18 +54,32 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
 
 // What a graph consists of: JSON for `inspect`.
 nlohmann::json inspect(const Graph& graph);
-// The compiled form: steps with kernels, memory. Symbolic dimensions of the inputs count as
-// `symbol_value`.
-nlohmann::json inspect_plan(Program& program, int64_t symbol_value = 1);
+// Numbers for the symbolic dimensions of inputs; unknown ones ("?") are called "INPUT.AXIS".
+using Symbols = std::map<std::string, int64_t>;
+// A number for each symbol: those of `given`, then `all` if it is given, else 1 if a plan can be
+// made for that, else the least power of two up to 1024 that all but leading axes can be.
+// UserError: `given` names no symbol; no such plan; says what was tried.
+Symbols choose_symbols(Program& program, std::optional<int64_t> all = {},
+                       const Symbols& given = {});
+// The compiled form: types, steps with kernels, memory, and under "bound" the numbers that
+// `symbols` gives the symbolic dimensions.
+nlohmann::json inspect_plan(Program& program, const Symbols& symbols);
+// The same for choose_symbols(program, all, given). If it finds none and neither `all` nor `given`
+// asks for any: the types alone, "bound" null and "reason" why.
+nlohmann::json inspect(Program& program, std::optional<int64_t> all = {},
+                       const Symbols& given = {});
 
 // A lint report: JSON {"target", "findings": [{"kind": "float" | "rule", "node", "op", "reason"}],
 // "integer": [node]}. `path`: a model file, read without any pass.
 nlohmann::json lint_model(const std::string& path, const std::string& target);
 nlohmann::json lint_graph(const Graph& graph, const std::string& target);
 
-// Inputs of the right types filled with seeded noise; symbolic dimensions count as `symbol_value`.
+// Inputs of the right types filled with seeded noise; symbolic dimensions count as `symbol_value`,
+// or as `symbols` says.
 std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
                                   int64_t symbol_value = 1);
+std::vector<Tensor> random_inputs(const Program::Signature& signature, uint64_t seed,
+                                  const Symbols& symbols);
 
 struct BenchResult {
   std::vector<double> milliseconds;  // each call, in order

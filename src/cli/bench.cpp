@@ -9,7 +9,7 @@ void add_bench(CLI::App& app, Context& context) {
     std::string model;
     double seconds = 2;
     int threads = 0;
-    int64_t batch = 1;
+    SymbolOptions symbols;
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("bench", "Latency of a model on seeded noise");
@@ -23,13 +23,12 @@ void add_bench(CLI::App& app, Context& context) {
   sub->add_option("--threads", o->threads, "threads (0: what affinity and cgroup allow)")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
-  sub->add_option("--batch", o->batch, "what symbolic dimensions count as")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  add_symbol_options(sub, o->symbols);
   sub->callback([o, &context] {
     Program program = compile(load_model(o->model), {.threads = o->threads});
+    const Symbols symbols = o->symbols.choose(program);
     const BenchResult result =
-        bench(program, random_inputs(program.signature(), 1, o->batch), o->seconds,
+        bench(program, random_inputs(program.signature(), 1, symbols), o->seconds,
               [](const char*, size_t, size_t) { check_interrupted(); });
     if (context.json)
       return print_json({{"model", o->model},
@@ -37,10 +36,10 @@ void add_bench(CLI::App& app, Context& context) {
                          {"median_ms", result.median},
                          {"least_ms", result.least},
                          {"threads", program.threads()},
-                         {"batch", o->batch}});
-    std::printf("%s: median %.3f ms, least %.3f ms, %zu calls, %d threads, batch %ld\n",
-                o->model.c_str(), result.median, result.least, result.milliseconds.size(),
-                program.threads(), static_cast<long>(o->batch));
+                         {"bound", symbols}});
+    std::printf("%s: median %.3f ms, least %.3f ms, %zu calls, %d threads%s\n", o->model.c_str(),
+                result.median, result.least, result.milliseconds.size(), program.threads(),
+                bound_text(symbols).c_str());
   });
 }
 

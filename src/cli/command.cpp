@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -100,6 +101,35 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
                      : fmt::format("  {:>{}}", row[i], widths[i]);
     text += line + "\n";
   }
+  return text;
+}
+
+void add_symbol_options(CLI::App* sub, SymbolOptions& options) {
+  sub->add_option("--batch", options.batch,
+                  "what symbolic dimensions of inputs count as (default: 1, or for all but leading "
+                  "axes the least power of two that fits)")
+      ->check(CLI::PositiveNumber);
+  sub->add_option("--dim", options.dims, "NAME=NUMBER: what one of them counts as (repeated)");
+}
+
+Symbols SymbolOptions::choose(Program& program) const {
+  Symbols given;
+  for (const std::string& text : dims) {
+    const size_t equals = text.rfind('=');
+    int64_t value = 0;
+    const char* end = text.data() + text.size();
+    if (equals == std::string::npos ||
+        std::from_chars(text.data() + equals + 1, end, value).ptr != end ||
+        equals + 1 == text.size())
+      throw UserError(ErrorKind::value, "--dim " + text, "is no NAME=NUMBER");
+    given[text.substr(0, equals)] = value;
+  }
+  return choose_symbols(program, batch, given);
+}
+
+std::string bound_text(const Symbols& symbols) {
+  std::string text;
+  for (const auto& [name, value] : symbols) text += fmt::format(", {} {}", name, value);
   return text;
 }
 

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "api/octavo.h"
@@ -38,6 +39,17 @@ void add_compile(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
+
+// --batch and --dim: numbers for symbolic dimensions of inputs.
+struct SymbolOptions {
+  std::optional<int64_t> batch;
+  std::vector<std::string> dims;  // NAME=NUMBER
+  // See octavo::choose_symbols. UserError on what is no NAME=NUMBER.
+  Symbols choose(Program& program) const;
+};
+void add_symbol_options(CLI::App* sub, SymbolOptions& options);
+// ", N 1, W 320"; empty if there are none.
+std::string bound_text(const Symbols& symbols);
 
 // SIGINT, SIGTERM and SIGHUP no longer kill at once: the work ends at the next check_interrupted
 // with nothing half written. The second of a kind kills.

@@ -8,6 +8,7 @@ namespace octavo::cli {
 void add_compile(CLI::App& app, Context& context) {
   struct Options {
     std::string model, output;
+    SymbolOptions symbols;
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub =
@@ -19,6 +20,7 @@ void add_compile(CLI::App& app, Context& context) {
       "  octavo compile model.onnx -o model.octavo --json\n"));
   sub->add_option("model", o->model, "a model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the .octavo file (or .onnx)")->required();
+  add_symbol_options(sub, o->symbols);
   sub->callback([o, &context] {
     const auto start = std::chrono::steady_clock::now();
     const auto elapsed = [&] {
@@ -30,8 +32,8 @@ void add_compile(CLI::App& app, Context& context) {
     const double loaded = elapsed();
     canonicalize(graph);
     Program program = compile(graph.clone());
-    const nlohmann::json plan =
-        inspect_plan(program);  // compiles for a batch of one if it is dynamic
+    // A dynamic one for some shapes: what is no network at all does not get a file.
+    const nlohmann::json plan = inspect_plan(program, o->symbols.choose(program));
     const double compiled = elapsed();
     check_interrupted();
     save_model(graph, o->output);
@@ -42,6 +44,7 @@ void add_compile(CLI::App& app, Context& context) {
                                  {"compile_ms", compiled - loaded},
                                  {"steps", plan["steps"].size()},
                                  {"reference_steps", reference},
+                                 {"bound", plan["bound"]},
                                  {"arena_bytes", plan["arena_bytes"]}};
     if (context.json) return print_json(summary);
     std::printf("%s: loaded in %.1f ms, compiled in %.1f ms, %zu steps, activations %s\n",

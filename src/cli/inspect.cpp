@@ -12,6 +12,8 @@ void print_plan(const nlohmann::json& plan) {
                     fmt::format("{:.2f}", step["macs"].get<double>() / 1e6),
                     bytes_text(step["packed_bytes"].get<double>())});
   std::fputs(table(rows).c_str(), stdout);
+  const Symbols symbols = plan["bound"];
+  if (!symbols.empty()) std::printf("bound%s\n", bound_text(symbols).c_str() + 1);
   std::printf("activations %s (at least %s), scratch %s\n",
               bytes_text(plan["arena_bytes"].get<double>()).c_str(),
               bytes_text(plan["least_arena_bytes"].get<double>()).c_str(),
@@ -53,7 +55,7 @@ void add_inspect(CLI::App& app, Context& context) {
   struct Options {
     std::string model, lint;
     bool text = false, plan = false;
-    int64_t batch = 1;
+    SymbolOptions symbols;
   };
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("inspect", "What a model consists of, and how it is compiled");
@@ -66,9 +68,7 @@ void add_inspect(CLI::App& app, Context& context) {
   sub->add_flag("--plan", o->plan,
                 "the compiled steps: kernel, instruction set, memory, who declined and why")
       ->excludes(as_text);
-  sub->add_option("--batch", o->batch, "what symbolic dimensions count as, for --plan")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  add_symbol_options(sub, o->symbols);
   sub->add_option("--lint", o->lint,
                   "the nodes of a Q/DQ file that this target would run in float, and why, and the "
                   "rules it breaks; exit code 1 if there is any");
@@ -88,7 +88,7 @@ void add_inspect(CLI::App& app, Context& context) {
     }
     if (o->plan) {
       Program program = compile(graph.clone());
-      const nlohmann::json plan = inspect_plan(program, o->batch);
+      const nlohmann::json plan = inspect_plan(program, o->symbols.choose(program));
       context.json ? print_json(plan) : print_plan(plan);
       return;
     }

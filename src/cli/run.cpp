@@ -48,10 +48,11 @@ std::unique_ptr<Dataset> one_call(const std::vector<std::string>& files,
                         "--input");
 }
 
-std::unique_ptr<Dataset> open_inputs(const Options& o, const Program::Signature& signature) {
+std::unique_ptr<Dataset> open_inputs(const Options& o, Program& program) {
+  const Program::Signature& signature = program.signature();
   if (!o.inputs.empty()) return one_call(o.inputs, signature);
   if (!o.data.empty()) return open_dataset(o.data, signature, o.preprocessing);
-  return memory_dataset({random_inputs(signature, 1)}, signature);
+  return memory_dataset({random_inputs(signature, 1, choose_symbols(program))}, signature);
 }
 
 // Of all steps with one kernel, the slowest first.
@@ -150,7 +151,7 @@ void work(const Options& o, const Context& context) {
   Program program = compile(load_model(o.model), {.threads = o.threads});
   const auto& names = program.signature().output_names;
   check_run_output(o.output, names.size());
-  const auto data = open_inputs(o, program.signature());
+  const auto data = open_inputs(o, program);
   const size_t count = o.samples ? std::min(o.samples, data->size()) : data->size();
   std::vector<std::vector<Tensor>> outputs;
   std::vector<std::vector<StepProfile>> profiles;

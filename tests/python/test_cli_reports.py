@@ -10,7 +10,9 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
+import octavo
 from conftest import ROOT, make_model
 
 ISAS = {"portable", "avx2", "avx512", "vnni", "amx"}
@@ -103,6 +105,57 @@ def test_inspect_errors(cli, model, tmp_path):
     assert cli("inspect").returncode == 2
 
 
+def windows(path: Path, least: int) -> Path:
+    """f32[N, 1, H, ?]: a pool whose windows want at least ``least`` rows and columns."""
+    pool = helper.make_node("MaxPool", ["x"], ["y"], "pool", kernel_shape=[least, least])
+    graph = helper.make_graph(
+        [pool],
+        "windows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, "H", None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def test_inspect_binds_what_the_network_allows(cli, tmp_path):
+    path = windows(tmp_path / "five.onnx", 5)
+    program = octavo.compile(path)
+    info = octavo.inspect(program)
+    assert info["bound"] == {"N": 1, "H": 8, "x.3": 8}
+    assert info["inputs"] == [{"name": "x", "type": "f32[N, 1, H, ?]"}]
+    assert "pool" in {step["op"] for step in info["steps"]}
+    info = octavo.inspect(program, dims={"H": 5})
+    assert info["bound"] == {"N": 1, "H": 5, "x.3": 8}
+    assert octavo.inspect(program, batch=6)["bound"] == {"N": 6, "H": 6, "x.3": 6}
+    for keywords in ({"batch": 4}, {"dims": {"H": 4}}):
+        with pytest.raises(octavo.UserError, match=r"window.*H = 4"):
+            octavo.inspect(program, **keywords)
+    with pytest.raises(octavo.UserError, match=r"'W' is no symbolic dimension.*H, N, x\.3"):
+        octavo.inspect(program, dims={"W": 4})
+    with pytest.raises(octavo.UserError, match="positive"):
+        octavo.inspect(program, dims={"H": 0})
+    with pytest.raises(TypeError, match="for a Program"):
+        octavo.inspect(octavo.load_onnx(path), batch=4)
+    # The command, too; it once refused to compile such a network.
+    out = tmp_path / "five.octavo"
+    assert result(cli("compile", path, "-o", out, "--json"))["bound"]["H"] == 8
+    assert result(cli("inspect", out, "--plan", "--dim", "H=5", "--json"))["bound"]["H"] == 5
+    assert result(cli("bench", out, "--seconds", "0.02", "--json"))["bound"]["x.3"] == 8
+    assert cli("run", out).returncode == 0
+    found = error(cli("inspect", out, "--plan", "--dim", "H", "--json"))
+    assert (found["exit_code"], found["message"]) == (3, "is no NAME=NUMBER")
+
+
+def test_inspect_says_why_nothing_is_bound(tmp_path):
+    info = octavo.inspect(octavo.compile(windows(tmp_path / "large.onnx", 1025)))
+    assert info["bound"] is None
+    assert info["steps"] == []
+    assert "window" in info["reason"]
+    assert info["inputs"] == [{"name": "x", "type": "f32[N, 1, H, ?]"}]
+
+
 # bench -----------------------------------------------------------------------------------------
 
 
@@ -111,7 +164,7 @@ def test_bench_measures_calls(cli, model):
         cli("bench", model, "--seconds", "0.2", "--threads", "1", "--batch", "2", "--json")
     )
     assert info["model"] == str(model)
-    assert (info["threads"], info["batch"]) == (1, 2)
+    assert (info["threads"], info["bound"]) == (1, {"N": 2})
     assert 0 < info["least_ms"] <= info["median_ms"]
     # Half of the calls took the median or more, and together they fit into the time.
     assert info["calls"] >= 2
@@ -122,7 +175,7 @@ def test_bench_for_people(cli, model):
     done = cli("bench", model, "--seconds", "0.02", "--threads", "1")
     assert done.returncode == 0
     assert done.stdout.startswith(f"{model}: median ")
-    assert "1 threads, batch 1" in done.stdout
+    assert "1 threads, N 1" in done.stdout
 
 
 def test_bench_errors(cli, model, tmp_path):
