@@ -1,10 +1,16 @@
 #include "backends/cpu/affine.h"
 
 #include "backends/cpu/vector_kernels.h"
-#include "support/cpu.h"
 
 namespace octavo::cpu {
 
-const AffineKernels& affine_kernels() { return best_vector_kernels().affine; }
+template <>
+const AffineKernels<float>& affine_kernels<float>() {
+  return best_vector_kernels().affine;
+}
+template <>
+const AffineKernels<double>& affine_kernels<double>() {
+  return best_vector_kernels().affine_f64;
+}
 
 }  // namespace octavo::cpu

@@ -8,6 +8,7 @@ namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
 struct Vec {
+  using Scalar = float;
   static constexpr int width = 8;
   using F = __m256;
   using I = __m256i;
@@ -19,6 +20,7 @@ struct Vec {
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static F load_n(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
+  static void stream(float* p, F v) { _mm256_stream_ps(p, v); }
   static void store_n(float* p, F v, int n) { _mm256_maskstore_ps(p, first(n), v); }
   static F set(float v) { return _mm256_set1_ps(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
@@ -30,6 +32,7 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F sqrt(F a) { return _mm256_sqrt_ps(a); }
   static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+  static F power_of_two_below(F a) { return _mm256_and_ps(a, bits_to_float(set_int(0x7f800000))); }
   static B less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static B is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
   static F select(B condition, F yes, F no) { return _mm256_blendv_ps(no, yes, condition); }

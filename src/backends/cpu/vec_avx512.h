@@ -13,6 +13,7 @@ namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
 struct Vec {
+  using Scalar = float;
   static constexpr int width = 16;
   using F = __m512;
   using I = __m512i;
@@ -22,6 +23,7 @@ struct Vec {
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
+  static void stream(float* p, F v) { _mm512_stream_ps(p, v); }
   static void store_n(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
   static F set(float v) { return _mm512_set1_ps(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -33,6 +35,7 @@ struct Vec {
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F sqrt(F a) { return _mm512_sqrt_ps(a); }
   static F abs(F a) { return _mm512_abs_ps(a); }
+  static F power_of_two_below(F a) { return _mm512_and_ps(a, bits_to_float(set_int(0x7f800000))); }
   static B less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static B is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
   static F select(B condition, F yes, F no) { return _mm512_mask_blend_ps(condition, no, yes); }

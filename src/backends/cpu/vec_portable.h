@@ -7,6 +7,7 @@ namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
 struct Vec {
+  using Scalar = float;
   static constexpr int width = 4;
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
@@ -23,6 +24,8 @@ struct Vec {
     return v;
   }
   static void store(float* p, F v) { __builtin_memcpy(p, &v, 16); }
+  // Past the caches where the processor can; p is aligned to the vector.
+  static void stream(float* p, F v) { store(p, v); }
   static void store_n(float* p, F v, int n) {
     for (int i = 0; i < n; ++i) p[i] = v[i];
   }
@@ -41,6 +44,8 @@ struct Vec {
              __builtin_sqrtf(a[3])};
   }
   static F abs(F a) { return bits_to_float(float_to_bits(a) & 0x7fffffff); }
+  // Of |a|, which is normal.
+  static F power_of_two_below(F a) { return bits_to_float(float_to_bits(a) & 0x7f800000); }
   static B less(F a, F b) { return a < b; }
   static B is_nan(F a) { return a != a; }  // NOLINT(misc-redundant-expression)
   static F select(B condition, F yes, F no) { return condition ? yes : no; }

@@ -22,7 +22,8 @@ struct VectorKernels {
   void (*quantize_to_nhwc)(const QuantizeToNhwc&, ThreadPool&);
   void (*reduce)(const Reduce&, ThreadPool&);
   void (*softmax)(const Softmax&, ThreadPool&);
-  AffineKernels affine;
+  AffineKernels<float> affine;
+  AffineKernels<double> affine_f64;
   HistogramKernels histogram;
   void (*layer_norm)(const LayerNorm&, ThreadPool&);
 };

@@ -24,7 +24,8 @@ constexpr VectorKernels vector_kernels_table{
     quantize_to_nhwc,
     reduce,
     softmax,
-    {affine_quantize, affine_dequantize},
+    affine_table<Vec>,
+    affine_table<VecDouble>,
     {histogram_extremes, histogram_count},
     layer_norm,
 };
