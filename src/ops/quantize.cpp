@@ -89,6 +89,7 @@ std::vector<TensorType> infer_quantize(const Node& node) {
   const TensorType& x = float_or_i32(node);
   check_parameters(node, x.shape);
   const DType dtype = node.input(2) ? node.input(2)->dtype() : parse_dtype(node.text("output"));
+  if (node.input(2)) require(node, !is_float(dtype), "the zero point must be an integer");
   limits_of(node, dtype);
   return {{dtype, x.shape}};
 }
@@ -242,6 +243,11 @@ std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
   if (onnx_dtype == 5) a["output"] = std::string("i16");
   if (onnx_dtype != 0 && (onnx_dtype < 2 || onnx_dtype > 5))
     reader.unsupported("output_dtype must be an 8- or 16-bit integer");
+  const Value* zero = reader.input(2);
+  if (zero && onnx_dtype != 0 && zero->dtype() != reader.element_type(onnx_dtype))
+    reader.invalid(fmt::format("output_dtype is {}, the zero point {}",
+                               dtype_name(reader.element_type(onnx_dtype)),
+                               dtype_name(zero->dtype())));
   return {reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)},
                        std::move(a))};
 }

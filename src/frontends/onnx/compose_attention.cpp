@@ -26,6 +26,11 @@ struct Attended {
 // [batch, length, heads * size] to [batch, heads, length, size].
 Value* split_heads(Composer& make, Value* x, int64_t heads) {
   if (heads < 1) make.reader().invalid("the number of heads must be given");
+  if (x->shape().rank() != 3)
+    make.reader().invalid(
+        fmt::format("an input is {} instead of [batch, length, size]", x->shape().str()));
+  if (const Dim& size = x->shape()[2]; size.is_static() && size.value() % heads != 0)
+    make.reader().invalid(fmt::format("{} heads do not divide {}", heads, size.value()));
   return make.transpose(make.reshape(x, {0, 0, heads, -1}), {0, 2, 1, 3});
 }
 Value* merge_heads(Composer& make, Value* x) {

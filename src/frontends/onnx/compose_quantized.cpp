@@ -16,8 +16,15 @@ Value* fitted(Composer& make, Value* zero, const Value* scale) {
   return one ? make("expand", {zero}, {{"shape", Ints(dims)}}) : make.reshape(zero, Ints(dims));
 }
 
+// A scale that is a float, if half a one.
+Value* scale_of(Composer& make, Value* scale) {
+  if (!is_float(scale->dtype()))
+    make.reader().invalid(fmt::format("a scale is {}, not a float", dtype_name(scale->dtype())));
+  return make.cast(scale, DType::f32);
+}
+
 Value* dequantize(Composer& make, Value* x, Value* scale, Value* zero, int64_t axis = 0) {
-  scale = make.cast(scale, DType::f32);
+  scale = scale_of(make, scale);
   return make("dequantize", {x, scale, fitted(make, zero, scale)}, {{"axis", axis}});
 }
 Value* dequantize(Composer& make, size_t i, int64_t axis = 0) {
@@ -25,7 +32,7 @@ Value* dequantize(Composer& make, size_t i, int64_t axis = 0) {
 }
 // Scale and zero point are inputs i and i + 1; without the latter the integers are u8.
 Value* quantize(Composer& make, Value* y, size_t i) {
-  Value* scale = make.cast(make.input(i), DType::f32);
+  Value* scale = scale_of(make, make.input(i));
   return make("quantize", {y, scale, fitted(make, make.reader().input(i + 1), scale)});
 }
 
@@ -80,8 +87,14 @@ std::vector<Value*> import_qgemm(OnnxNodeReader& reader) {
 
 // Integers less their zero point; one for each index of an axis, or one.
 Value* centred(Composer& make, Value* x, Value* zero, const Ints& shape) {
+  const DType dtype = x->dtype();
+  if (dtype != DType::u8 && dtype != DType::i8)
+    make.reader().invalid(fmt::format("an operand is {}, not u8 or i8", dtype_name(dtype)));
   x = make.cast(x, DType::i32);
   if (!zero) return x;
+  if (zero->dtype() != dtype)
+    make.reader().invalid(
+        fmt::format("the zero point of {} is {}", dtype_name(dtype), dtype_name(zero->dtype())));
   if (zero->shape().rank() == 1 && !(zero->shape()[0] == Dim(1))) zero = make.reshape(zero, shape);
   return make("sub", {x, make.cast(zero, DType::i32)});
 }

@@ -20,15 +20,29 @@ std::vector<Value*> Control::run() {
   reader_.invalid(fmt::format("has no subgraph '{}'", name));
 }
 
+// `results` outputs of the subgraph `name`, as many of the node.
+void Control::check_results(std::string_view name, int results, int outputs) const {
+  if (results != outputs)
+    reader_.invalid(fmt::format("its {} has {} outputs, {} are wanted", name, results, outputs));
+}
+
 std::vector<Value*> Control::branch() {
   Value* condition = make_.input(0);
   if (condition->dtype() != DType::boolean) reader_.invalid("the condition must be bool");
+  for (const char* name : {"then_branch", "else_branch"}) {
+    const auto& outputs = subgraph(name).output();
+    check_results(name, outputs.size(), node_.output_size());
+    // Two outputs may be one value; for one graph they are listed twice.
+    for (int i = 1; i < outputs.size(); ++i)
+      for (int k = 0; k < i; ++k)
+        if (outputs[i].name() == outputs[k].name())
+          reader_.unsupported(fmt::format("its {} lists '{}' twice", name, outputs[i].name()));
+  }
   if (const Tensor* known = reader_.constant(0)) {
     if (known->size() != 1) reader_.invalid("the condition must be one bool");
     return add_(subgraph(known->values<bool>()[0] ? "then_branch" : "else_branch"), {});
   }
   const auto yes = add_(subgraph("then_branch"), {}), no = add_(subgraph("else_branch"), {});
-  if (yes.size() != no.size()) reader_.invalid("the branches differ in the number of outputs");
   std::vector<Value*> outputs;
   for (size_t i = 0; i < yes.size(); ++i) {
     if (!(yes[i]->type() == no[i]->type()))
@@ -63,7 +77,8 @@ std::vector<Value*> Control::loop() {
   if (reader_.input(0)) {
     const Tensor* known = reader_.constant(0);
     if (!known) reader_.unsupported("its number of steps is computed");
-    if (known->size() != 1) reader_.invalid("the number of steps must be one number");
+    if (known->size() != 1 || known->dtype() != DType::i64)
+      reader_.invalid("the number of steps must be one i64");
     count = std::max<int64_t>(known->to_ints()[0], 0);
   }
   const auto holds = [&](const Value* condition) {
@@ -75,6 +90,7 @@ std::vector<Value*> Control::loop() {
   for (size_t i = 2; i < reader_.input_count(); ++i) state.push_back(make_.input(i));
   const size_t states = state.size(), results = static_cast<size_t>(body.output_size());
   if (results < states + 1) reader_.invalid("its body has too few outputs");
+  check_results("body", body.output_size(), node_.output_size() + 1);
   std::vector<std::vector<Value*>> collected(results - states - 1);
   Value* condition = reader_.input(1);
   if (!condition) condition = reader_.constant_value(Tensor::scalar(true));
@@ -100,6 +116,7 @@ std::vector<Value*> Control::scan() {
   const auto states = static_cast<size_t>(inputs - scanned), n = static_cast<size_t>(scanned);
   if (body.output_size() < static_cast<int>(states))
     reader_.invalid("its body has too few outputs");
+  check_results("body", body.output_size(), node_.output_size());
   const size_t outputs_count = static_cast<size_t>(body.output_size()) - states;
   const auto list = [&](const char* name, size_t size) {
     Ints values = reader_.integers(name, Ints(size, 0));

@@ -25,6 +25,7 @@ class Control {
   std::vector<Value*> loop();
   std::vector<Value*> scan();
   ::onnx::GraphProto& subgraph(std::string_view name);
+  void check_results(std::string_view name, int results, int outputs) const;
   // One step of a body that is read several times.
   std::vector<Value*> step(const ::onnx::GraphProto& body, std::vector<Value*> args);
   // One value for each step, joined along an axis.

@@ -96,7 +96,8 @@ int64_t parse_number(const std::string& text, const std::string& where) {
 std::shared_ptr<MappedFile> ExternalFiles::open(const std::string& location,
                                                 const std::string& where) {
   if (const auto it = files_.find(location); it != files_.end()) return it->second;
-  if (folder_.empty()) fail(where, "external data in a model that was not loaded from a file");
+  if (folder_.empty())
+    fail(where, "external data in a model that was not loaded from a file", "load it by its path");
   const fs::path relative(location);
   bool inside = !location.empty() && relative.is_relative();
   for (const fs::path& part : relative) inside = inside && part != "..";
@@ -109,6 +110,8 @@ std::shared_ptr<MappedFile> ExternalFiles::open(const std::string& location,
   const auto [end, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
   if (!inside || end != folder.end())
     fail(where, fmt::format("external data file '{}' is outside the model's folder", location));
+  if (!fs::is_regular_file(path, error))
+    fail(where, fmt::format("external data file '{}' is not a file", location));
   return files_[location] = MappedFile::open(path.string());
 }
 
