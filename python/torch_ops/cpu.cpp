@@ -43,7 +43,7 @@ void fake_nvidia(const Tensor& x, const Tensor& y, const Tensor& amax, int64_t n
     const auto n = nvidia_scales<T>(amax, num_bits, is_unsigned, narrow_range, op);
     const auto a = nvidia_affine<T>(n, x, op);
     const bool fits = fake_quantize_elements(a.elements, source(x), target(y), is_unsigned);
-    TORCH_CHECK_TYPE(fits, op, ": negative values encountered in unsigned quantization");
+    TORCH_CHECK_TYPE(fits, op, ": Negative values encountered in unsigned quantization");
   });
 }
 
@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor> tensor_quant(const Tensor& inputs, const Tensor& amax
       using T = decltype(t);
       if (is_unsigned && x.numel() > 0)
         TORCH_CHECK_TYPE(!any_negative(source(x), x.numel()), op,
-                         ": negative values encountered in unsigned quantization");
+                         ": Negative values encountered in unsigned quantization");
       const auto n = nvidia_scales<T>(amax, num_bits, is_unsigned, narrow_range, op);
       scale = n.scale.defined() ? n.scale
                                 : at::full(amax.sizes(), n.one, x.options().dtype(compute_type<T>));

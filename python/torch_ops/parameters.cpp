@@ -12,7 +12,7 @@ namespace {
 template <class T>
 T checked_amax(T amax, const char* op) {
   TORCH_CHECK_VALUE(!std::isnan(amax), op, ": NaN in amax");
-  TORCH_CHECK_VALUE(amax >= 0, op, ": negative values in amax (", amax, ")");
+  TORCH_CHECK_VALUE(amax >= 0, op, ": Negative values in amax (", amax, ")");
   TORCH_CHECK_VALUE(!std::isinf(amax), op, ": infinite values in amax");
   return amax;
 }

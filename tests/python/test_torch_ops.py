@@ -349,10 +349,10 @@ def test_a_large_tensor_takes_the_same_steps():
 
 
 MISTAKES = [
-    (lambda x, a: ops.fake_tensor_quant(x, a, 8, True), TypeError, "negative values encountered"),
-    (lambda x, a: ops.tensor_quant(x, a, 8, True), TypeError, "negative values encountered"),
-    (lambda x, a: ops.fake_tensor_quant(x, -a), ValueError, "negative values in amax"),
-    (lambda x, a: ops.tensor_quant(x, -a), ValueError, "negative values in amax"),
+    (lambda x, a: ops.fake_tensor_quant(x, a, 8, True), TypeError, "Negative values encountered"),
+    (lambda x, a: ops.tensor_quant(x, a, 8, True), TypeError, "Negative values encountered"),
+    (lambda x, a: ops.fake_tensor_quant(x, -a), ValueError, "Negative values in amax"),
+    (lambda x, a: ops.tensor_quant(x, -a), ValueError, "Negative values in amax"),
     (lambda x, a: ops.fake_tensor_quant(x, a * float("nan")), ValueError, "NaN in amax"),
     (lambda x, a: ops.fake_tensor_quant(x, a * float("inf")), ValueError, "infinite"),
     (lambda x, a: ops.fake_tensor_quant(x, torch.ones(5)), ValueError, "does not broadcast"),

@@ -1,0 +1,52 @@
+"""Functions behind the modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["ClipFunction", "clip"]
+
+
+class ClipFunction(torch.autograd.Function):
+    """Clipping whose bounds can learn (PACT, Choi et al. 2018).
+
+    The input's gradient passes strictly inside; a bound's is the sum over what lies at or outside
+    it. Bounds broadcast; those that learn are single numbers.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: torch.Tensor, clip_value_min: torch.Tensor, clip_value_max: torch.Tensor
+    ) -> torch.Tensor:
+        """min(max)."""
+        ctx.save_for_backward(input, clip_value_min, clip_value_max)
+        return torch.maximum(torch.minimum(input, clip_value_max), clip_value_min)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Of the input and of bounds that need one.
+
+        Raises:
+            ValueError: the bounds are not single numbers.
+        """
+        (grad,) = grads
+        input, low, high = ctx.saved_tensors
+        if low.numel() != 1 or high.numel() != 1:
+            raise ValueError(
+                "Learnable min/max can only be scalar, got size "
+                f"{tuple(low.size())} and {tuple(high.size())}."
+            )
+        above, below = input > low, input < high
+        grad_low = (grad * ~above).sum().to(low.dtype) if ctx.needs_input_grad[1] else None
+        grad_high = (grad * ~below).sum().to(high.dtype) if ctx.needs_input_grad[2] else None
+        return grad * (above & below), grad_low, grad_high
+
+
+def clip(
+    input: torch.Tensor, clip_value_min: torch.Tensor, clip_value_max: torch.Tensor
+) -> torch.Tensor:
+    """:class:`ClipFunction` applied."""
+    result: torch.Tensor = ClipFunction.apply(input, clip_value_min, clip_value_max)
+    return result
