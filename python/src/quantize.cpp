@@ -162,6 +162,7 @@ void bind_quantize(nb::module_& m) {
         return result.milliseconds;
       },
       nb::arg("program"), nb::arg("inputs"), nb::arg("seconds"), nb::arg("symbol_value"));
+  m.def("ops_json", [] { return describe_ops().dump(); });
   m.def("doctor_json", [] { return doctor().dump(); });
 }
 

@@ -54,6 +54,11 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
 
 // What a graph consists of: JSON for `inspect`.
 nlohmann::json inspect(const Graph& graph);
+// The tables of ops, for docs/ops.md: {"ops": [{"name", "kind", "stage", "quantization", "doc",
+// "kernels" (or the reference kernel only), "imports": [{"op_type", "domain", "since", "until"}],
+// "exports", "targets": {target: integer form}}], "composed": ONNX ops that are made of several}.
+nlohmann::json describe_ops();
+
 // Numbers for the symbolic dimensions of inputs; unknown ones ("?") are called "INPUT.AXIS".
 using Symbols = std::map<std::string, int64_t>;
 // A number for each symbol: those of `given`, then `all` if it is given, else 1 if a plan can be

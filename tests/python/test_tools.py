@@ -176,3 +176,39 @@ def test_ci_closing_line(monkeypatch):
     assert " 1 failed, 22 passed, 2 skipped in 3.00s " in closing_line(log, 2, 3)
     bad = log + "80% tests passed, 2 tests failed out of 10\n1 failed, 1 error in 2.00s\n"
     assert " 4 failed, 30 passed, 2 skipped " in closing_line(bad, 2, 3)
+
+
+def test_table_of_ops_is_current(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import op_table
+    from octavo import _core
+
+    table, cases = json.loads(_core.ops_json()), op_table.passing_cases()
+    text = op_table.table_text(table, cases)
+    assert op_table.TABLE.read_text() == text, "run tools/op_table.py"
+    # What the library's tables say, and what the cases showed.
+    assert {op["name"] for op in table["ops"]} == set(_core.op_names())
+    row = next(line for line in text.splitlines() if line.startswith("| `conv` "))
+    assert row.startswith("| `conv` | compute | weighted | fast | f32 | Conv → | product")
+    assert next(x for x in text.splitlines() if x.startswith("| `sin` ")).count("reference") == 1
+    # A table that changed shows.
+    for op in table["ops"]:
+        if op["name"] == "conv":
+            op["targets"]["octavo"] = "float"
+    assert op_table.table_text(table, cases) != text
+
+
+def test_check_of_the_table_of_ops(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import op_table
+
+    monkeypatch.setattr(op_table, "passing_cases", dict)
+    monkeypatch.setattr(op_table, "ROOT", tmp_path)
+    monkeypatch.setattr(op_table, "TABLE", tmp_path / "ops.md")
+    monkeypatch.setattr(sys, "argv", ["op_table.py", "--check"])
+    assert op_table.main() == 1
+    assert "ops.md is out of date" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["op_table.py"])
+    assert op_table.main() == 0
+    monkeypatch.setattr(sys, "argv", ["op_table.py", "--check"])
+    assert op_table.main() == 0

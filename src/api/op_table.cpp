@@ -1,0 +1,101 @@
+// What docs/ops.md says of each op, read from the tables that the library itself runs by.
+#include <map>
+
+#include "api/octavo.h"
+#include "codegen/select.h"
+#include "frontends/onnx/compose.h"
+#include "graph/op_def.h"
+#include "ops/onnx_rules.h"
+#include "quantize/placement/facts.h"
+
+namespace octavo {
+namespace {
+
+using nlohmann::json;
+
+const char* kind_name(OpKind kind) {
+  switch (kind) {
+    case OpKind::pointwise:
+      return "pointwise";
+    case OpKind::compute:
+      return "compute";
+    case OpKind::reduction:
+      return "reduction";
+    case OpKind::movement:
+      return "movement";
+    case OpKind::quantization:
+      return "quantization";
+    case OpKind::fused:
+      return "fused";
+    case OpKind::shape:
+      return "shape";
+  }
+  throw InternalError("unknown kind of op");
+}
+
+const char* trait_name(QuantTrait trait) {
+  switch (trait) {
+    case QuantTrait::weighted:
+      return "weighted";
+    case QuantTrait::same_scale:
+      return "same scale";
+    case QuantTrait::requantize:
+      return "requantize";
+    case QuantTrait::float_only:
+      return "float";
+    case QuantTrait::none:
+      return "";
+  }
+  throw InternalError("unknown quantization trait");
+}
+
+const char* form_name(const TargetFacts& facts, std::string_view op) {
+  switch (facts.form(op)) {
+    case IntegerForm::none:
+      return "float";
+    case IntegerForm::product:
+      return "product";
+    case IntegerForm::arithmetic:
+      return "arithmetic";
+    case IntegerForm::copy:
+      return "copy";
+  }
+  throw InternalError("unknown integer form");
+}
+
+json rule_json(const OnnxImportRule& rule) {
+  json one{{"op_type", rule.op_type}, {"domain", rule.domain}, {"since", rule.since}};
+  if (rule.until != std::numeric_limits<int64_t>::max()) one["until"] = rule.until;
+  return one;
+}
+
+}  // namespace
+
+json describe_ops() {
+  const TargetFacts* targets[] = {&octavo_facts(), &onnxruntime_facts(), &openvino_facts(),
+                                  &tensorrt_facts()};
+  json table{{"ops", json::array()}, {"composed", json::array()}};
+  for (const OpDef& op : all_ops()) {
+    json row{{"name", op.name},
+             {"kind", kind_name(op.kind)},
+             {"stage", stage_name(op.stage)},
+             {"quantization", trait_name(op.quant)},
+             {"doc", op.impl->doc},
+             {"kernels", false},
+             {"imports", json::array()},
+             {"exports", op.impl->onnx_export != nullptr},
+             {"targets", json::object()}};
+    for (const Selector& selector : selectors())
+      if (selector.op == op.name) row["kernels"] = true;
+    for (const OnnxImportRule& rule : op.impl->onnx_import)
+      row["imports"].push_back(rule_json(rule));
+    for (const TargetFacts* facts : targets)
+      row["targets"][facts->name] = form_name(*facts, op.name);
+    table["ops"].push_back(std::move(row));
+  }
+  for (const auto rules : onnx_import::composed_rules())
+    for (const OnnxImportRule& rule : rules) table["composed"].push_back(rule_json(rule));
+  return table;
+}
+
+}  // namespace octavo
