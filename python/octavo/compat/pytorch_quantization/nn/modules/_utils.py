@@ -32,6 +32,24 @@ def _check_caller() -> None:
         raise TypeError(f"{__name__} should be only called by __init__ of quantized module.")
 
 
+def as_class(cls: Any, module: torch.nn.Module) -> Any:
+    """The same module as an instance of a subclass, without its ``__init__``.
+
+    Parameters, buffers, hooks and settings are the very objects of ``module``; only the table of
+    submodules is a copy.
+    """
+    result = cls.__new__(cls)
+    result.__dict__.update(module.__dict__)
+    result.__dict__["_modules"] = dict(module._modules)
+    return result
+
+
+def _to_device_of(source: torch.nn.Module, module: torch.nn.Module) -> torch.nn.Module:
+    for tensor in (*source.parameters(), *source.buffers()):
+        return module.to(tensor.device)
+    return module
+
+
 class QuantMixin:
     """For modules whose input and weight are quantized."""
 
@@ -66,6 +84,30 @@ class QuantMixin:
             ValueError: a descriptor of real quantization.
         """
         _check_caller()
+        self._add_quantizers(quant_desc_input, quant_desc_weight, num_layers)
+
+    @classmethod
+    def from_float(cls, module: torch.nn.Module, **kwargs: Any) -> Any:
+        """A float module as this class, which inherits from its class.
+
+        Args:
+            module: stays as it is; parameters, buffers and hooks are shared with it.
+            kwargs: ``quant_desc_input``, ``quant_desc_weight``.
+        """
+        of_input, of_weight = pop_quant_desc_in_kwargs(cls, **kwargs)
+        layers = None
+        if isinstance(module, torch.nn.RNNBase):
+            layers = module.num_layers * (1 + module.bidirectional)
+        result = as_class(cls, module)
+        result._add_quantizers(of_input, of_weight, layers)
+        return _to_device_of(module, result)
+
+    def _add_quantizers(
+        self,
+        quant_desc_input: QuantDescriptor,
+        quant_desc_weight: QuantDescriptor,
+        num_layers: int | None,
+    ) -> None:
         _check_fake(quant_desc_input, quant_desc_weight)
         self._fake_quant = True
         if num_layers is None:
@@ -108,6 +150,21 @@ class QuantInputMixin:
             ValueError: a descriptor of real quantization.
         """
         _check_caller()
+        self._add_quantizers(quant_desc_input)
+
+    @classmethod
+    def from_float(cls, module: torch.nn.Module, **kwargs: Any) -> Any:
+        """A float module as this class, which inherits from its class.
+
+        Args:
+            module: stays as it is; parameters, buffers and hooks are shared with it.
+            kwargs: ``quant_desc_input``.
+        """
+        result = as_class(cls, module)
+        result._add_quantizers(pop_quant_desc_in_kwargs(cls, input_only=True, **kwargs))
+        return _to_device_of(module, result)
+
+    def _add_quantizers(self, quant_desc_input: QuantDescriptor) -> None:
         _check_fake(quant_desc_input)
         self._fake_quant = True
         self._input_quantizer = TensorQuantizer(quant_desc_input)

@@ -80,6 +80,17 @@ class QuantLSTM(torch.nn.LSTM, _utils.QuantMixin):
         super().__init__(*args, **kwargs)
         self.init_quantizer(of_input, of_weight, self.num_layers * (1 + self.bidirectional))
 
+    @classmethod
+    def from_float(cls, module: torch.nn.Module, **kwargs: Any) -> Any:
+        """As QuantMixin's.
+
+        Raises:
+            ValueError: the module has ``proj_size``.
+        """
+        if module.proj_size:
+            raise ValueError("proj_size is not supported in pytorch-quantization yet")
+        return super().from_float(module, **kwargs)
+
     def _layer(
         self, index: int, x: torch.Tensor, batch_sizes: list[int], state: State, reverse: bool
     ) -> tuple[torch.Tensor, State]:

@@ -1,0 +1,6 @@
+"""Quantization of built torch models: ``octavo.nn.replace(model)``. Needs torch."""
+
+from octavo.nn.folding import fold_batch_norm
+from octavo.nn.replacement import Replacement, replace
+
+__all__ = ["Replacement", "fold_batch_norm", "replace"]
