@@ -1,5 +1,7 @@
 #include "quantize/elements.h"
 
+#include <xmmintrin.h>
+
 #include <atomic>
 
 #include "graph/element.h"
@@ -185,7 +187,7 @@ bool fake_quantize_elements(const AffineElements<T>& how, Source x, Target y,
     const bool stream =
         x.data != y.data && how.spread.size() >= stream_bytes / static_cast<int64_t>(sizeof(S));
     const int64_t most = refuse_negative ? most_run : longest<T, S>;
-    walk.run(most, [&](int64_t begin, int64_t count, bool per_element, const T* s, const T* z) {
+    const auto runs = [&](int64_t begin, int64_t count, bool per_element, const T* s, const T* z) {
       if (refuse_negative && below_zero(static_cast<const S*>(x.data) + begin, count))
         refused.store(true, std::memory_order_relaxed);
       Run<T, S> part;
@@ -193,6 +195,9 @@ bool fake_quantize_elements(const AffineElements<T>& how, Source x, Target y,
       kernels.fake(run_of(how, count, per_element, s, z), part.read(x.data, begin, count), out,
                    stream && std::is_same_v<T, S>);
       part.write(y.data, begin, count);
+    };
+    walk.run(most, runs, [&] {
+      if (stream) _mm_sfence();
     });
   });
   return !refused;

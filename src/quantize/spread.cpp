@@ -34,18 +34,20 @@ ParameterWalk<T>::ParameterWalk(const Spread& spread, const T* first, const T* s
   const int64_t period = s.along * s.inner;
   if (s.inner >= long_enough) {
     mode_ = Mode::segments;
-  } else if (s.inner == 1 && (period >= long_enough || s.outer == 1)) {
+  } else if (s.inner == 1 && (period >= most_laid_out / 2 || s.outer == 1)) {
     mode_ = Mode::repeated;
     repeat_ = period;
   } else if (period <= most_laid_out && s.outer > 1) {
     mode_ = Mode::repeated;
-    repeat_ = std::min(s.outer, std::max<int64_t>(1, most_run / period)) * period;
+    repeat_ = std::min(s.outer, std::max<int64_t>(1, most_laid_out / 2 / period)) * period;
     const T** from[] = {&first_, &second_};
     for (int i = 0; i < 2; ++i) {
       if (!*from[i]) continue;
       laid_out_[i].resize(static_cast<size_t>(repeat_));
-      for (int64_t e = 0; e < repeat_; ++e)
-        laid_out_[i][static_cast<size_t>(e)] = (*from[i])[e / s.inner % s.along];
+      for (int64_t o = 0, e = 0; o < repeat_ / period; ++o)
+        for (int64_t c = 0; c < s.along; ++c)
+          for (int64_t k = 0; k < s.inner; ++k)
+            laid_out_[i][static_cast<size_t>(e++)] = (*from[i])[c];
       *from[i] = laid_out_[i].data();
     }
   } else {

@@ -42,14 +42,20 @@ class ParameterWalk {
   ParameterWalk(const Spread& spread, const T* first, const T* second);
 
   // f(begin, count, per_element, first, second): elements [begin, begin + count), at most `longest`
-  // of them. `first` and `second` point to one parameter, or to count of them.
-  template <class F>
-  void run(int64_t longest, const F& f) const {
+  // of them. `first` and `second` point to one parameter, or to count of them. `after()` follows
+  // the runs of a task, on its thread.
+  template <class F, class After>
+  void run(int64_t longest, const F& f, const After& after) const {
     const int64_t size = spread_.size(), step = task_size();
     auto task = [&](int64_t i, int) {
       range(i * step, std::min(size, (i + 1) * step), longest, f);
+      after();
     };
     default_pool().run((size + step - 1) / step, task);
+  }
+  template <class F>
+  void run(int64_t longest, const F& f) const {
+    run(longest, f, [] {});
   }
   // The same for the elements [begin, end), on this thread.
   template <class F>

@@ -45,7 +45,7 @@ struct AffineKernels {
   // q = clamp(round_half_even(r) + z, least, most); NaN counts as 0.
   void (*quantize)(const AffineRun<T>&, const T* x, int32_t* q);
   void (*dequantize)(const AffineRun<T>&, const int32_t* q, T* x);
-  // dequantize(quantize(x)); `stream` writes past the caches.
+  // dequantize(quantize(x)); `stream` writes past the caches: fence before another thread reads.
   void (*fake)(const AffineRun<T>&, const T* x, T* y, bool stream);
   // g where round_half_even(r) + z is within the bounds, else 0 (of NaN too).
   void (*fake_gradient)(const AffineRun<T>&, const T* g, const T* x, T* gx);

@@ -165,7 +165,6 @@ void affine_fake(const AffineRun<T>& run, const T* x, T* y, bool stream) {
     else
       V::store_n(y + i, one(i, n, p, how), n);
   });
-  __builtin_ia32_sfence();
 }
 
 template <class V, class T = typename V::Scalar>
@@ -244,12 +243,12 @@ void bounds_clip_gradient(const BoundsRun<T>& run, const T* g, const T* x, T* gx
 // Half to even among multiples of a power of two, by adding 1.5 * 2^(bits of the fraction) of them.
 template <class V>
 typename V::F to_e4m3(typename V::F v) {
-  const auto nan = V::is_nan(v), clamped = V::max(V::set(-448), V::min(V::set(448), v));
+  const auto clamped = V::max(V::set(-448), V::min(V::set(448), v));
   const auto least = V::set(0x1p-6);  // below it, multiples of 2^-9
   const auto power = V::power_of_two_below(V::max(V::abs(clamped), least));
   constexpr double magic = sizeof(typename V::Scalar) == 4 ? 0x1.8p20 : 0x1.8p49;
   const auto big = V::mul(power, V::set(static_cast<typename V::Scalar>(magic)));
-  return V::select(nan, v, V::sub(V::add(clamped, big), big));
+  return V::select(V::is_nan(v), v, V::sub(V::add(clamped, big), big));
 }
 
 template <class V, class T = typename V::Scalar>
