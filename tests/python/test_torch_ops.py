@@ -462,6 +462,46 @@ def test_autocast_leaves_types_alone():
     assert x.grad.dtype == torch.float32
 
 
+PROGRAM = r"""
+#include <ATen/Functions.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <cstdio>
+
+int main() {
+  const auto op = c10::Dispatcher::singleton()
+                      .findSchemaOrThrow("octavo::fake_tensor_quant", "")
+                      .typed<at::Tensor(const at::Tensor&, const at::Tensor&, int64_t, bool,
+                                        bool)>();
+  const at::Tensor x = at::linspace(-2, 2, 9).requires_grad_();
+  const at::Tensor y = op.call(x, at::scalar_tensor(1), 8, false, true);
+  y.sum().backward();
+  for (int i = 0; i < 9; ++i)
+    std::printf("%g %g\n", y[i].item<double>(), x.grad()[i].item<double>());
+}
+"""
+
+
+def test_a_cpp_program_calls_the_operators(tmp_path: Path):
+    """libtorch and liboctavo_torch alone: no Python in the program."""
+    folder, torch_folder = Path(octavo._core.__file__).parent, Path(torch.__file__).parent
+    source, program = tmp_path / "program.cpp", tmp_path / "program"
+    source.write_text(PROGRAM)
+    libraries = [folder / "liboctavo_torch.so"]
+    libraries += [torch_folder / "lib" / f"lib{name}.so" for name in ("torch", "torch_cpu", "c10")]
+    subprocess.run(
+        ["g++", "-std=c++20", f"-isystem{torch_folder}/include", str(source), "-o", str(program),
+         "-Wl,--no-as-needed", *map(str, libraries), f"-Wl,-rpath,{torch_folder}/lib:{folder}"],
+        check=True,
+    )  # fmt: skip
+    lines = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split("\n")
+    x = torch.linspace(-2, 2, 9)
+    expected = ops.fake_tensor_quant(x, torch.tensor(1.0))
+    for line, v, y in zip(lines, x, expected, strict=False):
+        assert line == f"{y.item():g} {float(abs(v) <= 1):g}"
+    assert len(lines) == 10
+
+
 def test_another_torch_is_refused(tmp_path: Path):
     with pytest.raises(ImportError, match="built without torch operators; build it"):
         octavo._torch._check(octavo._torch._built_against(tmp_path), "2.13.0")
