@@ -73,10 +73,8 @@ def beside_copy(turns: int) -> float:
     cases += [("per channel, channels last", last, y_last, (1, 64, 1, 1), 1.5)]
     narrow = x.view(-1, 64, 2)
     cases += [("per channel, rows of 2", narrow, y.view(narrow.shape), (64, 1), 1.5)]
-    print(
     title = "64M floats, into a preallocated tensor"
     print(f"{title:40} {'ms':>8} {'copy ms':>8} {'ratio':>6} {'by CPU':>8}")
-    )
     for name, a, b, amax_shape, bar in cases:
         amax = torch.rand(amax_shape) + 0.5
         run = Rival("octavo", lambda a=a, b=b, m=amax: ops.fake_tensor_quant.out(a, m, out=b))
@@ -86,11 +84,9 @@ def beside_copy(turns: int) -> float:
         (ours, ours_cpu), (plain, plain_cpu) = clock([run, copy], 1, turns)
         ratio = ours / plain
         worst = max(worst, ratio / bar)
-        print(
-            by_cpu = ours_cpu / plain_cpu
-            line = f"{name:40} {ours * 1e3:8.1f} {plain * 1e3:8.1f} {ratio:6.2f} {by_cpu:8.2f}"
-            print(f"{line}  (bar {bar})")
-        )
+        by_cpu = ours_cpu / plain_cpu
+        line = f"{name:40} {ours * 1e3:8.1f} {plain * 1e3:8.1f} {ratio:6.2f} {by_cpu:8.2f}"
+        print(f"{line}  (bar {bar})")
     return worst
 
 
