@@ -29,7 +29,8 @@ rules beside each op, `src/codegen/select.cpp`, `src/quantize/placement/`), chec
 `tests/python/test_tools.py`. [onnx_support.md](onnx_support.md) has ONNX's own tests, op by op;
 [targets.md](targets.md) how the columns of the targets were checked.
 
-ONNX files of opsets 7 to 28 are read and of 13 to 21 written.
+ONNX files of opsets 7 to 28 are read and of 13 to 21 written; unless one is asked for, the least
+from 17 on that has a form for every node.
 
 - **INT8**: `weighted` accumulates integers, with constant weights per channel; `same scale` keeps
   its input's scale; `requantize` has an output scale of its own; `float` runs in float. Ops of

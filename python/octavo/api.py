@@ -32,7 +32,7 @@ def export_onnx(
     graph: Graph,
     path: Path,
     *,
-    opset: int = 17,
+    opset: int | None = None,
     ir_version: int = 0,
     external_data: bool | None = None,
 ) -> None:
@@ -41,7 +41,8 @@ def export_onnx(
     Args:
         graph: a float or quantized graph.
         path: the file.
-        opset: version of the default domain.
+        opset: version of the default domain, 13 to 21; None: the least from 17 on that has a form
+            for every node (16-bit integers and groups want 21).
         ir_version: 0 takes the one that belongs to ``opset``.
         external_data: whether weights go to ``<path>.data``; None: only if they exceed 1.8 GB.
 
@@ -49,7 +50,7 @@ def export_onnx(
         FileError: the file cannot be written; nothing half written is left.
         UnsupportedError: the graph needs a later ``opset``.
     """
-    _core.export_onnx(graph, os.fspath(path), opset, ir_version, external_data)
+    _core.export_onnx(graph, os.fspath(path), opset or 0, ir_version, external_data)
 
 
 def load(path: Path) -> Graph:

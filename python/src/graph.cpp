@@ -74,7 +74,7 @@ void bind_graph(nb::module_& m) {
           options.external_data = *external ? ExternalData::always : ExternalData::never;
         export_onnx(graph, path, options);
       },
-      nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 17, nb::arg("ir_version") = 0,
+      nb::arg("graph"), nb::arg("path"), nb::arg("opset") = 0, nb::arg("ir_version") = 0,
       nb::arg("external_data") = nb::none(), nb::call_guard<nb::gil_scoped_release>(),
       "Writes an ONNX file; external_data: whether weights go to <path>.data (None: only if they "
       "exceed 1.8 GB).");

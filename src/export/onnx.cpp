@@ -11,7 +11,7 @@ namespace {
 
 using onnx_export::Writer;
 
-constexpr int64_t oldest_opset = 13, newest_opset = 21;
+constexpr int64_t oldest_opset = 13, usual_opset = 17, newest_opset = 21;
 constexpr size_t most_inside = 1'800'000'000;
 constexpr size_t page = 4096;   // external tensors start on a page, so that readers can map them
 constexpr size_t small = 1024;  // smaller ones stay inside: shapes, scales
@@ -22,21 +22,39 @@ int64_t default_ir_version(int64_t opset) {
   return opset < 21 ? 9 : 10;
 }
 
+// Cheap to try: a writer holds the graph's own tensors.
+Writer write_nodes(const Graph& graph, int64_t opset) {
+  Writer writer(graph, opset);
+  writer.write_graph();
+  return writer;
+}
+
+Writer write_at_least_opset(const Graph& graph) {
+  for (int64_t opset = usual_opset; opset < newest_opset; ++opset) {
+    try {
+      return write_nodes(graph, opset);
+    } catch (const UserError& error) {
+      if (error.kind() != ErrorKind::unsupported) throw;
+    }
+  }
+  return write_nodes(graph, newest_opset);
+}
+
 Writer write_model(const Graph& graph, const OnnxExportOptions& options) {
   if (graph.stage == Stage::lowered)
     throw UserError(ErrorKind::unsupported, graph.name,
                     "a lowered graph consists of Octavo's own kernels and has no ONNX form",
                     "export the graph from before it was compiled");
-  if (options.opset < oldest_opset || options.opset > newest_opset)
+  if (options.opset != 0 && (options.opset < oldest_opset || options.opset > newest_opset))
     throw UserError(
         ErrorKind::value, "opset",
         fmt::format("{} is outside {} to {}", options.opset, oldest_opset, newest_opset));
-  Writer writer(graph, options.opset);
-  writer.write_graph();
-  const int64_t least = default_ir_version(options.opset);
+  Writer writer =
+      options.opset == 0 ? write_at_least_opset(graph) : write_nodes(graph, options.opset);
+  const int64_t least = default_ir_version(writer.opset());
   if (options.ir_version != 0 && options.ir_version < least)
     throw UserError(ErrorKind::value, "ir_version",
-                    fmt::format("opset {} needs at least IR version {}, not {}", options.opset,
+                    fmt::format("opset {} needs at least IR version {}, not {}", writer.opset(),
                                 least, options.ir_version));
   writer.model().set_ir_version(options.ir_version ? options.ir_version : least);
   writer.model().set_producer_name(options.producer);

@@ -228,7 +228,7 @@ void write(const Node& node, OnnxNodeWriter& writer) {
     onnx["count_include_pad"] = node.integer("count_include_pad");
     if (writer.opset() < 19) {
       for (int64_t d : std::get<Ints>(onnx["dilations"]))
-        if (d != 1) fail(node, "a dilated average needs ONNX opset 19");
+        if (d != 1) need_opset(node, writer, 19);
       onnx.erase("dilations");
     }
   }

@@ -260,6 +260,12 @@ std::vector<Value*> import_dequantize(OnnxNodeReader& reader) {
 
 void write_qdq(const Node& node, OnnxNodeWriter& writer) {
   const bool quantize = node.is("quantize");
+  const DType integers = quantize ? node.output()->dtype() : node.input(0)->dtype();
+  if (!quantize && is_packed(node))
+    throw UserError(ErrorKind::value, node.where(), "integers of 4 bits are not written to ONNX",
+                    "save it as .octavo");
+  if (integers == DType::i16 || integers == DType::u16) need_opset(node, writer, 21);
+  if (node.input(1)->dtype() != DType::f32) need_opset(node, writer, 19);
   std::vector<std::string> inputs{writer.value_name(node.input(0)),
                                   writer.value_name(node.input(1))};
   if (node.input(2)) {
@@ -276,7 +282,7 @@ void write_qdq(const Node& node, OnnxNodeWriter& writer) {
   Attributes a;
   if (node.input(1)->shape().rank() > 0 && writer.opset() >= 13) a["axis"] = node.integer("axis");
   if (node.integer("group_size") > 0) {
-    if (writer.opset() < 21) fail(node, "groups need ONNX opset 21");
+    need_opset(node, writer, 21);
     a["block_size"] = node.integer("group_size");
   }
   writer.node(quantize ? "QuantizeLinear" : "DequantizeLinear", std::move(inputs),

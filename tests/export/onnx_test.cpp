@@ -9,6 +9,7 @@
 #include "backends/reference/interpreter.h"
 #include "frontends/onnx/models.h"
 #include "graph/same_graph.h"
+#include "graph/text.h"
 
 namespace octavo {
 namespace {
@@ -109,6 +110,43 @@ TEST_F(OnnxExport, OutputsThatNoNodeMakes) {
   for (const auto& output : model.graph().output()) names.insert(output.name());
   EXPECT_EQ(names.size(), 4u);
   EXPECT_TRUE(names.contains("c") && names.contains("y") && !names.contains("x"));
+}
+
+int64_t opset_of(const std::string& text) {
+  ::onnx::ModelProto model;
+  EXPECT_TRUE(model.ParseFromString(onnx_bytes(parse_graph(text))));
+  return model.opset_import(0).version();
+}
+
+// 17 unless a node wants more; a lower one that is asked for is refused, and nothing is written.
+TEST_F(OnnxExport, TakesTheLeastOpsetThatSuffices) {
+  const auto graph = [](const char* body) {
+    return fmt::format(R"(graph "g" quantized {{
+      input %x : f32[1, 4, 8, 8]
+      const %s : f32[] = 0.5
+      const %h : f16[] = 0.5
+      const %wide : i16[] = 3
+      const %blocks : f32[1, 2, 8, 8] = random(1, 1, 2)
+      const %w : i8[1, 4, 8, 8] = random(2, -9, 9)
+      {}
+      return %y
+    }})",
+                       body);
+  };
+  EXPECT_EQ(opset_of(graph("%y = relu(%x)")), 17);
+  EXPECT_EQ(opset_of(graph("%q = quantize(%x, %s) %y = dequantize(%q, %s)")), 17);
+  EXPECT_EQ(opset_of(graph("%y = pad(%x) {pads = [0, 0, 0, 0, 0, 0, 1, 1], axes = [0, 1, 2, 3]}")),
+            17);
+  EXPECT_EQ(opset_of(graph("%y = avg_pool(%x) {kernel = [2, 2], dilations = [2, 2]}")), 19);
+  EXPECT_EQ(opset_of(graph("%y = dequantize(%w, %h)")), 19);
+  const std::string wide = graph("%q = quantize(%x, %s, %wide) %y = dequantize(%q, %s, %wide)"),
+                    groups = graph("%y = dequantize(%w, %blocks) {axis = 1, group_size = 2}");
+  EXPECT_EQ(opset_of(wide), 21);
+  EXPECT_EQ(opset_of(groups), 21);
+  for (const std::string& text : {wide, groups})
+    EXPECT_THAT(error_of([&] { export_onnx(parse_graph(text), path("m.onnx"), {.opset = 20}); }),
+                HasSubstr("has no ONNX form before opset 21; export with opset 21 or later"));
+  EXPECT_EQ(files(), 0u);
 }
 
 TEST_F(OnnxExport, Errors) {
