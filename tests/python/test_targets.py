@@ -40,6 +40,33 @@ def run_fails_in_onnxruntime(model: onnx.ModelProto) -> bool:
     return False
 
 
+def test_findings_on_qlinear_ops_carry_the_names_of_the_files_nodes(tmp_path: Path) -> None:
+    values = {
+        "xs": np.float32(0.1), "xz": np.uint8(3), "w": np.ones((2, 1, 1, 1), np.int8),
+        "ws": np.float32(0.1), "wz": np.int8(0), "ys": np.float32(0.1), "yz": np.uint8(3),
+    }  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("QLinearConv", ["x", *values], ["y"], "stem/first")],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [1, 1, 4, 4])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [1, 2, 4, 4])],
+        [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in values.items()],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    for target in ("onnxruntime", "openvino", "octavo"):
+        report = lint(model, target, tmp_path)
+        assert (report.findings, report.integer) == ([], ["stem/first/conv"])
+    report = lint(model, "tensorrt", tmp_path)
+    assert report.integer == ["stem/first/conv"]
+    assert {(f.node, f.op, f.reason) for f in report.findings} == {
+        (node, op, reason)
+        for node, op in (("stem/first/dequantize", "dequantize"), ("stem/first", "quantize"))
+        for reason in ("its zero point is not 0", "its integers are unsigned")
+    }
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("target", TREATMENT)
 @pytest.mark.parametrize("name", PATTERNS)
