@@ -33,16 +33,22 @@ from octavo.api import (
     save,
 )
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
+from octavo.rules import Rules
+from octavo.sensitivity import Batch, LayerSensitivity, Sensitivity, disable_worst, sensitivity
 
 __all__ = [
+    "Batch",
     "BenchResult",
     "FileError",
     "Graph",
     "InternalError",
+    "LayerSensitivity",
     "LintFinding",
     "LintReport",
     "Program",
+    "Rules",
     "Scheme",
+    "Sensitivity",
     "Statistics",
     "UnsupportedError",
     "UserError",
@@ -50,6 +56,7 @@ __all__ = [
     "calibrator_names",
     "compile",
     "dequantize_tensor",
+    "disable_worst",
     "doctor",
     "export_onnx",
     "fake_quantize",
@@ -61,4 +68,5 @@ __all__ = [
     "quantize",
     "quantize_tensor",
     "save",
+    "sensitivity",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from octavo import _core
 from octavo._core import Graph, Program
+from octavo.rules import Rules, rules_argument
 
 Path = str | os.PathLike[str]
 # One tuple of inputs: an array, several in order, or by input name.
@@ -104,7 +105,7 @@ def quantize(
     bias_correction: bool | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
-    rules: Path | None = None,
+    rules: Rules | Path | None = None,
     record: Path | None = None,
     samples: int = 0,
     threads: int = 0,
@@ -135,8 +136,8 @@ def quantize(
             static; None means yes.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
-        rules: a rules file, which gives nodes other precisions than the mode's
-            (``schemas/rules.schema.json``).
+        rules: :class:`octavo.Rules` or a rules file, which gives nodes other precisions than the
+            mode's (``schemas/rules.schema.json``).
         record: where to write the run record (JSON, ``schemas/run_record.schema.json``).
         samples: use at most so many of ``data``; 0 means all.
         threads: how many to use; 0 follows CPU affinity and cgroup quota.
@@ -171,7 +172,7 @@ def quantize(
         list(compare),
         weights or "",
         bias_correction,
-        os.fspath(rules) if rules is not None else "",
+        rules_argument(rules),
         samples,
         threads,
         progress,

@@ -12,6 +12,7 @@
 #include "evaluate/dataset.h"
 #include "graph/tensor.h"
 #include "quantize/progress.h"
+#include "quantize/rules.h"
 #include "runtime/program.h"
 
 namespace octavo::python {
@@ -23,6 +24,7 @@ void bind_program(nb::module_& module);
 void bind_quantize(nb::module_& module);
 void bind_numerics(nb::module_& module);
 void bind_statistics(nb::module_& module);
+void bind_sensitivity(nb::module_& module);
 void bind_magnitudes(nb::module_& module);
 
 using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
@@ -40,6 +42,8 @@ std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& s
                                     const std::string& preprocessing, const std::string& what);
 // A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
 Progress to_progress(const nb::object& callback);
+// A rules file, or its content: that begins with a brace. Empty: no rules.
+Rules to_rules(const std::string& text);
 // A NumPy array over the tensor's memory.
 nb::object to_numpy(const Tensor& tensor);
 

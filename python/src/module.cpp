@@ -37,6 +37,7 @@ void bind(nb::module_& m) {
   bind_quantize(m);
   bind_numerics(m);
   bind_statistics(m);
+  bind_sensitivity(m);
   bind_magnitudes(m);
 }
 

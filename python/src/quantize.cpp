@@ -77,6 +77,11 @@ Progress to_progress(const nb::object& callback) {
   };
 }
 
+Rules to_rules(const std::string& text) {
+  if (text.empty()) return {};
+  return text[0] == '{' ? parse_rules(text, "rules") : load_rules(text);
+}
+
 void bind_quantize(nb::module_& m) {
   m.def("calibrator_names", [] {
     std::vector<std::string> names;
@@ -105,7 +110,7 @@ void bind_quantize(nb::module_& m) {
         request.options.weights = weights;
         request.options.most_samples = samples;
         request.options.threads = threads;
-        if (!rules.empty()) request.options.rules = load_rules(rules);
+        if (!rules.empty()) request.options.rules = to_rules(rules);
         const Progress report = to_progress(progress);
         std::optional<QuantizeResult> result;
         {

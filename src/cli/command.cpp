@@ -54,6 +54,7 @@ Progress progress_bar(const Context& context) {
   struct State {
     std::string phase;
     Clock::time_point start, drawn;
+    size_t first = 0;   // what was done when the phase began: taken over from a checkpoint
     bool open = false;  // the cursor stands behind a bar
     ~State() {
       if (open) std::fputc('\n', stderr);
@@ -66,6 +67,7 @@ Progress progress_bar(const Context& context) {
     if (state->phase != phase) {
       state->phase = phase;
       state->start = now;
+      state->first = done ? done - 1 : 0;
       state->drawn = {};
     }
     if (done < total && now - state->drawn < std::chrono::milliseconds(100)) return;
@@ -75,7 +77,10 @@ Progress progress_bar(const Context& context) {
     constexpr int width = 30;
     const int filled = static_cast<int>(part * width);
     const std::string remaining =
-        done ? fmt::format("ETA {:.1f} s", elapsed / part - elapsed) : std::string("ETA ?");
+        done > state->first
+            ? fmt::format("ETA {:.1f} s", elapsed / static_cast<double>(done - state->first) *
+                                              static_cast<double>(total - std::min(done, total)))
+            : std::string("ETA ?");
     const std::string line = fmt::format("\r{:<28.28} [{}{}] {}/{}  {:.1f} s, {}\x1b[K", phase,
                                          std::string(static_cast<size_t>(filled), '#'),
                                          std::string(static_cast<size_t>(width - filled), '.'),

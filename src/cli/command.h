@@ -35,6 +35,7 @@ struct Context {
 // Adds the subcommand; its work runs in a callback after parsing.
 void add_inspect(CLI::App& app, Context& context);
 void add_quantize(CLI::App& app, Context& context);
+void add_sensitivity(CLI::App& app, Context& context);
 void add_compile(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);

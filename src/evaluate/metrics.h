@@ -33,6 +33,7 @@ class TopAgreement {
     return confident_ ? static_cast<double>(confident_same_) / static_cast<double>(confident_) : 1;
   }
   int64_t rows() const { return rows_; }
+  int64_t agreeing_rows() const { return same_; }
   int64_t confident_rows() const { return confident_; }
 
  private:

@@ -112,4 +112,8 @@ void write_file_atomically(const std::string& path,
   }
 }
 
+void save_text(const std::string& text, const std::string& path) {
+  write_file_atomically(path, [&](std::ostream& out) { out << text << '\n'; });
+}
+
 }  // namespace octavo

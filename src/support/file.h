@@ -33,5 +33,7 @@ void check_writable(const std::string& path);
 // link points to is replaced, not the link; devices and pipes are written to, not replaced.
 void write_file_atomically(const std::string& path,
                            const std::function<void(std::ostream&)>& write);
+// `text` and a line's end.
+void save_text(const std::string& text, const std::string& path);
 
 }  // namespace octavo

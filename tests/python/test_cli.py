@@ -19,7 +19,7 @@ import pytest
 
 from conftest import make_model, samples
 
-SUBCOMMANDS = ["quantize", "compile", "run", "bench", "inspect", "doctor"]
+SUBCOMMANDS = ["quantize", "sensitivity", "compile", "run", "bench", "inspect", "doctor"]
 CODES = {"0", "1", "2", "3", "4", "5", "6", "70", "130"}
 
 
@@ -56,6 +56,7 @@ def test_docs_list_every_subcommand_option_and_code(cli):
 def test_json_is_all_of_standard_output(cli, model, data, tmp_path, subcommand):
     arguments = {
         "quantize": [model, "-o", tmp_path / "q.onnx", "--data", data],
+        "sensitivity": [model, "--data", data],
         "compile": [model, "-o", tmp_path / "m.octavo"],
         "run": [model, "--data", data],
         "bench": [model, "--seconds", "0.05"],

@@ -50,6 +50,17 @@ def test_compare_calibrators(tmp_path):
     assert str(record) in text
 
 
+def test_sensitivity(tmp_path):
+    text = run(tmp_path, sys.executable, EXAMPLES / "sensitivity.py")
+    before = re.search(r"all layers in INT8: ([\d.]+) dB", text)
+    after = re.search(r"(\S+) in float: ([\d.]+) dB", text)
+    assert before
+    assert after
+    assert float(after[2]) > float(before[1])
+    assert re.search(rf"^ +1 {re.escape(after[1])} ", text, re.MULTILINE), text
+    assert list(tmp_path.glob("*/rules.json"))
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_cli(tmp_path, model, data, own):
     text = run(tmp_path, EXAMPLES / "cli.sh", *([model, data] if own else []))

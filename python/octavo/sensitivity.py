@@ -1,0 +1,225 @@
+"""Which layers lose accuracy when they are quantized."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from octavo import _core
+from octavo._core import Graph
+from octavo.api import Path, ProgressCallback, Sample
+from octavo.errors import UserError
+from octavo.rules import Rules, rules_argument
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The sample that a metric is asked about."""
+
+    index: int
+    _load: Callable[[], tuple[Any, ...]] = field(repr=False)
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The sample's arrays, in the order of the graph's inputs; read when asked for."""
+        return self._load()
+
+
+# Takes the outputs of one sample as a tuple of arrays; more is better.
+MetricFunction = Callable[[tuple[Any, ...], Batch], float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over the samples and its 95% interval; infinite where nothing is lost."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def _of(cls, entry: Mapping[str, Any]) -> Figure:
+        numbers = (entry["value"], *entry["interval"])
+        return cls(*(math.inf if n is None else float(n) for n in numbers))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of one network."""
+
+    sqnr_db: Figure
+    agreement: Figure | None  # None: the first output has no classes
+    metric: Figure | None  # None: no function was given
+
+    @classmethod
+    def _of(cls, entry: Mapping[str, Any]) -> Figures:
+        def figure(name: str) -> Figure | None:
+            return Figure._of(entry[name]) if name in entry else None
+
+        return cls(Figure._of(entry["sqnr_db"]), figure("agreement"), figure("metric"))
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One layer of :class:`Sensitivity`."""
+
+    rank: int  # 1: the most sensitive
+    name: str
+    op: str
+    nodes: tuple[str, ...]  # of the graph: an attention has several
+    position: int  # among the layers, in graph order
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What :func:`sensitivity` found; ``record`` is ``schemas/sensitivity.schema.json``."""
+
+    layers: list[LayerSensitivity]  # the most sensitive first
+    quantized: Figures  # everything quantized
+    record: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def _of(cls, record: dict[str, Any]) -> Sensitivity:
+        layers = [
+            LayerSensitivity(
+                entry["rank"],
+                entry["name"],
+                entry["op"],
+                tuple(entry["nodes"]),
+                entry["position"],
+                Figures._of(entry),
+            )
+            for entry in record["layers"]
+        ]
+        return cls(layers, Figures._of(record["quantized"]), record)
+
+    def __str__(self) -> str:
+        rows = [f"{'':>4} {'layer':<40} {'op':<12} {'SQNR dB':>8}  95%"]
+        for layer in self.layers:
+            f = layer.figures.metric or layer.figures.sqnr_db
+            s = layer.figures.sqnr_db.value
+            rows.append(
+                f"{layer.rank:>4} {layer.name[-40:]:<40} {layer.op:<12} {s:>8.2f}"
+                f"  [{f.low:.4g}, {f.high:.4g}]"
+            )
+        return "\n".join(rows)
+
+
+def metric_arguments(metric: str | MetricFunction | None) -> tuple[str, Any]:
+    """The metric's name, and what the extension calls or None."""
+    if metric is None or isinstance(metric, str):
+        return metric or "sqnr", None
+    if not callable(metric):
+        raise TypeError(f"metric: a name or a function, not {type(metric).__name__}")
+    function = metric
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def call(outputs: tuple[Any, ...], index: int, load: Callable[[], tuple[Any, ...]]) -> float:
+        return float(function(outputs, Batch(index, load)))
+
+    # Names of the built-in ones are not to be had.
+    return f"{name} (function)", call
+
+
+def sensitivity(
+    graph: Graph,
+    data: Iterable[Sample] | Path,
+    *,
+    mode: str = "only",
+    metric: str | MetricFunction | None = None,
+    target: str = "octavo",
+    calibrator: str = "mse",
+    weights: str = "mse",
+    evaluation: Iterable[Sample] | Path | None = None,
+    preprocessing: Path | None = None,
+    rules: Rules | Path | None = None,
+    samples: int = 0,
+    threads: int = 0,
+    memory: int = 1 << 30,
+    checkpoint: Path | None = None,
+    record: Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Sensitivity:
+    """Ranks the layers of a float graph by what quantizing them costs.
+
+    A layer is what a rule can move to float by itself: a product (both of an attention), or another
+    integer op that reads a quantized tensor. Of each layer's network only what follows from the
+    layer is run, on values that are computed once for all layers.
+
+    Args:
+        graph: a float graph.
+        data: calibration samples, as for :func:`octavo.quantize`.
+        mode: ``"only"``: the layer alone is quantized; ``"all_but"``: everything but the layer;
+            ``"sqnr"``: the layer alone, judged at its own output.
+        metric: what ranks. ``"sqnr"`` (the default) pools signal and noise of all outputs of all
+            samples; ``"agreement"`` is the share of rows of the first output whose largest element
+            is the float network's; a function ``metric(outputs, batch)`` gives a number for one
+            sample, more is better, and is averaged. Its ``batch`` has ``index`` and ``inputs``.
+            Every figure has a 95% interval: a percentile bootstrap over the samples of 500 draws,
+            the same draws for every layer.
+        target: who will run the quantized network.
+        calibrator: how activation ranges are chosen.
+        weights: scales of weights by ``"mse"`` or ``"max"``. They are rounded to nearest, so that a
+            layer's integers do not depend on other layers.
+        evaluation: samples to judge by; the calibration data if None.
+        preprocessing: how pictures become inputs.
+        rules: what holds for all networks.
+        samples: use at most so many of ``data``; 0 means all.
+        threads: how many to use; 0 follows CPU affinity and cgroup quota.
+        memory: bytes of activations that may be held at once; samples are streamed in chunks that
+            fit, at least one for each thread. Half as much again holds compiled parts.
+        checkpoint: a file to which figures are written about once a second, and from which an
+            interrupted run goes on; it gives the same result. A function of the same name counts
+            as the same metric.
+        record: where to write the result (JSON, ``schemas/sensitivity.schema.json``).
+        progress: called as ``progress(phase, done, total)``; what it raises ends the work, as
+            Ctrl-C does.
+
+    Raises:
+        TypeError: ``graph`` is no Graph, ``metric`` neither a name nor a function.
+        FileError: a file cannot be read or written, or the checkpoint is of another run.
+        UserError: as :func:`octavo.quantize`; a metric that is not known, does not apply, or gives
+            NaN.
+    """
+    if not isinstance(graph, Graph):
+        raise TypeError(f"octavo.sensitivity takes a Graph, not {type(graph).__name__}")
+    name, function = metric_arguments(metric)
+    if record is not None:
+        _core.check_writable(os.fspath(record))
+    text = _core.sensitivity_json(
+        graph,
+        data if not isinstance(data, os.PathLike) else os.fspath(data),
+        mode,
+        name,
+        function,
+        evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
+        os.fspath(preprocessing) if preprocessing is not None else "",
+        target,
+        calibrator,
+        weights,
+        rules_argument(rules),
+        samples,
+        threads,
+        memory,
+        os.fspath(checkpoint) if checkpoint is not None else "",
+        progress,
+    )
+    if record is not None:
+        _core.write_text(text, os.fspath(record))
+    return Sensitivity._of(json.loads(text))
+
+
+def disable_worst(result: Sensitivity, k: int) -> Rules:
+    """Rules that leave the ``k`` most sensitive layers in float, on top of those of the analysis.
+
+    Raises:
+        UserError: there are not so many layers.
+    """
+    if k < 0:
+        raise UserError(f"disable_worst: k is {k}, less than 0")
+    return Rules(tuple(json.loads(_core.disable_worst(json.dumps(result.record), k))["rules"]))
