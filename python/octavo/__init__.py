@@ -34,6 +34,7 @@ from octavo.api import (
 )
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 from octavo.rules import Rules
+from octavo.search import Search, SearchPoint, search
 from octavo.sensitivity import Batch, LayerSensitivity, Sensitivity, disable_worst, sensitivity
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "Program",
     "Rules",
     "Scheme",
+    "Search",
+    "SearchPoint",
     "Sensitivity",
     "Statistics",
     "UnsupportedError",
@@ -68,5 +71,6 @@ __all__ = [
     "quantize",
     "quantize_tensor",
     "save",
+    "search",
     "sensitivity",
 ]

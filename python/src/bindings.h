@@ -13,6 +13,7 @@
 #include "graph/tensor.h"
 #include "quantize/progress.h"
 #include "quantize/rules.h"
+#include "quantize/scores.h"
 #include "runtime/program.h"
 
 namespace octavo::python {
@@ -25,6 +26,7 @@ void bind_quantize(nb::module_& module);
 void bind_numerics(nb::module_& module);
 void bind_statistics(nb::module_& module);
 void bind_sensitivity(nb::module_& module);
+void bind_search(nb::module_& module);
 void bind_magnitudes(nb::module_& module);
 
 using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
@@ -42,6 +44,9 @@ std::unique_ptr<Dataset> to_dataset(nb::handle data, const Program::Signature& s
                                     const std::string& preprocessing, const std::string& what);
 // A Python callback (phase, done, total) from code that runs without the GIL; Ctrl-C interrupts.
 Progress to_progress(const nb::object& callback);
+// metric(outputs, index, load) as a metric; load() gives the inputs of a sample of `data`, which
+// must outlive it.
+Metric to_metric(const nb::object& callback, const Dataset& data);
 // A rules file, or its content: that begins with a brace. Empty: no rules.
 Rules to_rules(const std::string& text);
 // A NumPy array over the tensor's memory.

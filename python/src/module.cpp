@@ -38,6 +38,7 @@ void bind(nb::module_& m) {
   bind_numerics(m);
   bind_statistics(m);
   bind_sensitivity(m);
+  bind_search(m);
   bind_magnitudes(m);
 }
 

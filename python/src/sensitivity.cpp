@@ -15,7 +15,6 @@ std::string dumped(const nlohmann::json& record) {
 
 }  // namespace
 
-// metric(outputs, index, load), called with the GIL; load() gives the sample's inputs.
 Metric to_metric(const nb::object& callback, const Dataset& data) {
   return [callback, &data](std::span<const Tensor> outputs, size_t sample) {
     const nb::gil_scoped_acquire acquire;

@@ -36,6 +36,7 @@ struct Context {
 void add_inspect(CLI::App& app, Context& context);
 void add_quantize(CLI::App& app, Context& context);
 void add_sensitivity(CLI::App& app, Context& context);
+void add_search(CLI::App& app, Context& context);
 void add_compile(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);

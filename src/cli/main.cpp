@@ -75,6 +75,7 @@ int run(int argc, char** argv) {
   add_inspect(app, context);
   add_quantize(app, context);
   add_sensitivity(app, context);
+  add_search(app, context);
   add_compile(app, context);
   add_run(app, context);
   add_bench(app, context);

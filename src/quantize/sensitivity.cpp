@@ -28,7 +28,7 @@ struct Job {
   std::vector<size_t> changed;  // outputs that the part computes; the rest are the base's
   std::optional<Graph> part;    // none: nothing is changed
   std::optional<Graph> truth;   // of mode sqnr: the same part of the float network
-  size_t bytes = 0;             // of constants, which the compiled part packs
+  size_t bytes = 0;             // that the compiled part holds: packed constants, arenas
   std::optional<Program> program, truth_program;
 };
 
@@ -118,7 +118,6 @@ class Run {
     std::vector<std::string> names;
     for (const size_t i : job.changed) names.push_back(wanted[i]);
     job.part = extract(variant, job.cut, names);
-    job.bytes = constant_bytes(*job.part);
     return job;
   }
 
@@ -294,7 +293,6 @@ class Run {
     if (!job.program) {
       job.program.emplace(compile(job.part->clone(), {.threads = 1}));
       if (job.truth) job.truth_program.emplace(compile(job.truth->clone(), {.threads = 1}));
-      packed_ += job.bytes;
     }
     const auto inputs_of = [&](const Program& program) {
       return [&, names = program.signature().input_names](size_t i) {
@@ -325,12 +323,23 @@ class Run {
       }
       report();
     });
-    if (packed_ > options_.most_bytes / 2) {
-      packed_ -= job.bytes;
-      job.program.reset();
-      job.truth_program.reset();
-    }
+    keep(job, inputs_of(*job.program)(from), to < count_);
     checkpoint_->save();
+  }
+
+  // Compiled parts stay for the next chunk while there is room for them.
+  void keep(Job& job, const std::vector<Tensor>& inputs, bool more) {
+    if (more && !job.bytes) {
+      std::vector<Dims> dims;
+      for (const Tensor& input : inputs) dims.push_back(input.dims());
+      const auto plan = job.program->plan(dims);
+      const size_t bytes = constant_bytes(*job.part) + (plan->arena_bytes + plan->scratch_bytes) *
+                                                           static_cast<size_t>(pool_.size());
+      if (kept_ + bytes <= options_.most_bytes / 2) kept_ += job.bytes = bytes;
+    }
+    if (more && job.bytes) return;
+    job.program.reset();
+    job.truth_program.reset();
   }
 
   Variants& variants_;
@@ -339,7 +348,7 @@ class Run {
   const Progress& progress_;
   ThreadPool pool_;
   Graph base_;
-  size_t count_ = 0, done_ = 0, packed_ = 0;
+  size_t count_ = 0, done_ = 0, kept_ = 0;
   std::vector<Job> jobs_;
   std::vector<std::string> held_;
   std::optional<Checkpoint> checkpoint_;

@@ -19,7 +19,7 @@ import pytest
 
 from conftest import make_model, samples
 
-SUBCOMMANDS = ["quantize", "sensitivity", "compile", "run", "bench", "inspect", "doctor"]
+SUBCOMMANDS = ["quantize", "sensitivity", "search", "compile", "run", "bench", "inspect", "doctor"]
 CODES = {"0", "1", "2", "3", "4", "5", "6", "70", "130"}
 
 
@@ -57,6 +57,7 @@ def test_json_is_all_of_standard_output(cli, model, data, tmp_path, subcommand):
     arguments = {
         "quantize": [model, "-o", tmp_path / "q.onnx", "--data", data],
         "sensitivity": [model, "--data", data],
+        "search": [model, "--data", data, "--max-drop", "0.5"],
         "compile": [model, "-o", tmp_path / "m.octavo"],
         "run": [model, "--data", data],
         "bench": [model, "--seconds", "0.05"],

@@ -61,6 +61,14 @@ def test_sensitivity(tmp_path):
     assert list(tmp_path.glob("*/rules.json"))
 
 
+def test_mixed_precision(tmp_path):
+    text = run(tmp_path, sys.executable, EXAMPLES / "mixed_precision.py")
+    assert re.search(r"^>. +\d", text, re.MULTILINE), text
+    (path,) = tmp_path.glob("*/mixed.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    assert list(tmp_path.glob("*/rules.json"))
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_cli(tmp_path, model, data, own):
     text = run(tmp_path, EXAMPLES / "cli.sh", *([model, data] if own else []))
