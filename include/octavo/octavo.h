@@ -132,8 +132,12 @@ OCTAVO_API_NAMESPACE {
     // finds the activations' scales at each call; "weight_only" leaves activations in float.
     std::string mode = "static";
     std::string target = "octavo";
-    std::string calibrator;               // of mode static; empty: "mse"
-    std::string weights;                  // empty: "gptq" in mode static, else "mse"
+    std::string calibrator;  // of mode static; empty: "mse"
+    std::string weights;     // empty: "gptq" in mode static, else "mse"
+    int bits = 8;            // of weights, in mode weight_only: 8 or 4
+    // Of mode weight_only: weights that share a scale; 0: all of an output channel for 8 bits, 32
+    // for 4 (128 for target tensorrt).
+    int64_t group_size = 0;
     std::optional<bool> bias_correction;  // of mode static; none: true
     std::string preprocessing;            // of pictures: a file; empty: beside the data
     std::string rules;                    // a rules file; empty: none

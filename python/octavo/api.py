@@ -102,6 +102,8 @@ def quantize(
     calibrator: str | None = None,
     compare: Sequence[str] = (),
     weights: str | None = None,
+    bits: int = 8,
+    group_size: int = 0,
     bias_correction: bool | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
@@ -132,6 +134,9 @@ def quantize(
         weights: how weights are rounded: ``"gptq"`` (one after the other, each error made good by
             the rest, for the calibration data; the default of mode static), or to nearest with
             scales by ``"mse"`` (the default of the other modes) or ``"max"``.
+        bits: of weights, in mode weight_only: 8 or 4.
+        group_size: in mode weight_only, how many weights along the inputs share a scale; 0 means
+            all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
         evaluation: samples to judge by; the calibration data if None.
@@ -171,6 +176,8 @@ def quantize(
         calibrator or "",
         list(compare),
         weights or "",
+        bits,
+        group_size,
         bias_correction,
         rules_argument(rules),
         samples,

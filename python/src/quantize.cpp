@@ -93,8 +93,9 @@ void bind_quantize(nb::module_& m) {
       [](const Graph& graph, const nb::object& data, const std::string& mode,
          const nb::object& evaluation, const std::string& preprocessing, const std::string& target,
          const std::string& calibrator, const std::vector<std::string>& compare,
-         const std::string& weights, std::optional<bool> bias_correction, const std::string& rules,
-         size_t samples, int threads, const nb::object& progress) {
+         const std::string& weights, int bits, int64_t group_size,
+         std::optional<bool> bias_correction, const std::string& rules, size_t samples, int threads,
+         const nb::object& progress) {
         const auto signature = signature_of(graph);
         std::unique_ptr<Dataset> calibration, judge;
         if (!data.is_none()) calibration = to_dataset(data, signature, preprocessing, "data");
@@ -108,6 +109,8 @@ void bind_quantize(nb::module_& m) {
         request.options.mode = parse_mode(mode);
         request.options.target = target;
         request.options.weights = weights;
+        request.options.weight_bits = bits;
+        request.options.group_size = group_size;
         request.options.most_samples = samples;
         request.options.threads = threads;
         if (!rules.empty()) request.options.rules = to_rules(rules);
@@ -124,9 +127,9 @@ void bind_quantize(nb::module_& m) {
       nb::arg("graph"), nb::arg("data") = nb::none(), nb::arg("mode") = "static",
       nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
       nb::arg("target") = "octavo", nb::arg("calibrator") = "",
-      nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "",
-      nb::arg("bias_correction") = nb::none(), nb::arg("rules") = "", nb::arg("samples") = 0,
-      nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+      nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "", nb::arg("bits") = 8,
+      nb::arg("group_size") = 0, nb::arg("bias_correction") = nb::none(), nb::arg("rules") = "",
+      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>());

@@ -78,6 +78,17 @@ void check_request(const QuantizeRequest& request, bool data) {
   if (!request.calibrator.empty()) find_calibrator(request.calibrator);
   for (const std::string& name : request.compare) find_calibrator(name);
   if (!request.options.weights.empty()) check_weight_method(request.options.weights);
+  const int bits = request.options.weight_bits;
+  if (bits != 8 && bits != 4)
+    throw UserError(ErrorKind::value, "bits", fmt::format("{} bits", bits), "use 8 or 4");
+  if (request.options.group_size < 0 || request.options.group_size > 1 << 20)
+    throw UserError(ErrorKind::value, "group_size",
+                    fmt::format("{} elements", request.options.group_size),
+                    "use 1 to 1048576, or 0 for the default");
+  if (mode != QuantizeMode::weight_only && (bits != 8 || request.options.group_size != 0))
+    throw UserError(ErrorKind::value, bits != 8 ? "bits" : "group_size",
+                    fmt::format("is not for mode {}", mode_name(mode)),
+                    "leave it out, use mode weight_only, or a rules file");
   if (mode == QuantizeMode::static_) {
     if (!data)
       throw UserError(ErrorKind::value, "data", "mode static calibrates on data",

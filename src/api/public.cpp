@@ -90,6 +90,8 @@ Graph quantize_with(const octavo::Graph& graph, const Dataset* data,
   request.bias_correction = options.bias_correction;
   request.options.mode = parse_mode(options.mode);
   request.options.weights = options.weights;
+  request.options.weight_bits = options.bits;
+  request.options.group_size = options.group_size;
   request.options.threads = options.threads;
   if (!options.rules.empty()) request.options.rules = load_rules(options.rules);
   QuantizeResult result =

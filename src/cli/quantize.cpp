@@ -51,6 +51,7 @@ void add_quantize(CLI::App& app, Context& context) {
       "  octavo quantize model.onnx -o int8.onnx --data photos/ --record run.json\n"
       "  octavo quantize model.onnx -o int8.octavo --data samples.npz --compare max,mse\n"
       "  octavo quantize model.onnx -o int8.onnx --mode dynamic --target onnxruntime\n"
+      "  octavo quantize model.onnx -o int4.octavo --mode weight_only --bits 4\n"
       "  octavo quantize model.onnx -o int8.onnx --data DIR --rules rules.json --json\n"));
   sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the quantized model, .onnx or .octavo")->required();
@@ -71,6 +72,14 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_option("--weights", o->request.options.weights,
                   "how weights are rounded: " + weight_method_names())
       ->default_str("gptq in mode static, else mse");
+  sub->add_option("--bits", o->request.options.weight_bits,
+                  "of weights, in mode weight_only: 8 or 4")
+      ->capture_default_str();
+  sub->add_option(
+         "--group-size", o->request.options.group_size,
+         "weights that share a scale, in mode weight_only (0: all of an output channel for "
+         "8 bits, 32 for 4, 128 for target tensorrt)")
+      ->capture_default_str();
   sub->add_flag(
       "--bias-correction,!--no-bias-correction",
       [o](int64_t value) { o->request.bias_correction = value > 0; },

@@ -2,6 +2,7 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "ops/packed.h"
 #include "support/error.h"
 
 namespace octavo::onnx_export {
@@ -137,6 +138,17 @@ std::string Writer::add_initializer(std::string name, const Tensor& tensor) {
 
 std::string Writer::initializer(const std::string& hint, const Tensor& tensor) {
   return add_initializer(claim(taken_, hint), tensor);
+}
+
+std::string Writer::four_bit_initializer(const std::string& hint, const Tensor& tensor) {
+  std::string name = claim(taken_, hint.empty() ? "integers" : hint);
+  auto* proto = model_.mutable_graph()->add_initializer();
+  proto->set_name(name);
+  set_header(tensor, *proto);
+  proto->set_data_type(tensor.dtype() == DType::i8 ? TensorProto::INT4 : TensorProto::UINT4);
+  // The file packs over the end of a row.
+  tensors_.push_back(pack_nibbles(tensor.reshaped({tensor.size()}), name));
+  return name;
 }
 
 std::string Writer::temporary(const std::string& hint) { return claim(taken_, hint); }

@@ -20,6 +20,7 @@ class Writer final : public OnnxNodeWriter {
   int64_t opset() const override { return opset_; }
   std::string value_name(const Value* value) override;
   std::string initializer(const std::string& hint, const Tensor& tensor) override;
+  std::string four_bit_initializer(const std::string& hint, const Tensor& tensor) override;
   std::string temporary(const std::string& hint) override;
   void node(std::string_view op_type, std::vector<std::string> inputs,
             std::vector<std::string> outputs, const Attributes& attributes = {},

@@ -22,6 +22,8 @@ class OnnxNodeReader {
   virtual size_t output_count() const = 0;
   virtual Value* input(size_t i) const = 0;            // null if left out
   virtual const Tensor* constant(size_t i) const = 0;  // null if left out or not constant
+  // Whether input i is a constant of INT4 or UINT4; constant(i) then holds i8 or u8.
+  virtual bool four_bits(size_t i) const = 0;
   // Input i as a constant; fails if it is given but not constant; empty if it is left out.
   virtual std::optional<Ints> constant_ints(size_t i, std::string_view what) const = 0;
   // Input i as integers if they are known now; the target of a Reshape may know dynamic dims.
@@ -68,6 +70,8 @@ class OnnxNodeWriter {
   virtual std::string value_name(const Value* value) = 0;
   // A new initializer; returns its name.
   virtual std::string initializer(const std::string& hint, const Tensor& tensor) = 0;
+  // One of INT4 or UINT4 from i8 or u8; UserError for values outside 4 bits.
+  virtual std::string four_bit_initializer(const std::string& hint, const Tensor& tensor) = 0;
   virtual std::string temporary(const std::string& hint) = 0;  // a fresh value name
   virtual void node(std::string_view op_type, std::vector<std::string> inputs,
                     std::vector<std::string> outputs, const Attributes& attributes = {},

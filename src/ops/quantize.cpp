@@ -254,21 +254,35 @@ std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
 
 std::vector<Value*> import_dequantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
-  return {reader.apply("dequantize", {reader.input(0), reader.input(1), import_zero_point(reader)},
-                       import_attributes(reader))};
+  Attributes a = import_attributes(reader);
+  Value* q = reader.input(0);
+  if (reader.four_bits(0) && q->shape().rank() > 0) {
+    const Tensor& integers = *reader.constant(0);
+    a["packed"] = std::string(integers.dtype() == DType::i8 ? "i4" : "u4");
+    if (integers.dims().back() % 2) a["columns"] = integers.dims().back();
+    q = reader.constant_value(pack_nibbles(integers, reader.name()));
+  }
+  return {reader.apply("dequantize", {q, reader.input(1), import_zero_point(reader)}, a)};
 }
 
 void write_qdq(const Node& node, OnnxNodeWriter& writer) {
-  const bool quantize = node.is("quantize");
+  const bool quantize = node.is("quantize"), packed = !quantize && is_packed(node);
   const DType integers = quantize ? node.output()->dtype() : node.input(0)->dtype();
-  if (!quantize && is_packed(node))
-    throw UserError(ErrorKind::value, node.where(), "integers of 4 bits are not written to ONNX",
-                    "save it as .octavo");
-  if (integers == DType::i16 || integers == DType::u16) need_opset(node, writer, 21);
+  if (packed || integers == DType::i16 || integers == DType::u16) need_opset(node, writer, 21);
   if (node.input(1)->dtype() != DType::f32) need_opset(node, writer, 19);
-  std::vector<std::string> inputs{writer.value_name(node.input(0)),
-                                  writer.value_name(node.input(1))};
-  if (node.input(2)) {
+  const auto unpacked = [&] {
+    if (!node.input(0)->is_constant()) fail(node, "packed integers are exported as constants only");
+    return unpack_nibbles(node.input(0)->constant(), node.output()->shape().dims(),
+                          integer_type(node));
+  };
+  std::vector<std::string> inputs{
+      packed ? writer.four_bit_initializer(node.input(0)->name(), unpacked())
+             : writer.value_name(node.input(0)),
+      writer.value_name(node.input(1))};
+  if (node.input(2) && packed) {
+    if (!node.input(2)->is_constant()) fail(node, "the zero point must be constant to be exported");
+    inputs.push_back(writer.four_bit_initializer(node.input(2)->name(), node.input(2)->constant()));
+  } else if (node.input(2)) {
     inputs.push_back(writer.value_name(node.input(2)));
   } else if (quantize && node.output()->dtype() != DType::u8) {
     // ONNX reads the type off the zero point; without one it means u8.

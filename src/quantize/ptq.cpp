@@ -6,6 +6,7 @@
 #include "graph/op_def.h"
 #include "passes/pipeline.h"
 #include "quantize/algorithms/layer_by_layer.h"
+#include "quantize/integer_weights.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
 #include "quantize/ranges.h"
@@ -19,6 +20,17 @@ struct Ptq::State {
   Graph graph;
   Placement placement;
   std::optional<ActivationStatistics> statistics;
+  IntegerWeights integers;  // of weight-only products and tables
+
+  // What does not depend on a calibrator, into a quantized graph and its report.
+  void add_integer_weights(PtqResult& result) const {
+    apply_integer_weights(result.graph, placement, integers);
+    for (const auto* list : {&placement.products, &placement.tables})
+      for (const PlacedProduct& placed : *list)
+        if (const auto it = integers.find(placed.node->name()); it != integers.end())
+          result.layers.push_back({placed.node->name(), std::string(placed.node->op_name()),
+                                   sqnr_db(rows_of(placed), it->second), false});
+  }
 
   std::map<std::string, ActivationParams> choose(const std::string& calibrator,
                                                  std::map<std::string, Range>* shared) const {
@@ -43,12 +55,19 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   s_->options = std::move(options);
   s_->graph = std::move(graph);
   s_->options.rules.products = precision_of(s_->options.mode);
+  if (s_->options.mode == QuantizeMode::weight_only) {
+    if (s_->options.weight_bits == 4) s_->options.rules.products = Precision::int4_weights;
+    s_->options.rules.group_size = s_->options.group_size;
+  }
   s_->placement = target.place(s_->graph, s_->options.rules);
   place_precisions(s_->graph, s_->options.rules, target.facts(), s_->placement);
-  if (s_->placement.weights.empty() && s_->placement.products.empty())
+  if (s_->placement.weights.empty() && s_->placement.products.empty() &&
+      s_->placement.tables.empty())
     throw UserError(ErrorKind::value, s_->graph.name, "has no layer that can be integer",
                     "INT8 needs convolutions or matrix products with constant weights that no rule "
                     "keeps in float");
+  s_->integers =
+      integer_weights(s_->placement, s_->options.weights == "gptq" ? "mse" : s_->options.weights);
   std::vector<std::string> names;
   for (const PlacedActivation& a : s_->placement.activations) names.push_back(a.value->name());
   s_->statistics.emplace(std::move(names));
@@ -94,6 +113,7 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
     for (const PlacedWeights& placed : s_->placement.weights)
       result.layers.push_back({placed.node->name(), std::string(placed.node->op_name()),
                                weight_sqnr_db(placed, weights.at(placed.node->name()))});
+    s_->add_integer_weights(result);
     results.push_back(std::move(result));
   }
   return results;
@@ -103,7 +123,9 @@ PtqResult Ptq::quantize() const {
   if (needs_data())
     throw UserError(ErrorKind::value, "quantize", "static products are calibrated",
                     "give data, or another mode or rules");
-  return {apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
+  PtqResult result{apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
+  s_->add_integer_weights(result);
+  return result;
 }
 
 nlohmann::json Ptq::describe(const std::string& calibrator) const {

@@ -87,8 +87,9 @@ Rules parse_rules(std::string_view text, const std::string& where) {
       }
     }
     if (!precision) fail(at + ".precision is missing");
-    if (group && rule.precision != Precision::int4_weights)
-      fail(at + ".group_size is for int4_weights only");
+    if (group && rule.precision != Precision::int4_weights &&
+        rule.precision != Precision::int8_weights)
+      fail(at + ".group_size is for int8_weights and int4_weights only");
     result.rules.push_back(std::move(rule));
   }
   return result;

@@ -14,12 +14,13 @@ struct Rule {
   std::string name = "*";  // glob over node names: * and ?
   std::string op = "*";    // glob over op names
   Precision precision = Precision::int8;
-  int64_t group_size = 0;  // of int4_weights; 0: the default
+  int64_t group_size = 0;  // of weight-only precisions; 0: the default
 };
 
 struct Rules {
   std::vector<Rule> rules;
   Precision products = Precision::int8;  // of products that no rule names: the mode's
+  int64_t group_size = 0;                // theirs
 
   // The last rule that matches decides; null if none does.
   const Rule* find(const Node& node) const;

@@ -446,7 +446,7 @@ RULES = {
     ),
     "groups of int8": (
         '{"schema_version": 1, "rules": [{"precision": "int8", "group_size": 32}]}',
-        "group_size is for int4_weights only",
+        "group_size is for int8_weights and int4_weights only",
     ),
     "groups of half": (
         '{"schema_version": 1, "rules": [{"precision": "int4_weights", "group_size": 0.5}]}',

@@ -165,6 +165,7 @@ RULES = [
     (False, V | {"rules": [{"precision": "int4_weights", "group_size": 16.5}]}),
     (False, V | {"rules": [{"precision": "int4_weights", "group_size": "32"}]}),
     (False, V | {"rules": [{"precision": "int4_weights", "group_size": 1 << 21}]}),
+    (True, V | {"rules": [{"name": "none", "precision": "int8_weights", "group_size": 64}]}),
     (False, V | {"rules": [{"precision": "int8", "group_size": 32}]}),
     (False, V),
     (False, {"rules": []}),

@@ -1,6 +1,7 @@
 // Quantized ops of ONNX and of ONNX Runtime (com.microsoft), as the float op between dequantize and
 // quantize, which the passes make integer again where there are kernels; and integer products.
 #include "frontends/onnx/compose.h"
+#include "ops/packed.h"
 #include "ops/window.h"
 
 namespace octavo::onnx_import {
@@ -175,22 +176,23 @@ std::vector<Value*> import_matmul_nbits(OnnxNodeReader& reader) {
   const auto unpack = [&](const Tensor& packed, int64_t row_bytes, int64_t count) {
     if (packed.dtype() != DType::u8 || packed.size() != n * row_bytes)
       reader.invalid("packed weights or zero points have the wrong type or size");
-    Tensor out(DType::u8, {n, count});
+    Tensor out(DType::u8, {count, n});
     const auto from = packed.values<uint8_t>();
     auto to = out.mutable_values<uint8_t>();
     for (int64_t i = 0; i < n * count; ++i) {
       const int64_t row = i / count, at = i % count;
       const uint8_t byte = from[static_cast<size_t>(row * row_bytes + at / per_byte)];
-      to[static_cast<size_t>(i)] =
+      to[static_cast<size_t>(at * n + row)] =
           static_cast<uint8_t>((byte >> (at % per_byte * bits)) & ((1 << bits) - 1));
     }
     return out;
   };
   const Tensor* packed = reader.constant(1);
   if (!packed) reader.unsupported("weights that are not constant");
-  Value* w = reader.constant_value(
-      unpack(*packed, blocks * ((block * bits + 7) / 8), std::min(k, blocks * block)));
-  Value* scale = make.reshape(make.cast(make.input(2), DType::f32), {n, blocks});
+  // [K, N], as a matmul reads them.
+  Tensor w = unpack(*packed, blocks * ((block * bits + 7) / 8), std::min(k, blocks * block));
+  Value* scale =
+      make.transpose(make.reshape(make.cast(make.input(2), DType::f32), {n, blocks}), {1, 0});
   const Tensor* points = reader.constant(3);
   if (reader.input(3) && !points) reader.unsupported("zero points that are not constant");
   Value* zero = nullptr;
@@ -201,11 +203,16 @@ std::vector<Value*> import_matmul_nbits(OnnxNodeReader& reader) {
   else
     zero = make("expand",
                 {reader.constant_value(Tensor::scalar(static_cast<uint8_t>(1 << (bits - 1))))},
-                {{"shape", Ints{n, blocks}}});
-  Value* weights =
-      make("dequantize", {w, scale, zero}, {{"axis", int64_t{1}}, {"group_size", block}});
+                {{"shape", Ints{blocks, n}}});
+  Attributes a{{"axis", int64_t{0}}, {"group_size", block}};
+  if (bits == 4) {
+    a["packed"] = std::string("u4");
+    if (n % 2) a["columns"] = n;
+    w = pack_nibbles(w, reader.name());
+  }
+  Value* weights = make("dequantize", {reader.constant_value(std::move(w)), scale, zero}, a);
   Value* x = make.input(0);
-  Value* y = make("matmul", {x, make.cast(make.transpose(weights, {1, 0}), x->dtype())});
+  Value* y = make("matmul", {x, make.cast(weights, x->dtype())});
   return {reader.input(5) ? make("add", {y, reader.input(5)}) : y};
 }
 

@@ -87,7 +87,10 @@ class Importer {
       auto* tensor = scope->model ? scope->model->initializer(name) : nullptr;
       if (!tensor) continue;
       const std::string where = fmt::format("initializer '{}'", name);
-      return scope->values[name] = graph_.add_constant(name, take_tensor(*tensor, files_, where));
+      const bool four_bits = is_four_bits(tensor->data_type());
+      Value* constant = graph_.add_constant(name, take_tensor(*tensor, files_, where));
+      if (four_bits) tags_.note_four_bits(constant);
+      return scope->values[name] = constant;
     }
     throw InternalError("Model has seen that every name is defined");
   }

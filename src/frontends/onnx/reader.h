@@ -27,6 +27,7 @@ class Reader final : public OnnxNodeReader {
   size_t output_count() const override { return static_cast<size_t>(node_.output_size()); }
   Value* input(size_t i) const override { return i < inputs_.size() ? inputs_[i] : nullptr; }
   const Tensor* constant(size_t i) const override;
+  bool four_bits(size_t i) const override { return input(i) && tags_.four_bits(input(i)); }
   std::optional<Ints> constant_ints(size_t i, std::string_view what) const override;
   std::optional<Ints> known_ints(size_t i) const override;
   bool has(std::string_view attribute) const override;

@@ -9,6 +9,7 @@
 #pragma once
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -30,9 +31,14 @@ class Tags {
   // that cannot say it.
   std::optional<Ints> reshape_target(const Value* data, const Tensor& target);
 
+  // Constants whose file says INT4 or UINT4; their elements are i8 or u8.
+  void note_four_bits(const Value* value) { four_bits_.insert(value); }
+  bool four_bits(const Value* value) const { return four_bits_.contains(value); }
+
  private:
   int64_t made_ = 0;
   std::unordered_map<const Value*, Tensor> known_;
+  std::set<const Value*> four_bits_;
   std::map<std::string, int64_t> symbols_;
   std::map<std::pair<const Value*, size_t>, int64_t> unknowns_;  // dimensions without a symbol
 };

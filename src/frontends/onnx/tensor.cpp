@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <limits>
 
+#include "ops/packed.h"
+
 namespace octavo::onnx_import {
 namespace {
 
@@ -179,8 +181,41 @@ DType read_dtype(int32_t onnx_type, const std::string& where) {
                               ::onnx::TensorProto_DataType_Name(type)));
 }
 
+bool is_four_bits(int32_t onnx_type) {
+  return onnx_type == TensorProto::INT4 || onnx_type == TensorProto::UINT4;
+}
+
+namespace {
+
+// Two elements to a byte, the first one low, whatever the shape; typed data has a byte in each
+// int32.
+Tensor take_four_bits(TensorProto& proto, ExternalFiles& files, Dims dims, int64_t count,
+                      const std::string& where) {
+  const int64_t bytes = (count + 1) / 2;
+  std::shared_ptr<Buffer> buffer;
+  if (proto.data_location() == TensorProto::EXTERNAL) {
+    buffer = files.read(proto, DType::u8, static_cast<size_t>(bytes), where);
+  } else if (proto.has_raw_data()) {
+    const std::shared_ptr<std::string> raw(proto.release_raw_data());
+    check_count(static_cast<int64_t>(raw->size()), bytes, where);
+    buffer = Buffer::view(raw->data(), raw->size(), raw);
+  } else {
+    check_count(proto.int32_data_size(), bytes, where);
+    buffer = Buffer::allocate(static_cast<size_t>(bytes));
+    for (int64_t i = 0; i < bytes; ++i)
+      buffer->mutable_data()[i] = static_cast<std::byte>(proto.int32_data(static_cast<int>(i)));
+  }
+  const DType type = proto.data_type() == TensorProto::INT4 ? DType::i8 : DType::u8;
+  if (bytes == 0) return {type, std::move(dims)};
+  return unpack_nibbles({DType::u8, {bytes}, std::move(buffer)}, {count}, type)
+      .reshaped(std::move(dims));
+}
+
+}  // namespace
+
 Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& where) {
-  const DType dtype = read_dtype(proto.data_type(), where);
+  const bool four_bits = is_four_bits(proto.data_type());
+  const DType dtype = four_bits ? DType::u8 : read_dtype(proto.data_type(), where);
   Dims dims(proto.dims().begin(), proto.dims().end());
   int64_t count = 0;
   try {
@@ -191,6 +226,7 @@ Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& 
   const auto bytes = static_cast<uint64_t>(count) * dtype_size(dtype);
   if (proto.has_segment())
     throw UserError(ErrorKind::unsupported, where, "segmented tensors are not supported");
+  if (four_bits) return take_four_bits(proto, files, std::move(dims), count, where);
   std::shared_ptr<Buffer> buffer;
   if (proto.data_location() == TensorProto::EXTERNAL) {
     buffer = files.read(proto, dtype, bytes, where);

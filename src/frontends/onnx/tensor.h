@@ -28,7 +28,9 @@ class ExternalFiles {
 // UserError (unsupported) for element types that graph/dtype.h lacks.
 DType read_dtype(int32_t onnx_type, const std::string& where);
 
-// Takes the bytes out of `proto`, which is left without data.
+bool is_four_bits(int32_t onnx_type);  // INT4, UINT4
+
+// Takes the bytes out of `proto`, which is left without data. INT4 becomes i8, UINT4 u8.
 Tensor take_tensor(::onnx::TensorProto& proto, ExternalFiles& files, const std::string& where);
 
 }  // namespace octavo::onnx_import

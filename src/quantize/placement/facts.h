@@ -49,6 +49,19 @@ struct TargetFacts {
   bool shared_concat;
   // A dequantized i8 value that several nodes read keeps them all in float.
   bool i8_needs_single_reader;
+  // Where weights alone are integers: the products and tables that the runtime does not dequantize
+  // at load or at each call.
+  struct WeightOnly {
+    bool int8, conv, symmetric;  // 8 bits at all; convolutions; of 4 bits: no zero points
+    // A gemm with trans_b, as others may write it.
+    bool trans_b;
+    // Rows of a dequantized table are gathered; else its integers are, and what is read is
+    // multiplied by its scales.
+    bool tables, four_bit_tables;
+    bool gathers_integers;
+    int64_t group;  // of 4 bits, if none is asked for
+  };
+  WeightOnly weight_only;
   // The least channels of a convolution, and the least K and N of a matrix product, that gain.
   int64_t least_channels, least_matrix;
 

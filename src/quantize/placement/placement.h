@@ -25,10 +25,11 @@ struct PlacedWeights {
   int64_t axis;  // of the output channels
 };
 
-// A product of another precision than static INT8 (precisions.h).
+// A product of another precision than static INT8 (precisions.h), or a gather whose table becomes
+// integers.
 struct PlacedProduct {
   Node* node;
-  int64_t axis;  // of the output channels in its weights
+  int64_t axis;  // of the output channels in its weights; of the rows of a table
   Precision precision;
   int64_t group_size = 0;  // 0: the default
 };
@@ -37,6 +38,7 @@ struct Placement {
   std::vector<PlacedActivation> activations;  // in graph order
   std::vector<PlacedWeights> weights;
   std::vector<PlacedProduct> products;           // dynamic and weight-only, in graph order
+  std::vector<PlacedProduct> tables;             // gathers, in graph order
   std::vector<const Node*> activation_products;  // matmuls of two activations on integers
   struct Skipped {
     std::string node, op, reason;
@@ -44,6 +46,8 @@ struct Placement {
   std::vector<Skipped> skipped;  // nodes that could be integer by kind but stay in float
   bool integer_bias = true;      // biases of placed products become i32; else they stay float
   int groups = 0;
+  bool symmetric_weights = false;  // of 4 bits: without zero points
+  bool gathers_integers = false;   // tables are gathered before they are dequantized
 };
 
 struct PlacementTarget {

@@ -13,7 +13,8 @@ namespace octavo {
 void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts& facts,
                       Placement& placement);
 
-// Every product of the graph and what a placement makes of it, in graph order.
+// Every product of the graph and what a placement makes of it, in graph order; then the gathers
+// whose tables become integers.
 struct ProductPrecision {
   std::string node, op;
   Precision precision;

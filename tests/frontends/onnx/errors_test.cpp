@@ -207,8 +207,10 @@ TEST(OnnxErrors, Tensors) {
               HasSubstr("more than 2^40 elements"));
   EXPECT_THAT(weight_error([](auto& t) { t.set_dims(0, int64_t{1} << 36); }),
               HasSubstr("holds 36 bytes, its shape wants 2473901162496"));
+  EXPECT_EQ(weight_error([](auto& t) { t.set_data_type(TensorProto::FLOAT8E5M2); }),
+            "initializer 'w': elements of type FLOAT8E5M2 are not supported");
   EXPECT_EQ(weight_error([](auto& t) { t.set_data_type(TensorProto::INT4); }),
-            "initializer 'w': elements of type INT4 are not supported");
+            "initializer 'w': holds 36 values, its shape wants 5");
   EXPECT_EQ(weight_error([](auto& t) { t.set_data_type(TensorProto::STRING); }),
             "initializer 'w': elements of type STRING are not supported");
   EXPECT_EQ(weight_error([](auto& t) { t.set_data_type(0); }),
