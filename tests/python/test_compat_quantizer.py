@@ -68,6 +68,23 @@ def test_axis(ptq: Any, axis: Any) -> None:
     assert torch.equal(calibrated.amax, amax)
 
 
+def test_torch_s_fake_quantization(ptq: Any) -> None:
+    """2.1's export switch: torch's operators, over all integers."""
+    x = torch.randn(3, 4)
+    ptq.nn.TensorQuantizer.use_fb_fake_quant = True
+    try:
+        one = quantizer(ptq, amax=1.5)(x)
+        rows = quantizer(ptq, axis=0, unsigned=True)(x.abs())
+        with pytest.raises(TypeError, match="Multiple axis"):
+            quantizer(ptq, axis=(0, 1))(x)
+    finally:
+        ptq.nn.TensorQuantizer.use_fb_fake_quant = False
+    assert torch.equal(one, torch.fake_quantize_per_tensor_affine(x, 1.5 / 127, 0, -128, 127))
+    scale, zero = x.abs().amax(1) / 255, torch.zeros(3, dtype=torch.int32)
+    expected = torch.fake_quantize_per_channel_affine(x.abs(), scale, zero, 0, 0, 255)
+    assert torch.equal(rows, expected)
+
+
 def test_real_quantization(ptq: Any) -> None:
     q = quantizer(ptq, fake_quant=False)
     x = torch.randn(20)

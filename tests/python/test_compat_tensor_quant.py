@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -70,6 +71,18 @@ def test_install_and_uninstall() -> None:
         sys.modules.pop("pytorch_quantization", None)
     with pytest.raises(ImportError):
         importlib.import_module("pytorch_quantization")
+
+
+@pytest.mark.parametrize(
+    "code", ["import octavo.compat; octavo.compat.install()", "import octavo.nn"]
+)
+def test_without_torch(code: str) -> None:
+    blocked = f"import sys; sys.modules['torch'] = None; import octavo.compat; {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "ImportError: octavo._torch needs torch, which is not installed" in done.stderr
 
 
 def test_versions(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,18 @@ def test_mixed_precision(tmp_path):
     assert list(tmp_path.glob("*/rules.json"))
 
 
+@pytest.mark.peers
+def test_ptq_with_pytorch_quantization(tmp_path):
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / "ptq_with_pytorch_quantization.py")
+    fake, compiled = (float(s) for s in re.findall(r"against float: ([\d.]+) dB", text))
+    assert fake > 30
+    assert abs(compiled - fake) < 1  # the same integers, but for values halfway between two
+    assert "5 nodes on integers" in text
+    (path,) = tmp_path.glob("*/int8.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_cli(tmp_path, model, data, own):
     text = run(tmp_path, EXAMPLES / "cli.sh", *([model, data] if own else []))

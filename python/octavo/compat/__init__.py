@@ -35,6 +35,7 @@ def install(version: str = "2.2") -> None:
         ValueError: an unknown version.
         ImportError: torch is missing, or octavo is built without it.
     """
+    importlib.import_module("octavo._torch")  # says what is missing
     package = importlib.import_module("octavo.compat.pytorch_quantization")
     package._set_version(version)
     uninstall()
