@@ -139,6 +139,7 @@ OCTAVO_API_NAMESPACE {
     // for 4 (128 for target tensorrt).
     int64_t group_size = 0;
     std::optional<bool> bias_correction;  // of mode static; none: true
+    std::string smooth;                   // "none", "folded" or "all"; empty: "folded" in mode static
     std::string preprocessing;            // of pictures: a file; empty: beside the data
     std::string rules;                    // a rules file; empty: none
     std::string record;                   // where to write the run record; empty: nowhere

@@ -105,6 +105,7 @@ def quantize(
     bits: int = 8,
     group_size: int = 0,
     bias_correction: bool | None = None,
+    smooth: str | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
     rules: Rules | Path | None = None,
@@ -139,6 +140,8 @@ def quantize(
             all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
+        smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a product
+            takes the factors, ``"all"`` also behind GELUs, which then run in float, or ``"none"``.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: :class:`octavo.Rules` or a rules file, which gives nodes other precisions than the
@@ -179,6 +182,7 @@ def quantize(
         bits,
         group_size,
         bias_correction,
+        smooth or "",
         rules_argument(rules),
         samples,
         threads,

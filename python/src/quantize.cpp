@@ -94,8 +94,8 @@ void bind_quantize(nb::module_& m) {
          const nb::object& evaluation, const std::string& preprocessing, const std::string& target,
          const std::string& calibrator, const std::vector<std::string>& compare,
          const std::string& weights, int bits, int64_t group_size,
-         std::optional<bool> bias_correction, const std::string& rules, size_t samples, int threads,
-         const nb::object& progress) {
+         std::optional<bool> bias_correction, const std::string& smooth, const std::string& rules,
+         size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
         std::unique_ptr<Dataset> calibration, judge;
         if (!data.is_none()) calibration = to_dataset(data, signature, preprocessing, "data");
@@ -106,6 +106,7 @@ void bind_quantize(nb::module_& m) {
         request.compare = compare;
         request.evaluation = judge.get();
         request.bias_correction = bias_correction;
+        request.smooth = smooth;
         request.options.mode = parse_mode(mode);
         request.options.target = target;
         request.options.weights = weights;
@@ -128,8 +129,9 @@ void bind_quantize(nb::module_& m) {
       nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
       nb::arg("target") = "octavo", nb::arg("calibrator") = "",
       nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "", nb::arg("bits") = 8,
-      nb::arg("group_size") = 0, nb::arg("bias_correction") = nb::none(), nb::arg("rules") = "",
-      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+      nb::arg("group_size") = 0, nb::arg("bias_correction") = nb::none(), nb::arg("smooth") = "",
+      nb::arg("rules") = "", nb::arg("samples") = 0, nb::arg("threads") = 0,
+      nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>());

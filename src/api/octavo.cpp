@@ -9,6 +9,7 @@
 #include "frontends/onnx/import.h"
 #include "graph/octavo_file.h"
 #include "graph/op_def.h"
+#include "quantize/names.h"
 #include "quantize/placement/precisions.h"
 #include "support/cpu.h"
 #include "support/env.h"
@@ -89,6 +90,7 @@ void check_request(const QuantizeRequest& request, bool data) {
     throw UserError(ErrorKind::value, bits != 8 ? "bits" : "group_size",
                     fmt::format("is not for mode {}", mode_name(mode)),
                     "leave it out, use mode weight_only, or a rules file");
+  if (!request.smooth.empty()) parse_smoothing(request.smooth);
   if (mode == QuantizeMode::static_) {
     if (!data)
       throw UserError(ErrorKind::value, "data", "mode static calibrates on data",
@@ -104,6 +106,7 @@ void check_request(const QuantizeRequest& request, bool data) {
   if (!request.calibrator.empty()) refuse("calibrator", static_only);
   if (!request.compare.empty()) refuse("compare", static_only);
   if (request.bias_correction) refuse("bias_correction", static_only);
+  if (!request.smooth.empty()) refuse("smooth", static_only);
   if (request.options.weights == "gptq") refuse("weights gptq", "use mse or max");
 }
 
@@ -124,6 +127,37 @@ json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
           {"integer_layers", ptq.placement().weights.size() + ptq.placement().products.size()},
           {"precisions", precisions},
           {"skipped", skipped}};
+}
+
+// Smooths in place, in mode static; the graph becomes canonical.
+std::vector<SmoothedTensor> smooth(Graph& graph, const Dataset* data,
+                                   const QuantizeRequest& request, const Progress& progress) {
+  const Smoothing where =
+      parse_smoothing(request.smooth.empty() ? default_smoothing : request.smooth);
+  if (request.options.mode != QuantizeMode::static_ || where == Smoothing::none) return {};
+  canonicalize(graph);
+  if (graph.stage == Stage::quantized) return {};  // Ptq says it
+  name_uniquely(graph);
+  const std::string& weights = request.options.weights;
+  return smooth_activations(graph, *data,
+                            {.where = where,
+                             .rules = request.options.rules,
+                             .weight_error = weight_error_left(weights.empty() ? "gptq" : weights),
+                             .most_samples = request.options.most_samples,
+                             .threads = request.options.threads},
+                            progress);
+}
+
+json describe(const std::vector<SmoothedTensor>& smoothed) {
+  json all = json::array();
+  for (const SmoothedTensor& s : smoothed)
+    all.push_back({{"tensor", s.tensor},
+                   {"products", s.products},
+                   {"by", s.by},
+                   {"alpha", s.alpha},
+                   {"sqnr_db_before", finite(s.sqnr_db_before)},
+                   {"sqnr_db_after", finite(s.sqnr_db_after)}});
+  return all;
 }
 
 // Calibrators, tensors and layers of the record.
@@ -167,7 +201,9 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   check_request(request, data != nullptr);  // said before any work
   PtqOptions options = request.options;
   options.correct_bias = request.bias_correction.value_or(true);
-  Ptq ptq(graph.clone(), options);
+  Graph prepared = graph.clone();
+  const auto smoothed = smooth(prepared, data, request, progress);
+  Ptq ptq(std::move(prepared), options);
   const bool calibrates = ptq.needs_data();
   if (calibrates && !data)
     throw UserError(ErrorKind::value, "data", "a rule asks for int8, which calibrates on data",
@@ -183,6 +219,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
                     {"evaluation_samples", judge ? judge->size() : 0},
                     {"evaluated_on_calibration_data", calibrates && request.evaluation == nullptr}};
   record["quantization"] = describe_quantization(ptq, request);
+  record["quantization"]["smoothed"] = describe(smoothed);
   for (const char* key : {"calibrators", "tensors", "layers"}) record[key] = json::array();
   std::vector<std::string> calibrators;
   std::vector<PtqResult> quantized;

@@ -14,6 +14,7 @@
 #include "graph/graph.h"
 #include "graph/text.h"
 #include "passes/pipeline.h"
+#include "quantize/algorithms/smooth.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/placement/lint.h"
 #include "quantize/ptq.h"
@@ -31,13 +32,14 @@ void save_model(const Graph& graph, const std::string& path);
 void check_output(const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
-constexpr const char* default_calibrator = "mse";
+constexpr const char *default_calibrator = "mse", *default_smoothing = "folded";
 
 struct QuantizeRequest {
   // Of mode static; the others refuse them.
   std::string calibrator;               // of the graph that is returned; empty: the default
   std::vector<std::string> compare;     // further calibrators, judged from the same pass
   std::optional<bool> bias_correction;  // none: on
+  std::string smooth;                   // of smoothing_names; empty: the default
   PtqOptions options;                   // but for correct_bias
   const Dataset* evaluation = nullptr;  // judged on; none: on the calibration data, and said so
 };

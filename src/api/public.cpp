@@ -88,6 +88,7 @@ Graph quantize_with(const octavo::Graph& graph, const Dataset* data,
   request.calibrator = options.calibrator;
   request.options.target = options.target;
   request.bias_correction = options.bias_correction;
+  request.smooth = options.smooth;
   request.options.mode = parse_mode(options.mode);
   request.options.weights = options.weights;
   request.options.weight_bits = options.bits;

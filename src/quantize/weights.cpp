@@ -152,6 +152,8 @@ namespace {
 constexpr const char* methods[] = {"max", "mse", "gptq"};
 }
 
+double weight_error_left(const std::string& method) { return method == "gptq" ? 0.3 : 1; }
+
 std::string weight_method_names() {
   std::string names;
   for (const char* name : methods) names += (names.empty() ? "" : ", ") + std::string(name);

@@ -48,6 +48,9 @@ WeightParams nearest_weights(const PlacedWeights& placed,
 // 10 log10(sum w^2 / sum (w - q s)^2); infinite where nothing is lost.
 double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params);
 
+// What a method leaves of the squared output error of rounding to nearest, about: 1 of max and mse.
+double weight_error_left(const std::string& method);
+
 // "max, mse, gptq" for help texts; UserError unless `name` is one of them.
 std::string weight_method_names();
 void check_weight_method(const std::string& name);

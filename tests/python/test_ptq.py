@@ -146,3 +146,58 @@ def test_command_takes_weights_and_rules(tmp_path):
     initializers = {i.name for i in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert "w2" in initializers
     assert "w1/quantized" in initializers
+
+
+def test_smoothing_moves_ranges_by_the_paper_s_formula(tmp_path):
+    """NumPy in float64 computes the factors from the data, the gain and the weights; the file holds
+    a norm divided and weights multiplied by them."""
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    gain = random.uniform(0.5, 1.5, 16) * np.where(np.arange(16) == 5, 20, 1)
+    bias, w = random.normal(size=16), random.normal(size=(16, 8))
+    gain, bias, w = (a.astype(np.float32) for a in (gain, bias, w))
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain", "bias"], ["n"], "norm"),
+        helper.make_node("MatMul", ["n", "w"], ["y"], "product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "smooth",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for n, a in (("gain", gain), ("bias", bias), ("w", w))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "float.onnx")
+    x = random.normal(size=(24, 6, 16)).astype(np.float32)
+    loaded = octavo.load_onnx(tmp_path / "float.onnx")
+    options = {"calibrator": "max", "weights": "max", "bias_correction": False}
+    samples = [one[None] for one in x]
+    result = octavo.quantize(loaded, samples, smooth="folded", **options)
+    (smoothed,) = result.record["quantization"]["smoothed"]
+    assert (smoothed["by"], smoothed["products"]) == ("norm", ["product"])
+    octavo.save(result, tmp_path / "int8.onnx")
+    held = {
+        i.name: numpy_helper.to_array(i).astype(np.float64)
+        for i in onnx.load(tmp_path / "int8.onnx").graph.initializer
+    }
+
+    x = x.astype(np.float64)
+    centred = x - x.mean(-1, keepdims=True)
+    n = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * gain + bias
+    alpha = smoothed["alpha"]
+    logs = alpha * np.log(np.abs(n).max((0, 1))) - (1 - alpha) * np.log(np.abs(w).max(1))
+    s = np.exp(logs - logs.mean())
+    # float32: the norm sums 16 values twice, then a few operations; each at most half an ulp
+    assert np.allclose(held["norm/gain/smoothed"] * s, gain, rtol=64 * 2**-24, atol=0)
+    assert np.allclose(held["norm/bias/smoothed"] * s, bias, rtol=64 * 2**-24, atol=0)
+    steps = held["w/smoothed/scale"]
+    error = held["w/smoothed/quantized"] * steps - w * s[:, None]
+    assert (np.abs(error) <= steps * (0.5 + 127 * 64 * 2**-24)).all()
+
+    plain = octavo.quantize(loaded, samples, smooth="none", **options)
+    sqnr = [r.record["calibrators"][0]["output_sqnr_db"] for r in (plain, result)]
+    assert sqnr[1] > sqnr[0]
+    with pytest.raises(octavo.UserError, match="'most' is not known"):
+        octavo.quantize(loaded, samples, smooth="most")

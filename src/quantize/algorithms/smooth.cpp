@@ -1,0 +1,470 @@
+#include "quantize/algorithms/smooth.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+#include "codegen/compile.h"
+#include "graph/op_def.h"
+#include "passes/match.h"
+#include "quantize/samples.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+constexpr struct {
+  const char* name;
+  Smoothing value;
+} names[] = {{"none", Smoothing::none}, {"folded", Smoothing::folded}, {"all", Smoothing::all}};
+
+constexpr double alphas[] = {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0};
+constexpr size_t most_rows = 1024;  // of a tensor, that the error is measured on
+constexpr double least_gain_db = 2;  // that a multiplication at run time must be worth
+constexpr double most_ratio = 1e4;  // of a factor to the geometric mean of all
+
+// Over samples, of each channel of x, and of all values that a gelu before it reads.
+struct Extremes {
+  std::vector<float> least, most;
+  float least_before = 0, most_before = 0;
+  explicit Extremes(size_t channels)
+      : least(channels, std::numeric_limits<float>::infinity()),
+        most(channels, -std::numeric_limits<float>::infinity()) {}
+  void merge(const Extremes& other) {
+    for (size_t k = 0; k < least.size(); ++k) {
+      least[k] = std::min(least[k], other.least[k]);
+      most[k] = std::max(most[k], other.most[k]);
+    }
+    least_before = std::min(least_before, other.least_before);
+    most_before = std::max(most_before, other.most_before);
+  }
+};
+
+// The product in whose output channels x is linear, and the addition of its bias, if it is a node
+// of its own.
+struct Source {
+  Node *product = nullptr, *bias = nullptr;
+};
+
+// Products with constant weights that read one tensor.
+struct Site {
+  Value* x;
+  std::vector<Node*> products;
+  const Value* before_gelu;  // what the gelu behind which x lies reads; or null
+  Source source;
+  Extremes all, even;  // of all samples, and of the even ones
+  // Of the odd samples: what judges has not chosen the ranges.
+  std::vector<float> rows = {}, rows_before = {};
+  size_t channels() const { return all.least.size(); }
+  size_t row_count() const { return rows.size() / channels(); }
+};
+
+// The weights of a product as [inputs, outputs].
+struct Matrix {
+  size_t rows = 0, columns = 0;
+  std::vector<float> values;
+};
+
+bool transposed(const Node& product) {
+  return product.is("gemm") && product.integer("trans_b") != 0;
+}
+
+Matrix weights_of(const std::vector<Node*>& products, size_t inputs) {
+  Matrix all{inputs, 0, {}};
+  for (const Node* product : products)
+    all.columns += static_cast<size_t>(product->input(1)->constant().size()) / inputs;
+  all.values.resize(inputs * all.columns);
+  size_t first = 0;
+  for (const Node* product : products) {
+    const auto w = product->input(1)->constant().values<float>();
+    const size_t outputs = w.size() / inputs;
+    for (size_t k = 0; k < inputs; ++k)
+      for (size_t o = 0; o < outputs; ++o)
+        all.values[k * all.columns + first + o] =
+            transposed(*product) ? w[o * inputs + k] : w[k * outputs + o];
+    first += outputs;
+  }
+  return all;
+}
+
+bool is_plain_product(const Node& node) {
+  if (node.is("gemm")) {
+    if (node.real("alpha") != 1 || node.integer("trans_a") != 0) return false;
+  } else if (!node.is("matmul")) {
+    return false;
+  }
+  const Value *x = node.input(0), *w = node.input(1);
+  return w && w->is_constant() && w->dtype() == DType::f32 && w->shape().rank() == 2 &&
+         w->constant().size() > 0 && !x->is_constant() && x->dtype() == DType::f32 &&
+         x->shape().rank() >= 2;
+}
+
+int64_t inputs_of(const Node& product) {
+  return product.input(1)->constant().dims()[transposed(product) ? 1 : 0];
+}
+
+bool is_channel_norm(const Node& node, int64_t channels) {
+  if (!node.is("layer_norm")) return false;
+  const int64_t rank = node.input(0)->shape().rank();
+  if (normalize_axis(node.integer("axis"), rank, node.where()) != rank - 1) return false;
+  for (size_t i = 1; i < node.outputs().size(); ++i)
+    if (!node.output(i)->uses().empty()) return false;
+  for (size_t i : {1u, 2u})
+    if (const Value* v = node.input(i); v && (!v->is_constant() || v->dtype() != DType::f32 ||
+                                              v->constant().dims() != Dims{channels}))
+      return false;
+  return true;
+}
+
+Source source_of(const Graph& graph, Value* x) {
+  Node* node = x->producer();
+  if (!node->is("relu") && !node->is("leaky_relu")) return {};
+  Value* value = node->input(0);
+  const auto step = [&](Value* to) {
+    value = to;
+    return only_user(graph, to) != nullptr;
+  };
+  if (!only_user(graph, value)) return {};
+  Source source;
+  const int64_t channels = value->shape().back().is_static() ? value->shape().back().value() : -1;
+  if (Node* add = value->producer(); add && add->is("add")) {
+    const size_t side = add->input(0)->is_constant() ? 0 : 1;
+    const Value* bias = add->input(side);
+    if (!bias->is_constant() || bias->dtype() != DType::f32 ||
+        bias->constant().dims() != Dims{channels} || !step(add->input(1 - side)))
+      return {};
+    source.bias = add;
+  }
+  Node* product = value->producer();
+  if (!product || !is_plain_product(*product)) return {};
+  if (const Value* bias = product->input(2);
+      bias && (!bias->is_constant() || bias->constant().dims() != Dims{channels}))
+    return {};
+  source.product = product;
+  return source;
+}
+
+std::vector<Site> find_sites(const Graph& graph, const SmoothOptions& options) {
+  std::vector<Site> sites;
+  graph.for_each([&](Node& node) {
+    if (!is_plain_product(node) || !options.rules.allows_integer(node)) return;
+    Value* x = node.input(0);
+    const Node* producer = x->producer();
+    if (!producer) return;
+    const bool norm = is_channel_norm(*producer, inputs_of(node));
+    const bool gelu = !norm && options.where == Smoothing::all && producer->is("gelu");
+    const Source source = norm || gelu ? Source{} : source_of(graph, x);
+    if (!norm && !gelu && !source.product) return;
+    const auto known =
+        std::find_if(sites.begin(), sites.end(), [&](const Site& s) { return s.x == x; });
+    if (known != sites.end()) {
+      known->products.push_back(&node);
+      return;
+    }
+    const Extremes none(static_cast<size_t>(inputs_of(node)));
+    sites.push_back({x, {&node}, gelu ? producer->input(0) : nullptr, source, none, none});
+  });
+  std::erase_if(sites, [&](const Site& site) {  // who else reads x would see it divided
+    return site.source.product &&
+           (site.x->uses().size() != site.products.size() || graph.is_output(site.x));
+  });
+  return sites;
+}
+
+// Rows at even distances, `wanted` of `available`.
+void take_rows(std::span<const float> x, size_t channels, size_t wanted, std::vector<float>& to) {
+  const size_t available = x.size() / channels;
+  wanted = std::min(wanted, available);
+  for (size_t n = 0; n < wanted; ++n) {
+    const size_t row = (2 * n + 1) * available / (2 * wanted);
+    to.insert(to.end(), x.begin() + static_cast<ptrdiff_t>(row * channels),
+              x.begin() + static_cast<ptrdiff_t>((row + 1) * channels));
+  }
+}
+
+void measure(const Graph& graph, std::vector<Site>& sites, const Dataset& data,
+             const SmoothOptions& options, ThreadPool& pool, const Progress& progress) {
+  const size_t count =
+      options.most_samples ? std::min(options.most_samples, data.size()) : data.size();
+  if (count == 0) throw UserError(ErrorKind::value, "calibration data", "there is no sample");
+  Graph observed = graph.clone();
+  std::vector<std::pair<size_t, size_t>> places;  // of each site: x, what the gelu reads
+  const auto observe = [&](const Value* value) {
+    observed.add_output(observed.find_value(value->name()));
+    return observed.outputs().size() - 1;
+  };
+  for (const Site& site : sites) {
+    const size_t x = observe(site.x);
+    places.emplace_back(x, site.before_gelu ? observe(site.before_gelu) : 0);
+  }
+  Program program = compile(std::move(observed), {.threads = 1});
+  std::vector<size_t> which(count);
+  std::iota(which.begin(), which.end(), size_t{0});
+  const size_t wanted = (2 * most_rows + count - 1) / count;
+  size_t first = 0;
+  const auto visit = [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
+    auto task = [&](int64_t i, int) {
+      Site& site = sites[static_cast<size_t>(i)];
+      const auto [place, place_before] = places[static_cast<size_t>(i)];
+      const size_t channels = site.channels();
+      for (size_t n = 0; n < outputs.size(); ++n) {
+        Extremes here(channels);
+        const auto x = outputs[n][place].values<float>();
+        for (size_t row = 0; row < x.size(); row += channels)
+          for (size_t k = 0; k < channels; ++k) {
+            here.least[k] = std::min(here.least[k], x[row + k]);
+            here.most[k] = std::max(here.most[k], x[row + k]);
+          }
+        const auto before = site.before_gelu ? outputs[n][place_before].values<float>()
+                                             : std::span<const float>{};
+        for (float v : before) {
+          here.least_before = std::min(here.least_before, v);
+          here.most_before = std::max(here.most_before, v);
+        }
+        site.all.merge(here);
+        if ((first + n) % 2 == 0) site.even.merge(here);
+        if ((first + n) % 2 == 0 && count > 1) continue;
+        take_rows(x, channels, wanted, site.rows);
+        take_rows(before, channels, wanted, site.rows_before);
+      }
+    };
+    pool.run(static_cast<int64_t>(sites.size()), task);
+    first = done;
+    if (progress) progress("measuring channels", done, count);
+  };
+  run_samples(program, data, which, pool, visit);
+}
+
+// An affine range of 8 bits that holds 0.
+struct Steps {
+  float scale = 1, zero = 0;
+  Steps(float least, float most) {
+    least = std::min(least, 0.0f), most = std::max(most, 0.0f);
+    if (most - least > 1e-30f) scale = (most - least) / 255;
+    zero = std::nearbyint(-least / scale);
+  }
+  float operator()(float x) const {
+    return (std::clamp(std::nearbyint(x / scale) + zero, 0.0f, 255.0f) - zero) * scale;
+  }
+};
+
+double gelu(double x) { return 0.5 * x * (1 + std::erf(x * 0.70710678118654752)); }
+
+std::vector<float> factors(const Extremes& x_extremes, const Matrix& w, double alpha) {
+  std::vector<double> logs(w.rows, 0);
+  double sum = 0;
+  size_t counted = 0;
+  std::vector<bool> known(logs.size(), false);
+  for (size_t k = 0; k < logs.size(); ++k) {
+    const double x = std::max(std::fabs(x_extremes.least[k]), std::fabs(x_extremes.most[k]));
+    double most = 0;
+    for (size_t o = 0; o < w.columns; ++o)
+      most = std::max<double>(most, std::fabs(w.values[k * w.columns + o]));
+    if (!(x > 0) || !(most > 0) || !std::isfinite(x)) continue;  // nothing to move
+    logs[k] = alpha * std::log(x) - (1 - alpha) * std::log(most);
+    known[k] = true;
+    sum += logs[k], ++counted;
+  }
+  const double mean = counted ? sum / static_cast<double>(counted) : 0;
+  std::vector<float> s(logs.size(), 1.0f);
+  for (size_t k = 0; k < s.size(); ++k)
+    if (known[k])
+      s[k] = static_cast<float>(
+          std::clamp(std::exp(logs[k] - mean), 1 / most_ratio, most_ratio));
+  return s;
+}
+
+// Errors of one site's outputs on its rows. Both products of a pair of matrices, [rows, inputs]
+// and [inputs, outputs], by the float kernels.
+class Judge {
+ public:
+  Judge(const Site& site, const Matrix& w, double weight_error, int threads)
+      : site_(site), w_(w), weight_error_(weight_error) {
+    Graph graph;
+    graph.stage = Stage::canonical;
+    const auto n = static_cast<int64_t>(site.row_count()), k = static_cast<int64_t>(w.rows),
+               o = static_cast<int64_t>(w.columns);
+    Value* a = graph.add_input("a", {DType::f32, Shape(Dims{n, k})});
+    Value* b = graph.add_input("b", {DType::f32, Shape(Dims{k, o})});
+    graph.add_output(graph.apply("matmul", {a, b}, {}, "y"));
+    program_.emplace(compile(std::move(graph), {.threads = threads}));
+    signal_ = variances(site.rows, w.values);
+  }
+
+  // Of all channels together, each having the same weight.
+  double sqnr_db(double noise) const {
+    return noise > 0 ? -10 * std::log10(noise) : std::numeric_limits<double>::infinity();
+  }
+
+  // The squared error with x / s and s W rounded; without factors, of what a gelu of integers
+  // makes where there is one.
+  double noise(const std::vector<float>* s) {
+    const size_t channels = w_.rows;
+    float least = 0, most = 0;
+    for (size_t k = 0; k < channels; ++k) {
+      const float factor = s ? (*s)[k] : 1;
+      least = std::min(least, site_.even.least[k] / factor);
+      most = std::max(most, site_.even.most[k] / factor);
+    }
+    const Steps steps(least, most), before(site_.even.least_before, site_.even.most_before);
+    std::vector<float> rounded(site_.rows.size()), error(site_.rows.size());
+    for (size_t i = 0; i < rounded.size(); ++i) {
+      const float factor = s ? (*s)[i % channels] : 1;
+      float x = site_.rows[i];
+      if (!s && site_.before_gelu)
+        x = static_cast<float>(gelu(static_cast<double>(before(site_.rows_before[i]))));
+      rounded[i] = steps(x / factor);
+      error[i] = rounded[i] * factor - site_.rows[i];
+    }
+    std::vector<float> change(w_.values.size());
+    std::vector<float> scale(w_.columns, 0);
+    for (size_t i = 0; i < change.size(); ++i) {
+      change[i] = w_.values[i] * (s ? (*s)[i / w_.columns] : 1);
+      float& most_of = scale[i % w_.columns];
+      most_of = std::max(most_of, std::fabs(change[i]) / 127);
+    }
+    for (size_t i = 0; i < change.size(); ++i)
+      if (const float step = scale[i % w_.columns]; step > 0)
+        change[i] = std::nearbyint(change[i] / step) * step - change[i];
+      else
+        change[i] = 0;
+    const auto of_x = variances(error, w_.values), of_w = variances(rounded, change);
+    double sum = 0;
+    size_t counted = 0;
+    for (size_t o = 0; o < signal_.size(); ++o)
+      if (signal_[o] > 0) sum += (of_x[o] + weight_error_ * of_w[o]) / signal_[o], ++counted;
+    return counted ? sum / static_cast<double>(counted) : 0;
+  }
+
+ private:
+  // Of each column of a b, times the rows: the bias takes the mean of an error.
+  std::vector<double> variances(const std::vector<float>& a, const std::vector<float>& b) {
+    const auto n = static_cast<int64_t>(a.size() / w_.rows), k = static_cast<int64_t>(w_.rows),
+               o = static_cast<int64_t>(w_.columns);
+    const std::vector<Tensor> inputs{Tensor::from(Dims{n, k}, a), Tensor::from(Dims{k, o}, b)};
+    const std::vector<Tensor> outputs = program_->run(inputs);
+    const auto y = outputs[0].values<float>();
+    std::vector<double> sums(w_.columns, 0), squares(w_.columns, 0);
+    for (size_t i = 0; i < y.size(); ++i) {
+      sums[i % w_.columns] += y[i];
+      squares[i % w_.columns] += static_cast<double>(y[i]) * y[i];
+    }
+    for (size_t c = 0; c < w_.columns; ++c)
+      squares[c] = std::max(squares[c] - sums[c] * sums[c] / static_cast<double>(n), 0.0);
+    return squares;
+  }
+
+  const Site& site_;
+  const Matrix& w_;
+  double weight_error_;
+  std::vector<double> signal_;
+  std::optional<Program> program_;
+};
+
+// vector / s, or 1 / s.
+Value* divided(Graph& graph, const Value* vector, const std::vector<float>& s,
+               const std::string& name) {
+  Tensor result(DType::f32, Dims{static_cast<int64_t>(s.size())});
+  auto to = result.mutable_values<float>();
+  for (size_t k = 0; k < s.size(); ++k)
+    to[k] = (vector ? vector->constant().values<float>()[k] : 1) / s[k];
+  return graph.add_constant(name + "/smoothed", std::move(result));
+}
+
+std::string smooth(Graph& graph, Site& site, const std::vector<float>& s) {
+  for (Node* product : site.products) {
+    const Value* w = product->input(1);
+    Tensor scaled(DType::f32, w->constant().dims());
+    const auto from = w->constant().values<float>();
+    auto to = scaled.mutable_values<float>();
+    const size_t inner = transposed(*product) ? 1 : from.size() / s.size();
+    for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] * s[i / inner % s.size()];
+    product->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
+  }
+  Node* producer = site.x->producer();
+  if (site.before_gelu) {
+    site.x = graph.apply("mul", {site.x, divided(graph, nullptr, s, producer->name() + "/factors")}, {},
+                         site.x->name() + "/smoothed", producer->next());
+    for (Node* product : site.products) product->set_input(0, site.x);
+    return "multiplication";
+  }
+  if (Node* source = site.source.product) {
+    const Value* w = source->input(1);
+    Tensor scaled(DType::f32, w->constant().dims());
+    const auto from = w->constant().values<float>();
+    auto to = scaled.mutable_values<float>();
+    const size_t inner = transposed(*source) ? from.size() / s.size() : 1;
+    for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] / s[i / inner % s.size()];
+    source->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
+    if (source->input(2))
+      source->set_input(2, divided(graph, source->input(2), s, source->name() + "/bias"));
+    if (Node* add = site.source.bias) {
+      const size_t side = add->input(0)->is_constant() ? 0 : 1;
+      add->set_input(side, divided(graph, add->input(side), s, add->name() + "/bias"));
+    }
+    return "product";
+  }
+  Value* gain = divided(graph, producer->input(1), s, producer->name() + "/gain");
+  Value* bias = producer->input(2) ? divided(graph, producer->input(2), s, producer->name() + "/bias") : nullptr;
+  if (site.x->uses().size() == site.products.size() && !graph.is_output(site.x)) {
+    producer->set_input(1, gain);
+    if (bias) producer->set_input(2, bias);
+    return "norm";
+  }
+  site.x = graph.apply("layer_norm", {producer->input(0), gain, bias}, producer->attributes(),
+                       site.x->name() + "/smoothed", producer->next());
+  for (Node* product : site.products) product->set_input(0, site.x);
+  return "own norm";
+}
+
+}  // namespace
+
+std::string smoothing_names() {
+  std::string all;
+  for (const auto& one : names) all += (all.empty() ? "" : ", ") + std::string(one.name);
+  return all;
+}
+
+Smoothing parse_smoothing(const std::string& name) {
+  for (const auto& one : names)
+    if (name == one.name) return one.value;
+  throw UserError(ErrorKind::value, "smooth", fmt::format("'{}' is not known", name),
+                  "use one of: " + smoothing_names());
+}
+
+std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data,
+                                               const SmoothOptions& options,
+                                               const Progress& progress) {
+  std::vector<SmoothedTensor> report;
+  if (options.where == Smoothing::none) return report;
+  std::vector<Site> sites = find_sites(graph, options);
+  if (sites.empty()) return report;
+  ThreadPool pool(options.threads);
+  measure(graph, sites, data, options, pool, progress);
+  for (size_t i = 0; i < sites.size(); ++i) {
+    Site& site = sites[i];
+    if (progress) progress("smoothing", i + 1, sites.size());
+    if (site.rows.empty()) continue;
+    const Matrix w = weights_of(site.products, site.channels());
+    Judge judge(site, w, options.weight_error, options.threads);
+    const double before = judge.noise(nullptr);
+    double least = before, alpha = 0;
+    for (double a : alphas) {
+      const std::vector<float> s = factors(site.even, w, a);
+      if (const double noise = judge.noise(&s); noise < least) least = noise, alpha = a;
+    }
+    const double gain = judge.sqnr_db(least) - judge.sqnr_db(before);
+    if (alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
+    const std::string by = smooth(graph, site, factors(site.all, w, alpha));
+    SmoothedTensor done{site.x->name(),        {}, by, alpha, judge.sqnr_db(before),
+                        judge.sqnr_db(least)};
+    for (const Node* product : site.products) done.products.push_back(product->name());
+    report.push_back(std::move(done));
+  }
+  graph.remove_dead();
+  return report;
+}
+
+}  // namespace octavo

@@ -1,0 +1,58 @@
+// SmoothQuant (Xiao et al., arXiv 2211.10438): the range that one scale must cover moves from
+// activations into weights. For a product y = x W and factors s, y = (x / s) (s W) in exact
+// arithmetic; a channel of x with outliers no longer sets the step of all others.
+//
+//   s_k = (max |x_k|)^a / (max_o |W_ko|)^(1 - a), the geometric mean of all s_k being 1
+//
+// x / s is free where x is what a layer_norm makes: its gain and bias are divided. If others read
+// the norm too (a residual stream), the products get a norm of their own. It is free too behind
+// product, bias and relu, through which positive factors pass: that product's weights and bias are
+// divided. Behind a gelu, no weights can take it: there a multiplication is inserted, and the gelu
+// is computed in float.
+//
+// a is chosen for each tensor on the data: the one that makes the error of the products' outputs
+// least, activations and weights rounded. Ranges come from one half of the samples, the error from
+// the other: with a = 1 every channel fills the range, and clips on data that go a little further.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "evaluate/dataset.h"
+#include "graph/graph.h"
+#include "quantize/progress.h"
+#include "quantize/rules.h"
+
+namespace octavo {
+
+enum class Smoothing {
+  none,
+  folded,  // where a layer_norm or a product takes the factors
+  all,     // and behind gelus, where it gains enough
+};
+// "none, folded, all"; UserError unless `name` is one of them.
+std::string smoothing_names();
+Smoothing parse_smoothing(const std::string& name);
+
+struct SmoothedTensor {
+  std::string tensor;                 // as the products read it now
+  std::vector<std::string> products;  // node names
+  std::string by;                     // "norm", "own norm", "product" or "multiplication"
+  double alpha;
+  double sqnr_db_before, sqnr_db_after;  // of the products' outputs, as estimated
+};
+
+struct SmoothOptions {
+  Smoothing where = Smoothing::folded;
+  Rules rules;  // products that they keep from static INT8 are left alone
+  // What is left of nearest rounding's squared output error by the method that will round.
+  double weight_error = 1;
+  size_t most_samples = 0;  // 0: all
+  int threads = 0;
+};
+
+// Of a canonical float graph with unique names; it computes the same but for float rounding.
+std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data,
+                                               const SmoothOptions& options,
+                                               const Progress& progress = {});
+
+}  // namespace octavo

@@ -1,0 +1,189 @@
+#include "quantize/algorithms/smooth.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "api/octavo.h"
+#include "backends/reference/interpreter.h"
+#include "graph/op_def.h"
+#include "graph/text.h"
+#include "support/error.h"
+
+namespace octavo {
+namespace {
+
+// A block as transformers have it; some gains are large, so that their channels stand out.
+constexpr const char* block = R"(graph "g" canonical {
+  input %x : f32[N, 5, 16]
+  const %gain : f32[16] = random(1, 0.2, 1)
+  const %bias : f32[16] = random(2, -0.5, 0.5)
+  const %w1 : f32[16, 24] = random(3, -1, 1)
+  const %b1 : f32[24] = random(4, -1, 1)
+  const %w2 : f32[24, 16] = random(5, -1, 1)
+  const %w3 : f32[16, 12] = random(6, -1, 1)
+  const %b3 : f32[12] = random(7, -1, 1)
+  const %w4 : f32[12, 8] = random(8, -1, 1)
+  %n, %n1, %n2 = layer_norm(%x, %gain, %bias) {axis = -1}
+  %e = matmul(%n, %w1)
+  %a = add(%e, %b1)
+  %g = gelu(%a)
+  %r = matmul(%g, %w2)
+  %s = RESIDUAL
+  %m, %m1, %m2 = layer_norm(%s, %gain) {axis = -1}
+  %h = matmul(%m, %w3)
+  %i = add(%h, %b3)
+  %k = relu(%i)
+  %d = matmul(%k, %w4)
+  return %d
+})";
+
+std::string text_of(bool residual) {
+  std::string text = block;
+  const std::string place = "RESIDUAL";
+  return text.replace(text.find(place), place.size(), residual ? "add(%r, %n)" : "relu(%r)");
+}
+
+Graph network(bool residual = true) {
+  Graph graph = parse_graph(text_of(residual), "test");
+  for (const char* name : {"gain", "w3"}) {  // channels that stand out
+    Value* value = graph.find_value(name);
+    Tensor tensor(DType::f32, value->constant().dims());
+    const auto from = value->constant().values<float>();
+    for (size_t i = 0; i < from.size(); ++i)
+      tensor.mutable_values<float>()[i] = from[i] * (i % 12 == 3 ? 20 : 1);
+    Value* changed = graph.add_constant(std::string(name) + "_wide", std::move(tensor));
+    graph.replace_all_uses(value, changed);
+  }
+  graph.remove_dead();
+  return graph;
+}
+
+std::unique_ptr<Dataset> noise(const Graph& graph, size_t samples, uint64_t seed) {
+  std::vector<std::vector<Tensor>> all;
+  for (size_t i = 0; i < samples; ++i)
+    all.push_back(random_inputs(signature_of(graph), seed + i, 3));
+  return memory_dataset(std::move(all), signature_of(graph));
+}
+
+SmoothOptions at(Smoothing where, int threads = 0) {
+  SmoothOptions options;
+  options.where = where;
+  options.threads = threads;
+  return options;
+}
+
+const SmoothedTensor* find(const std::vector<SmoothedTensor>& report, const std::string& by) {
+  for (const SmoothedTensor& s : report)
+    if (s.by == by) return &s;
+  return nullptr;
+}
+
+// Every rounding that smoothing adds is one of a factor, a gain, a weight or a product with it: a
+// few units of float32's last place for each element that goes into a sum. 16 of them for each of
+// up to four layers, relative to the largest output that the sums of magnitudes could make; the
+// sums are accumulated in float64 by the interpreter.
+void expect_same(const Graph& a, const Graph& b, const Dataset& data) {
+  for (size_t i = 0; i < data.size(); ++i) {
+    const auto x = data.sample(i);
+    const auto p = interpret(a, x), q = interpret(b, x);
+    ASSERT_EQ(p.size(), q.size());
+    double most = 0, error = 0;
+    for (int64_t k = 0; k < p[0].size(); ++k) {
+      const auto n = static_cast<size_t>(k);
+      most = std::max<double>(most, std::fabs(p[0].values<float>()[n]));
+      error = std::max<double>(
+          error, std::fabs(p[0].values<float>()[n] - q[0].values<float>()[n]));
+    }
+    EXPECT_GT(most, 0);
+    EXPECT_LE(error, 4 * 16 * 0x1p-24 * 24 * most);
+  }
+}
+
+TEST(Smooth, ComputesTheSameAndSaysWhatItDid) {
+  const Graph before = network();
+  const auto data = noise(before, 12, 100);
+  Graph graph = before.clone();
+  const auto report = smooth_activations(graph, *data, at(Smoothing::all));
+  expect_same(before, graph, *data);
+  const SmoothedTensor* own = find(report, "own norm");  // the residual reads %n too
+  ASSERT_TRUE(own);
+  EXPECT_EQ(own->tensor, "n/smoothed");
+  EXPECT_EQ(own->products.size(), 1u);
+  const SmoothedTensor* norm = find(report, "norm");
+  ASSERT_TRUE(norm);
+  EXPECT_EQ(norm->tensor, "m");
+  const SmoothedTensor* product = find(report, "product");
+  ASSERT_TRUE(product);
+  EXPECT_EQ(product->tensor, "k");
+  for (const SmoothedTensor& s : report) {
+    EXPECT_GT(s.sqnr_db_after, s.sqnr_db_before) << s.tensor;
+    EXPECT_GE(s.alpha, 0.3);
+    EXPECT_LE(s.alpha, 1);
+  }
+}
+
+TEST(Smooth, ANormThatOnlyProductsReadKeepsItsPlace) {
+  const Graph before = network(false);
+  const auto data = noise(before, 8, 200);
+  Graph graph = before.clone();
+  const auto report = smooth_activations(graph, *data, at(Smoothing::folded));
+  expect_same(before, graph, *data);
+  EXPECT_FALSE(find(report, "own norm"));
+  EXPECT_FALSE(find(report, "multiplication"));
+  ASSERT_TRUE(find(report, "norm"));
+  EXPECT_EQ(find(report, "norm")->tensor, "n");
+  EXPECT_EQ(graph.node_count(), before.node_count());
+}
+
+TEST(Smooth, LeavesAloneWhatRulesKeepInFloatAndWhatNothingAsksFor) {
+  const Graph before = network();
+  const auto data = noise(before, 4, 300);
+  Graph graph = before.clone();
+  EXPECT_TRUE(smooth_activations(graph, *data, at(Smoothing::none)).empty());
+  Rules rules;
+  Rule rule;
+  rule.op = "matmul";
+  rule.precision = Precision::float32;
+  rules.rules.push_back(rule);
+  SmoothOptions all = at(Smoothing::all);
+  all.rules = rules;
+  EXPECT_TRUE(smooth_activations(graph, *data, all).empty());
+  EXPECT_EQ(print_graph(graph), print_graph(before));
+}
+
+TEST(Smooth, TheResultDoesNotDependOnThreads) {
+  const Graph before = network();
+  const auto data = noise(before, 9, 400);
+  Graph one = before.clone(), three = before.clone();
+  smooth_activations(one, *data, at(Smoothing::all, 1));
+  smooth_activations(three, *data, at(Smoothing::all, 3));
+  EXPECT_EQ(print_graph(one), print_graph(three));
+}
+
+TEST(Smooth, OutlierChannelsCostLess) {
+  const Graph graph = network();
+  const auto data = noise(graph, 16, 500), judge = noise(graph, 8, 900);
+  const auto sqnr = [&](const char* smooth) {
+    QuantizeRequest request;
+    request.calibrator = "max";
+    request.smooth = smooth;
+    request.evaluation = judge.get();
+    return quantize(graph, data.get(), request, "test").record["calibrators"][0]["output_sqnr_db"]
+        .get<double>();
+  };
+  const double plain = sqnr("none"), folded = sqnr("folded");
+  EXPECT_GT(folded, plain + 2);
+}
+
+TEST(Smooth, AnUnknownNameIsTheUsersMistake) {
+  EXPECT_EQ(parse_smoothing("all"), Smoothing::all);
+  EXPECT_THROW(parse_smoothing("most"), UserError);
+  QuantizeRequest request;
+  request.smooth = "all";
+  request.options.mode = QuantizeMode::dynamic;
+  EXPECT_THROW(check_request(request, false), UserError);
+}
+
+}  // namespace
+}  // namespace octavo
