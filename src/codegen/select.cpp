@@ -22,6 +22,7 @@ constexpr Selector table[] = {
     {"pool", select_pool},
     {"quantize", select_quantize},
     {"dequantize", select_dequantize},
+    {"dynamic_quantize", select_dynamic_quantize},
     {"quantize_to_nhwc", select_quantize_to_nhwc},
     {"add", select_binary},
     {"sub", select_binary},

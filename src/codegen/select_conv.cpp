@@ -15,7 +15,10 @@ class ConvStep final : public StepKernel {
   size_t packed_bytes() const override { return kernel_->packed_bytes(); }
   void run(std::span<const void* const> in, std::span<void* const> out,
            StepContext context) const override {
-    kernel_->run({in[0], in.size() > 4 ? in[4] : nullptr, out[0], context.scratch}, context.pool);
+    const auto optional = [&](size_t i) { return i < in.size() ? in[i] : nullptr; };
+    kernel_->run({in[0], optional(4), out[0], context.scratch,
+                  static_cast<const float*>(optional(7)), static_cast<const uint8_t*>(optional(8))},
+                 context.pool);
   }
 
  private:
@@ -71,7 +74,10 @@ void select_conv(const Node& node, Selected& selected) {
   problem.negative_slope = static_cast<float>(node.real("negative_slope"));
   problem.clamp_lo = static_cast<float>(node.real("clamp_lo"));
   problem.clamp_hi = static_cast<float>(node.real("clamp_hi"));
-  if (problem.x == cpu::Element::f32)
+  using Dynamic = cpu::ConvProblem::Dynamic;
+  if (const Value* scale = node.input(7))
+    problem.dynamic = scale->shape().rank() == 1 ? Dynamic::row : Dynamic::tensor;
+  if (problem.x == cpu::Element::f32 || problem.dynamic != Dynamic::no)
     problem.bias = data<float>(node.input(2));
   else
     problem.bias_i32 = data<int32_t>(node.input(2));

@@ -83,6 +83,32 @@ void select(const Node& node, cpu::KernelList<Args> list, const char* name, Sele
   selected.absorbed = {1, 2};
 }
 
+class DynamicQuantizeStep final : public StepKernel {
+ public:
+  DynamicQuantizeStep(const cpu::Kernel<cpu::DynamicQuantize>& kernel,
+                      const cpu::DynamicQuantize& args)
+      : kernel_(kernel), args_(args) {}
+  const char* name() const override { return kernel_.name; }
+  Isa isa() const override { return kernel_.isa; }
+  size_t scratch_bytes(int) const override {
+    return sizeof(float) * static_cast<size_t>(
+                               cpu::dynamic_quantize_scratch(args_.rows, args_.columns));
+  }
+  void run(StepInputs in, StepOutputs out, StepContext context) const override {
+    cpu::DynamicQuantize args = args_;
+    args.x = static_cast<const float*>(in[0]);
+    args.q = static_cast<uint8_t*>(out[0]);
+    args.scale = static_cast<float*>(out[1]);
+    args.zero_point = static_cast<uint8_t*>(out[2]);
+    args.scratch = reinterpret_cast<float*>(context.scratch);
+    kernel_.run(args, context.pool);
+  }
+
+ private:
+  const cpu::Kernel<cpu::DynamicQuantize>& kernel_;
+  cpu::DynamicQuantize args_;
+};
+
 }  // namespace
 
 void select_quantize(const Node& node, Selected& selected) {
@@ -91,6 +117,18 @@ void select_quantize(const Node& node, Selected& selected) {
 
 void select_dequantize(const Node& node, Selected& selected) {
   select(node, cpu::dequantize_kernels(), "dequantize", selected);
+}
+
+void select_dynamic_quantize(const Node& node, Selected& selected) {
+  const Dims dims = node.input(0)->shape().dims();
+  cpu::DynamicQuantize args;
+  args.by_row = node.text("granularity") == "row";
+  args.columns = dims.empty() ? 1 : dims.back();
+  args.rows = args.columns == 0 ? 0 : element_count(dims) / args.columns;
+  if (args.by_row && args.rows != element_count(node.output(1)->shape().dims()))
+    return decline(selected, "dynamic_quantize", "rows of no elements");
+  selected.kernel = std::make_unique<DynamicQuantizeStep>(
+      cpu::best_kernel(cpu::dynamic_quantize_kernels()), args);
 }
 
 void select_quantize_to_nhwc(const Node& node, Selected& selected) {

@@ -20,6 +20,7 @@ void select_softmax(const Node& node, Selected& selected);
 
 void select_quantize(const Node& node, Selected& selected);
 void select_dequantize(const Node& node, Selected& selected);
+void select_dynamic_quantize(const Node& node, Selected& selected);
 void select_quantize_to_nhwc(const Node& node, Selected& selected);
 
 void select_transpose(const Node& node, Selected& selected);

@@ -145,7 +145,7 @@ class Verifier {
 
   void check_quantization(const Node& node, const std::string& where) {
     const Value *scale = node.input(1), *zero = node.input(2);
-    if (scale->is_constant())
+    if (scale && scale->is_constant())
       for (const double s : scale->constant().to_doubles())
         if (!(s > 0 && std::isfinite(s))) {
           fail(where, fmt::format("the scale {} is not positive and finite", s));

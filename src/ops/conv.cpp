@@ -1,3 +1,4 @@
+#include "ops/integer_product.h"
 #include "ops/op.h"
 #include "ops/window.h"
 
@@ -19,21 +20,10 @@ const TensorType& product_input(const Node& node, size_t i) {
 std::vector<TensorType> infer(const Node& node) {
   const TensorType &x = product_input(node, 0), &w = product_input(node, 1);
   require(node, x.dtype == w.dtype, "input and weights differ in element type");
-  require(node, x.shape.rank() >= 3 && x.shape.rank() == w.shape.rank(),
-          "input and weights need the same rank, at least 3");
-  require(node, w.shape.is_static(), "the weights' shape must be known");
-  const int64_t group = node.integer("group"), out = w.shape[0].value();
-  require(node, group > 0 && out % group == 0, "group must divide the output channels");
-  if (x.shape[1].is_static() && x.shape[1].value() != w.shape[1].value() * group)
-    fail(node, fmt::format("input has {} channels, the weights want {}", x.shape[1].value(),
-                           w.shape[1].value() * group));
+  const Shape y = conv_shape(node, x.shape, w.shape);
   if (const Value* bias = node.input(2))
-    require(node, bias->shape() == Shape(Dims{out}) && bias->dtype() == x.dtype,
+    require(node, bias->shape() == Shape{w.shape[0]} && bias->dtype() == x.dtype,
             "the bias must be one value per output channel, of the input's type");
-  const Window window = window_of(node, kernel_of(w.shape));
-  Shape y{x.shape[0], w.shape[0]};
-  for (size_t i = 0; i < window.rank(); ++i)
-    y.push_back(window_output(node, window, i, x.shape[i + 2]));
   return {{x.dtype, y}};
 }
 
@@ -103,6 +93,22 @@ constexpr OnnxExportRule export_rule{[](const Node& node, OnnxNodeWriter& writer
 }};
 
 }  // namespace
+
+Shape conv_shape(const Node& node, const Shape& x, const Shape& w) {
+  require(node, x.rank() >= 3 && x.rank() == w.rank(),
+          "input and weights need the same rank, at least 3");
+  require(node, w.is_static(), "the weights' shape must be known");
+  const int64_t group = node.integer("group"), out = w[0].value();
+  require(node, group > 0 && out % group == 0, "group must divide the output channels");
+  if (x[1].is_static() && x[1].value() != w[1].value() * group)
+    fail(node, fmt::format("input has {} channels, the weights want {}", x[1].value(),
+                           w[1].value() * group));
+  const Window window = window_of(node, kernel_of(w));
+  Shape y{x[0], w[0]};
+  for (size_t i = 0; i < window.rank(); ++i)
+    y.push_back(window_output(node, window, i, x[i + 2]));
+  return y;
+}
 
 const OpImpl op_conv{
     .doc =

@@ -10,8 +10,28 @@ namespace {
 
 bool is_byte(DType dtype) { return dtype == DType::u8 || dtype == DType::i8; }
 
-// Inputs: x, w, bias, multiplier, residual, weight_scale, weight_zero_point.
+// Inputs: x, w, bias, multiplier, residual, weight_scale, weight_zero_point, x_scale, x_zero.
 void check_operands(const Node& node, int64_t c_out) {
+  const Value *x_scale = node.input(7), *x_zero = node.input(8);
+  const bool dynamic = x_scale != nullptr;
+  require(node, dynamic == (x_zero != nullptr), "a scale of x comes with a zero point");
+  if (dynamic) {
+    const Shape& rows = node.input(0)->shape();
+    require(node,
+            node.input(0)->dtype() == DType::u8 && x_scale->dtype() == DType::f32 &&
+                x_zero->dtype() == DType::u8,
+            "with a scale x is u8, its scale f32 and its zero point u8");
+    require(node, x_scale->shape() == x_zero->shape(),
+            "scale and zero point of x have one shape");
+    require(node,
+            x_scale->shape().rank() == 0 ||
+                (rows.rank() == 2 && x_scale->shape() == Shape{rows[0]}),
+            "the scale of x is one number, or one for each row");
+    require(node, epilogue_of(node).output == DType::f32 && node.integer("x_zero_point") == 0,
+            "with a scale of x the output is f32");
+    require(node, !node.input(4) || node.input(4)->dtype() == DType::f32,
+            "with a scale of x the residual is f32");
+  }
   const TensorType &x = node.input(0)->type(), &w = node.input(1)->type();
   const Value *bias = node.input(2), *multiplier = node.input(3);
   const bool integer = is_byte(x.dtype);
@@ -34,8 +54,11 @@ void check_operands(const Node& node, int64_t c_out) {
             "weights must be f32 for f32, i8 for integers, or have a scale");
   }
   if (bias)
-    require(node, bias->type() == TensorType{integer ? DType::i32 : DType::f32, Shape(Dims{c_out})},
-            "the bias must be one i32 (f32 for f32) per output channel");
+    require(node,
+            bias->type() ==
+                TensorType{integer && !dynamic ? DType::i32 : DType::f32, Shape(Dims{c_out})},
+            "the bias must be one i32 (f32 for f32 outputs of f32 or with a scale of x) per output "
+            "channel");
   require(node, integer == (multiplier != nullptr), "integers need a multiplier, floats have none");
   if (multiplier)
     require(node, multiplier->type() == TensorType{DType::f32, Shape(Dims{c_out})},
@@ -90,17 +113,21 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
   const auto x = in[0]->values<X>();
   const auto w = in[1]->values<W>();
   const Epilogue e = epilogue_of(node);
-  const auto zero = static_cast<Sum>(node.integer("x_zero_point"));
   const auto residual_zero = static_cast<int32_t>(node.integer("residual_zero_point"));
   const auto residual_multiplier = static_cast<float>(node.real("residual_multiplier"));
   const auto slope = static_cast<float>(node.real("negative_slope"));
   const auto optional = [&](size_t i) { return i < in.size() ? in[i] : nullptr; };
   const Tensor *bias = optional(2), *multiplier = optional(3), *residual = optional(4);
+  const Tensor *x_scale = optional(7), *x_zero = optional(8);
   const int64_t out_per_group = g.w[0] / g.group;
   size_t at = 0;
   for (int64_t n = 0; n < g.y[0]; ++n)
     for (int64_t oy = 0; oy < g.y[1]; ++oy)
-      for (int64_t ox = 0; ox < g.y[2]; ++ox)
+      for (int64_t ox = 0; ox < g.y[2]; ++ox) {
+        // Of x: one scale, or one for each row of a matrix.
+        const auto row = static_cast<size_t>(x_scale && x_scale->size() > 1 ? ox : 0);
+        const auto zero = x_zero ? static_cast<Sum>(x_zero->values<uint8_t>()[row])
+                                 : static_cast<Sum>(node.integer("x_zero_point"));
         for (int64_t o = 0; o < g.w[0]; ++o, ++at) {
           Sum sum{};
           const int64_t first = o / out_per_group * g.w[1];
@@ -122,6 +149,11 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
             if (bias) sum += bias->values<float>()[oc];
             if (residual) sum += residual->values<float>()[at];
             f = static_cast<float>(sum);
+          } else if (x_scale) {
+            f = static_cast<float>(static_cast<int32_t>(sum)) *
+                (x_scale->values<float>()[row] * multiplier->values<float>()[oc]);
+            if (bias) f = f + bias->values<float>()[oc];
+            if (residual) f = f + residual->values<float>()[at] * residual_multiplier;
           } else {
             // Wrap-around int32, like the vector units; Sum is wider so that overflow is defined.
             if (bias) sum += bias->values<int32_t>()[oc];
@@ -130,6 +162,7 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
           }
           store(e, f < 0 ? f * slope : f, out, at);
         }
+      }
 }
 
 Tensor dequantized_weights(const Node& node, std::span<const Tensor* const> in) {
@@ -199,12 +232,11 @@ std::vector<AttributeSpec> operand_attributes() {
 const OpImpl op_fused_conv{
     .doc =
         "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, "
-        "multiplier "
-        "[O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 weights with "
-        "f32 "
-        "x; y [N, OH, OW, O] with the epilogue of ops/fused.h.",
+        "multiplier [O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 weights "
+        "with f32 x, x_scale and x_zero of dynamic products; y [N, OH, OW, O] with the epilogue of "
+        "ops/fused.h.",
     .min_inputs = 2,
-    .max_inputs = 7,
+    .max_inputs = 9,
     .attributes =
         [] {
           auto specs = operand_attributes();
@@ -218,7 +250,7 @@ const OpImpl op_fused_conv{
 const OpImpl op_fused_gemm{
     .doc = "x [M, K] times the transpose of w [N, K]; inputs and epilogue as fused_conv; y [M, N].",
     .min_inputs = 2,
-    .max_inputs = 7,
+    .max_inputs = 9,
     .attributes = operand_attributes(),
     .infer = infer_gemm,
     .reference = reference_gemm};

@@ -1,4 +1,5 @@
 // gemm and matmul.
+#include "ops/integer_product.h"
 #include "ops/op.h"
 
 namespace octavo::ops {
@@ -94,19 +95,7 @@ constexpr OnnxExportRule gemm_export{[](const Node& node, OnnxNodeWriter& writer
 std::vector<TensorType> infer_matmul(const Node& node) {
   const TensorType &a = number_input(node, 0), &b = number_input(node, 1);
   require(node, a.dtype == b.dtype, "the inputs differ in element type");
-  require(node, a.shape.rank() >= 1 && b.shape.rank() >= 1, "the inputs need at least one axis");
-  Shape x = a.shape, y = b.shape;
-  if (a.shape.rank() == 1) x.insert(x.begin(), Dim(1));
-  if (b.shape.rank() == 1) y.push_back(Dim(1));
-  const Dim m = x[x.size() - 2], n = y.back(), k = x.back(), k2 = y[y.size() - 2];
-  if (k.is_static() && k2.is_static() && !(k == k2))
-    fail(node, fmt::format("inner dimensions {} and {} differ", k.str(), k2.str()));
-  x.resize(x.size() - 2, Dim(1));
-  y.resize(y.size() - 2, Dim(1));
-  Shape out = broadcast_shapes(x, y, node.where());
-  if (a.shape.rank() > 1) out.push_back(m);
-  if (b.shape.rank() > 1) out.push_back(n);
-  return {{a.dtype, out}};
+  return {{a.dtype, matmul_shape(node, a.shape, b.shape)}};
 }
 
 void reference_matmul(const Node&, std::span<const Tensor* const> in, std::span<Tensor> out) {
@@ -157,6 +146,22 @@ constexpr OnnxExportRule matmul_export{[](const Node& node, OnnxNodeWriter& writ
 }};
 
 }  // namespace
+
+Shape matmul_shape(const Node& node, const Shape& a, const Shape& b) {
+  require(node, a.rank() >= 1 && b.rank() >= 1, "the inputs need at least one axis");
+  Shape x = a, y = b;
+  if (a.rank() == 1) x.insert(x.begin(), Dim(1));
+  if (b.rank() == 1) y.push_back(Dim(1));
+  const Dim m = x[x.size() - 2], n = y.back(), k = x.back(), k2 = y[y.size() - 2];
+  if (k.is_static() && k2.is_static() && !(k == k2))
+    fail(node, fmt::format("inner dimensions {} and {} differ", k.str(), k2.str()));
+  x.resize(x.size() - 2, Dim(1));
+  y.resize(y.size() - 2, Dim(1));
+  Shape out = broadcast_shapes(x, y, node.where());
+  if (a.rank() > 1) out.push_back(m);
+  if (b.rank() > 1) out.push_back(n);
+  return out;
+}
 
 const OpImpl op_gemm{
     .doc = "y = alpha * x w + beta * c; x [M, K] and w [K, N], or their transposes; c broadcasts.",

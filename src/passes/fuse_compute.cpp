@@ -1,7 +1,9 @@
 // Products and what follows them, see passes.h. The integer parameters:
 //   multiplier[o] = float(x_scale * w_scale[o] / y_scale), bias[o] = round(b / (x_scale *
 //   w_scale[o]))
-// with one rounding each from float64; y_scale is 1 where the output stays float.
+// with one rounding each from float64; y_scale is 1 where the output stays float. Dynamic products,
+//   y = (float)acc * (x_scale * w_scale[o]) + b,
+// keep this arithmetic.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -25,9 +27,27 @@ struct Product {
   bool conv;
   size_t w_output_axis;  // of the constant weights
   bool transpose_w;      // [K, N] to [N, K]
+  // Of dynamic products: the multiplication by the scales, which gives the float result.
+  Node* scaled = nullptr;
+  Node* result() const { return scaled ? scaled : node; }
 };
 
-std::optional<Product> product_of(Node& node) {
+// integer product -> cast to float -> multiplication.
+std::optional<Product> dynamic_product_of(const Graph& graph, Node& node) {
+  const bool conv = node.is("conv_integer");
+  const int64_t rank = node.output()->shape().rank();
+  if (conv ? rank != 3 && rank != 4
+           : node.input(1)->shape().rank() != 2 || node.input(0)->shape().rank() < 2)
+    return std::nullopt;
+  const Node* cast = only_user(graph, node.output());
+  if (!cast || !cast->is("cast") || cast->output()->dtype() != DType::f32) return std::nullopt;
+  Node* scaled = only_user(graph, cast->output());
+  if (!scaled || !scaled->is("mul") || !(scaled->output()->shape() == node.output()->shape()))
+    return std::nullopt;
+  return Product{&node, conv, conv ? 0u : 1u, !conv, scaled};
+}
+
+std::optional<Product> product_of(const Graph& graph, Node& node) {
   if (node.is("conv")) {
     const int64_t rank = node.output()->shape().rank();
     if (rank != 3 && rank != 4) return std::nullopt;
@@ -44,6 +64,7 @@ std::optional<Product> product_of(Node& node) {
       return std::nullopt;
     return Product{&node, false, 1, true};
   }
+  if (node.is("matmul_integer") || node.is("conv_integer")) return dynamic_product_of(graph, node);
   return std::nullopt;
 }
 
@@ -145,6 +166,78 @@ std::optional<KeptWeights> kept_weights(const Product& product) {
   return kept;
 }
 
+// i8 weights and a scale for each output channel of a dynamic product, and the scale of x: none if
+// they have another form.
+struct DynamicOperands {
+  Value *x_scale, *x_zero;
+  IntegerWeights weights;
+};
+
+// One value for each output channel of a constant; empty if it has another form.
+std::vector<float> per_channel(const Product& product, const Value* value) {
+  const Shape& shape = value->shape();
+  const auto channels =
+      static_cast<size_t>(product.node->input(1)->shape()[product.w_output_axis].value());
+  if (!value->is_constant() || value->dtype() != DType::f32) return {};
+  const auto values = value->constant().values<float>();
+  if (values.size() == 1) return std::vector<float>(channels, values[0]);
+  // The axis of the channels, counted from the end.
+  const int64_t behind = product.conv ? product.node->output()->shape().rank() - 2 : 0;
+  const int64_t axis = shape.rank() - 1 - behind;
+  if (values.size() != channels || axis < 0 ||
+      !(shape[static_cast<size_t>(axis)] == Dim(static_cast<int64_t>(channels))))
+    return {};
+  return {values.begin(), values.end()};
+}
+
+// i8 with zero point 0, or u8 with zero point 128.
+Tensor centred_weights(const Node& product) {
+  const Value *w = product.input(1), *zero = product.input(3);
+  if (!w->is_constant() || (zero && !zero->is_constant())) return {};
+  const bool u8 = w->dtype() == DType::u8;
+  if (u8 && !zero) return {};
+  for (const int64_t z : zero ? zero->constant().to_ints() : std::vector<int64_t>{})
+    if (z != (u8 ? 128 : 0)) return {};
+  if (!u8) return w->constant();
+  Tensor out(DType::i8, w->constant().dims());
+  const auto from = w->constant().values<uint8_t>();
+  auto to = out.mutable_values<int8_t>();
+  for (size_t i = 0; i < from.size(); ++i) to[i] = static_cast<int8_t>(from[i] - 128);
+  return out;
+}
+
+std::optional<DynamicOperands> dynamic_operands(Graph& graph, const Product& product) {
+  const Node &node = *product.node, &scaled = *product.scaled;
+  if (node.input(0)->dtype() != DType::u8) return std::nullopt;
+  const Node* cast = node.output()->uses()[0].node;
+  // (x_scale * w_scale), computed at run time: float multiplication is commutative.
+  const Value* scales = scaled.input(scaled.input(0) == cast->output() ? 1 : 0);
+  const Node* both = scales->producer();
+  if (!both || !both->is("mul")) return std::nullopt;
+  for (size_t side : {0u, 1u}) {
+    Value* x_scale = both->input(side);
+    DynamicOperands found{x_scale, node.input(2), {{}, per_channel(product, both->input(1 - side))}};
+    if (found.weights.scales.empty() || x_scale->dtype() != DType::f32) continue;
+    const Shape& shape = x_scale->shape();
+    const int64_t count = element_count(shape.dims());
+    if (!found.x_zero)
+      found.x_zero = graph.add_constant(
+          node.name() + "/zero_point",
+          Tensor::from(shape.dims(), std::vector<uint8_t>(static_cast<size_t>(count), 0)));
+    Shape rows = node.input(0)->shape();
+    rows.back() = Dim(1);
+    if (count != element_count(found.x_zero->shape().dims())) return std::nullopt;
+    if (count != 1 &&
+        (product.conv || !(shape == rows) || !(found.x_zero->shape() == rows)))
+      return std::nullopt;
+    found.weights.values = centred_weights(node);
+    if (!found.weights.values) return std::nullopt;
+    if (product.transpose_w) found.weights.values = transpose_2d(found.weights.values);
+    return found;
+  }
+  return std::nullopt;
+}
+
 // What follows the product and goes into it.
 struct Tail {
   Node* last;             // the node whose output the fused op replaces
@@ -154,14 +247,22 @@ struct Tail {
   const Node* quantize = nullptr;
 };
 
+// [channels], or before the spatial axes of a convolution, with or without the batch axis.
+bool is_bias(const Product& product, const Value& value, int64_t channels) {
+  if (!product.conv) return value.shape() == Shape(Dims{channels});
+  Dims dims(static_cast<size_t>(product.node->output()->shape().rank()), 1);
+  dims[1] = channels;
+  return value.shape() == Shape(dims) ||
+         value.shape() == Shape(Dims(dims.begin() + 1, dims.end()));
+}
+
 Tail follow(const Graph& graph, const Product& product, int64_t channels) {
-  Tail tail{product.node};
+  Tail tail{product.result()};
   const auto next = [&] { return only_user(graph, tail.last->output()); };
   Node* user = next();
-  if (product.node->is("matmul") && user && user->is("add")) {
+  if ((product.node->is("matmul") || product.scaled) && user && user->is("add")) {
     Value* other = user->input(user->input(0) == tail.last->output() ? 1 : 0);
-    const Tensor constant =
-        other->type().shape == Shape(Dims{channels}) ? float_constant(other) : Tensor();
+    const Tensor constant = is_bias(product, *other, channels) ? float_constant(other) : Tensor();
     if (constant) {
       tail.bias = other;
       tail.last = user;
@@ -198,6 +299,7 @@ class Fuser {
       : graph_(graph), product_(product), node_(*product.node) {}
 
   void run() {
+    if (product_.scaled) return run_dynamic();
     const Node* x_dequantize = byte_dequantize(node_.input(0));
     const auto weights = x_dequantize ? integer_weights(product_) : std::nullopt;
     const bool integer = weights.has_value();
@@ -236,6 +338,33 @@ class Fuser {
   }
 
  private:
+  void run_dynamic() {
+    const auto operands = dynamic_operands(graph_, product_);
+    if (!operands) return;
+    const int64_t channels = operands->weights.values.dims()[0];
+    tail_ = follow(graph_, product_, channels);
+    if (tail_.quantize)
+      tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
+    if (tail_.residual && tail_.residual->dtype() != DType::f32) return;
+    Tensor bias;
+    if (tail_.bias) bias = float_constant(tail_.bias).reshaped({channels});
+    Attributes a = attributes();
+    a["negative_slope"] = tail_.slope;
+    a["clamp_lo"] = tail_.lo;
+    a["clamp_hi"] = tail_.hi;
+    const bool rows = element_count(operands->x_scale->shape().dims()) != 1;
+    const auto flat = [&](Value* value) {
+      if (value->shape().rank() == 0) return value;
+      return graph_.apply("reshape", {value}, {{"shape", rows ? Ints{-1} : Ints{}}}, "",
+                          tail_.last);
+    };
+    emit(node_.input(0), constant("weights", operands->weights.values),
+         bias ? constant("bias", bias) : nullptr,
+         constant("multiplier", Tensor::from(Dims{channels}, operands->weights.scales)),
+         tail_.residual, std::move(a), nullptr, nullptr, flat(operands->x_scale),
+         flat(operands->x_zero));
+  }
+
   Value* constant(const char* what, Tensor tensor) {
     if (product_.conv && tensor.rank() == 3) {  // weights along a line
       const Dims d = tensor.dims();
@@ -263,11 +392,12 @@ class Fuser {
   }
 
   void emit(Value* x, Value* w, Value* bias, Value* multiplier, Value* residual, Attributes a,
-            Value* scale = nullptr, Value* zero = nullptr) {
-    Value* y = graph_.apply(
-        product_.conv ? "fused_conv" : "fused_gemm",
-        {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr, scale, zero},
-        std::move(a), node_.name(), tail_.last);
+            Value* w_scale = nullptr, Value* w_zero = nullptr, Value* x_scale = nullptr,
+            Value* x_zero = nullptr) {
+    Value* y = graph_.apply(product_.conv ? "fused_conv" : "fused_gemm",
+                            {enter(x), w, bias, multiplier, residual ? enter(residual) : nullptr,
+                             w_scale, w_zero, x_scale, x_zero},
+                            std::move(a), node_.name(), tail_.last);
     if (product_.conv) y = transposed(graph_, y, to_nchw, tail_.last);
     if (node_.output()->shape().rank() != y->shape().rank())
       y = graph_.apply("reshape", {y}, {{"shape", node_.output()->shape().dims()}}, "", tail_.last);
@@ -353,7 +483,7 @@ class Fuser {
 void fuse_compute(Graph& graph) {
   std::vector<Product> products;
   graph.for_each([&](Node& node) {
-    if (const auto product = product_of(node)) products.push_back(*product);
+    if (const auto product = product_of(graph, node)) products.push_back(*product);
   });
   // Backwards: where two products are added, the later one takes the addition and reads the other.
   for (size_t i = products.size(); i-- > 0;) Fuser(graph, products[i]).run();

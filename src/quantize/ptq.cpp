@@ -6,6 +6,7 @@
 #include "graph/op_def.h"
 #include "passes/pipeline.h"
 #include "quantize/algorithms/layer_by_layer.h"
+#include "quantize/apply_products.h"
 #include "quantize/integer_weights.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
@@ -22,19 +23,30 @@ struct Ptq::State {
   std::optional<ActivationStatistics> statistics;
   IntegerWeights integers;  // of weight-only products and tables
 
-  // What does not depend on a calibrator, into a quantized graph and its report.
-  void add_integer_weights(PtqResult& result) const {
+  std::map<std::string, ActivationParams> choose(const std::string& calibrator,
+                                                 std::map<std::string, Range>* shared) const {
+    return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
+  }
+  // The products and tables that are not static, and the layers' reports.
+  void finish(PtqResult& result, const std::map<std::string, WeightParams>& static_weights) const {
+    ProductOptions product_options;
+    if (options.weights == "max") product_options.weights = "max";
+    std::map<const Node*, LayerReport> reports;
+    for (const ProductReport& r : apply_products(result.graph, placement, product_options))
+      reports[r.node] = {r.node->name(), std::string(r.node->op_name()), r.weight_sqnr_db, false};
     apply_integer_weights(result.graph, placement, integers);
     for (const auto* list : {&placement.products, &placement.tables})
       for (const PlacedProduct& placed : *list)
         if (const auto it = integers.find(placed.node->name()); it != integers.end())
-          result.layers.push_back({placed.node->name(), std::string(placed.node->op_name()),
-                                   sqnr_db(rows_of(placed), it->second), false});
-  }
-
-  std::map<std::string, ActivationParams> choose(const std::string& calibrator,
-                                                 std::map<std::string, Range>* shared) const {
-    return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
+          reports[placed.node] = {placed.node->name(), std::string(placed.node->op_name()),
+                                  sqnr_db(rows_of(placed), it->second), false};
+    for (const PlacedWeights& placed : placement.weights)
+      reports[placed.node] = {placed.node->name(), std::string(placed.node->op_name()),
+                              weight_sqnr_db(placed, static_weights.at(placed.node->name())), true};
+    graph.for_each([&](Node& node) {
+      if (const auto it = reports.find(&node); it != reports.end())
+        result.layers.push_back(it->second);
+    });
   }
   void check_calibrated() const {
     if (statistics->samples() == 0)
@@ -110,10 +122,7 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
         layers.run(activations, {s_->options.weights, s_->options.correct_bias}, progress);
     PtqResult result{
         apply_quantization(s_->graph, s_->placement, activations, weights), {}, layers.samples()};
-    for (const PlacedWeights& placed : s_->placement.weights)
-      result.layers.push_back({placed.node->name(), std::string(placed.node->op_name()),
-                               weight_sqnr_db(placed, weights.at(placed.node->name()))});
-    s_->add_integer_weights(result);
+    s_->finish(result, weights);
     results.push_back(std::move(result));
   }
   return results;
@@ -124,7 +133,7 @@ PtqResult Ptq::quantize() const {
     throw UserError(ErrorKind::value, "quantize", "static products are calibrated",
                     "give data, or another mode or rules");
   PtqResult result{apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
-  s_->add_integer_weights(result);
+  s_->finish(result, {});
   return result;
 }
 

@@ -10,6 +10,10 @@
 //   f    = min(max(f, clamp_lo), clamp_hi)
 //   y    = saturate(round_half_even(f) + y_zero_point)       for u8 and s8 outputs
 //   y    = f                                                 for f32 outputs
+// Dynamic: x's zero point and scale come with each call, one of each or one for each row of a matrix
+// product; the bias is f32 and the output too:
+//   f    = (float)acc * (x_scale * multiplier[oc])
+//   f    = f + bias[oc]
 // Taps outside the image count as x = x_zero_point. multiplier, residual_multiplier and the clamp
 // are in units of the output's step (step = 1 for f32 outputs); whoever builds the problem computes
 // them.
@@ -50,7 +54,9 @@ struct ConvProblem {
   float negative_slope = 1;                    // above 0, at most 1
   float clamp_lo = -std::numeric_limits<float>::infinity();
   float clamp_hi = std::numeric_limits<float>::infinity();
-  // f32 only
+  // u8 in, f32 out, a residual of f32 or none; multiplier holds the weights' scales.
+  enum class Dynamic : uint8_t { no, tensor, row } dynamic = Dynamic::no;
+  // f32 or dynamic only
   const float* bias = nullptr;  // [c_out] or none
   std::optional<IntegerWeights> integers;
   // int8 only
@@ -66,6 +72,9 @@ struct ConvArgs {
   void* y = nullptr;
   void* scratch =
       nullptr;  // scratch_bytes() bytes, 64-byte aligned; contents do not survive a call
+  // Dynamic only: one of each, or one for each row.
+  const float* x_scale = nullptr;
+  const uint8_t* x_zero = nullptr;
 };
 
 class ConvKernel {

@@ -20,8 +20,8 @@ std::unique_ptr<ConvKernel> gemm(const ConvProblem& problem, std::string& why) {
 template <Isa isa, DepthwiseInt8Function function>
 std::unique_ptr<ConvKernel> depthwise(const ConvProblem& problem, std::string& why) {
   if (!accepts_int8(problem, why)) return nullptr;
-  if (problem.negative_slope != 1) {
-    why = "negative outputs have a slope";
+  if (problem.negative_slope != 1 || problem.dynamic != ConvProblem::Dynamic::no) {
+    why = problem.negative_slope != 1 ? "negative outputs have a slope" : "the scale is dynamic";
     return nullptr;
   }
   return make_depthwise_int8(problem, isa, depthwise_names[static_cast<int>(isa)], function, why);
@@ -144,6 +144,9 @@ bool accepts_int8(const ConvProblem& p, std::string& why) {
   else if (p.residual && *p.residual != Element::f32 &&
            !fits_byte(*p.residual, p.residual_zero_point))
     why = "the residual's zero point is outside its type";
+  else if (p.dynamic != ConvProblem::Dynamic::no &&
+           (p.x != Element::u8 || p.y != Element::f32 || (p.residual && *p.residual != p.y)))
+    why = "dynamic products read u8 and write f32";
   else
     return true;
   return false;
@@ -184,12 +187,17 @@ Int8Epilogue make_epilogue(const ConvProblem& p) {
   return e;
 }
 
-int32_t packed_bias(const ConvProblem& p, int64_t channel) {
+int32_t weight_sum(const ConvProblem& p, int64_t channel) {
   const ConvShape& s = p.shape;
   const int64_t count = s.c_in / s.groups * s.kh * s.kw;
   const auto* w = static_cast<const int8_t*>(p.weights) + channel * count;
   uint32_t sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += static_cast<uint32_t>(w[i]);
+  return static_cast<int32_t>(sum);
+}
+
+int32_t packed_bias(const ConvProblem& p, int64_t channel) {
+  const auto sum = static_cast<uint32_t>(weight_sum(p, channel));
   const auto bias = static_cast<uint32_t>(p.bias_i32 ? p.bias_i32[channel] : 0);
   return static_cast<int32_t>(bias - static_cast<uint32_t>(flipped_zero(p)) * sum);
 }

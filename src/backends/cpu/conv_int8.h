@@ -47,6 +47,7 @@ int32_t flipped_zero(const ConvProblem& problem);
 Int8Epilogue make_epilogue(const ConvProblem& problem);
 // The clamp, zero point and type of the output alone.
 Int8Epilogue make_output_epilogue(const ConvProblem& problem);
+int32_t weight_sum(const ConvProblem& problem, int64_t channel);  // wrap-around
 // bias - flipped zero point * sum of the channel's weights, wrap-around.
 int32_t packed_bias(const ConvProblem& problem, int64_t channel);
 

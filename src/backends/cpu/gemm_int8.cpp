@@ -45,6 +45,8 @@ class GemmInt8 final : public ConvKernel {
   GemmInt8(const ConvProblem& p, Isa isa, const char* name, GemmInt8Function function)
       : name_(name), isa_(isa), function_(function), s_(p.shape), epilogue_(make_epilogue(p)) {
     flip_ = x_flip(p);
+    dynamic_ = p.dynamic != ConvProblem::Dynamic::no;
+    x_step_ = p.dynamic == ConvProblem::Dynamic::row;
     pad_byte_ = static_cast<uint8_t>(p.x_zero_point);
     y_size_ = element_size(p.y);
     residual_size_ = p.residual ? element_size(*p.residual) : 0;
@@ -71,7 +73,8 @@ class GemmInt8 final : public ConvKernel {
   const char* name() const override { return name_; }
   Isa isa() const override { return isa_; }
   size_t packed_bytes() const override {
-    return weights_.bytes() + bias_.bytes() + multiplier_.bytes();
+    return weights_.bytes() + bias_.bytes() + multiplier_.bytes() + sums_.bytes() +
+           float_bias_.bytes();
   }
   size_t scratch_bytes(int threads) const override {
     return static_cast<size_t>(direct_ ? 0 : tiling(threads).band_bytes * threads);
@@ -108,13 +111,19 @@ class GemmInt8 final : public ConvKernel {
     weights_ = AlignedArray<int8_t>(weights);
     bias_ = AlignedArray<int32_t>(bias);
     multiplier_ = AlignedArray<float>(bias);
+    if (dynamic_) sums_ = AlignedArray<int32_t>(bias);
+    if (dynamic_ && p.bias) float_bias_ = AlignedArray<float>(bias);
     std::vector<int8_t> rows(static_cast<size_t>(16 * segments_ * k4_ * 4));
     for (const Panel& panel : panels_)
       for (int block = 0; block < panel.blocks; ++block) {
         const int64_t count = std::min(16, panel.channels - block * 16);
         for (int64_t c = 0; c < count; ++c) {
           const int64_t channel = panel.channel + block * 16 + c, at = panel.bias + block * 16 + c;
-          bias_[at] = packed_bias(p, channel);
+          if (dynamic_)
+            sums_[at] = weight_sum(p, channel);
+          else
+            bias_[at] = packed_bias(p, channel);
+          if (dynamic_ && p.bias) float_bias_[at] = p.bias[channel];
           multiplier_[at] = p.multiplier[channel];
           pack_row(p, channel, rows.data() + c * segments_ * k4_ * 4);
         }
@@ -191,7 +200,8 @@ class GemmInt8 final : public ConvKernel {
       tile.segment_at = direct_at_.data();
     } else {
       auto* band = static_cast<uint8_t*>(args.scratch) + thread * t.band_bytes;
-      fill_band(image, top, left, t.band_step, rows, cols, band);
+      const uint8_t pad = dynamic_ ? *args.x_zero : pad_byte_ ^ flip_;
+      fill_band(image, top, left, t.band_step, rows, cols, pad, band);
       a = band;
       row_step = t.band_step;
       tile.segment_at = band_at_.data();
@@ -212,25 +222,34 @@ class GemmInt8 final : public ConvKernel {
       tile.multiplier = multiplier_.data() + panel.bias;
       tile.blocks = panel.blocks;
       tile.channels = panel.channels;
+      if (dynamic_) {
+        tile.weight_sums = sums_.data() + panel.bias;
+        if (float_bias_.bytes()) tile.float_bias = float_bias_.data() + panel.bias;
+        tile.x_step = x_step_;
+      }
       for (int64_t r = 0; r < rows; ++r) {
-        const int64_t at = ((n * s_.oh + row + r) * s_.ow + col) * s_.c_out + panel.channel;
+        const int64_t pixel = (n * s_.oh + row + r) * s_.ow + col;
+        const int64_t at = pixel * s_.c_out + panel.channel;
         tile.a = a + r * s_.stride_h * row_step + panel.group * (s_.c_in / s_.groups);
         tile.y = static_cast<uint8_t*>(args.y) + at * y_size_;
         if (residual_size_)
           tile.residual = static_cast<const uint8_t*>(args.residual) + at * residual_size_;
+        if (dynamic_) {
+          tile.x_scale = args.x_scale + pixel * x_step_;
+          tile.x_zero = args.x_zero + pixel * x_step_;
+        }
         function_(tile);
       }
     }
   }
 
   void fill_band(const uint8_t* image, int64_t top, int64_t left, int64_t band_step, int64_t rows,
-                 int64_t cols, uint8_t* band) const {
+                 int64_t cols, uint8_t pad, uint8_t* band) const {
     const int64_t c = s_.c_in;
     const int64_t band_rows = (rows - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h + 1;
     const int64_t band_cols = (cols - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
     const int64_t begin = std::clamp<int64_t>(-left, 0, band_cols);
     const int64_t end = std::clamp<int64_t>(s_.w - left, begin, band_cols);
-    const uint8_t pad = pad_byte_ ^ flip_;
     for (int64_t r = 0; r < band_rows; ++r, band += band_step) {
       const int64_t y = top + r;
       if (y < 0 || y >= s_.h) {
@@ -256,6 +275,8 @@ class GemmInt8 final : public ConvKernel {
   Int8Epilogue epilogue_;
   uint8_t flip_ = 0, pad_byte_ = 0;
   int64_t y_size_ = 1, residual_size_ = 0;
+  bool dynamic_ = false;
+  int64_t x_step_ = 0;  // between the scales of pixels
   bool pointwise_ = false, row_segments_ = false, direct_ = false, split_cols_ = false;
   int64_t segments_ = 1, k4_ = 1, band_cols_ = 1;
   std::vector<int64_t> direct_at_, band_at_;
@@ -263,6 +284,8 @@ class GemmInt8 final : public ConvKernel {
   AlignedArray<int8_t> weights_;
   AlignedArray<int32_t> bias_;
   AlignedArray<float> multiplier_;
+  AlignedArray<int32_t> sums_;  // of weights; dynamic only
+  AlignedArray<float> float_bias_;
 };
 
 }  // namespace

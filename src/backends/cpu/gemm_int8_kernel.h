@@ -26,6 +26,25 @@ void finish16(const int32_t* acc, const float* multiplier, const Int8Epilogue& e
     V::store_bytes(y, V::plus(V::round(f), e.y_zero), e.y_flip);
 }
 
+// The same where the scale and zero point of x come with the call; y is float.
+template <class V>
+void finish16_dynamic(const GemmInt8Tile& t, const int32_t* acc, int channel, int64_t pixel,
+                      const uint8_t* residual, uint8_t* y) {
+  const Int8Epilogue& e = *t.epilogue;
+  const int64_t at = pixel * t.x_step;
+  const auto sum = V::sub(V::load(acc), V::times(V::load(t.weight_sums + channel), t.x_zero[at]));
+  typename V::Float f = V::mul(
+      V::to_float(sum), V::mul(V::all_float(t.x_scale[at]), V::load_float(t.multiplier + channel)));
+  if (t.float_bias) f = V::add(f, V::load_float(t.float_bias + channel));
+  if (residual) {
+    const auto r = V::load_float(reinterpret_cast<const float*>(residual));
+    f = V::add(f, V::mul(r, V::all_float(e.residual_multiplier)));
+  }
+  f = V::max(f, V::mul(f, V::all_float(e.slope)));
+  f = V::min(V::max(f, V::all_float(e.lo)), V::all_float(e.hi));
+  V::store_float(reinterpret_cast<float*>(y), f);
+}
+
 // The general epilogue: `rows` x `blocks` * 16 sums in `acc`.
 template <class V>
 [[gnu::noinline]] void finish(const GemmInt8Tile& t, const int32_t* acc, int64_t pixel, int rows,
@@ -44,11 +63,17 @@ template <class V>
       const int32_t* sums = acc + (i * blocks + b) * 16;
       const uint8_t* r = r_row ? r_row + channel * r_size : nullptr;
       uint8_t* y = y_row + channel * y_size;
+      const auto apply = [&](const uint8_t* from, uint8_t* to) {
+        if (t.x_scale)
+          finish16_dynamic<V>(t, sums, channel, pixel + i, r ? from : nullptr, to);
+        else
+          finish16<V>(sums, t.multiplier + channel, e, from, to);
+      };
       if (count == 16) {
-        finish16<V>(sums, t.multiplier + channel, e, r, y);
+        apply(r, y);
       } else {
         if (r) __builtin_memcpy(r_tail, r, static_cast<unsigned>(count * r_size));
-        finish16<V>(sums, t.multiplier + channel, e, r_tail, y_tail);
+        apply(r_tail, y_tail);
         __builtin_memcpy(y, y_tail, static_cast<unsigned>(count * y_size));
       }
     }

@@ -18,7 +18,10 @@ void gemm_int8_portable(const GemmInt8Tile& t) {
     auto* y = static_cast<uint8_t*>(t.y) + pixel * t.y_step;
     const auto* residual = static_cast<const uint8_t*>(t.residual);
     if (residual) residual += pixel * t.residual_step;
-    for (int c = 0; c < t.channels; ++c)
+    for (int c = 0; c < t.channels && t.x_scale; ++c)
+      finish_dynamic(acc[c], t, pixel, c, reinterpret_cast<const float*>(residual),
+                     reinterpret_cast<float*>(y));
+    for (int c = 0; c < t.channels && !t.x_scale; ++c)
       finish_int8(static_cast<int32_t>(acc[c]), t.multiplier[c], *t.epilogue, residual, c, y);
   }
 }

@@ -44,6 +44,13 @@ struct GemmInt8Tile {
   int blocks;
   int channels;  // that exist, at most 16 * blocks
   const Int8Epilogue* epilogue;
+  // Dynamic only, else null: scale and zero point of the first pixel's input, and how far the next
+  // pixel's lie; [16 * blocks] sums of weights, and biases or null.
+  const float* x_scale;
+  const uint8_t* x_zero;
+  int64_t x_step;
+  const int32_t* weight_sums;
+  const float* float_bias;
 };
 using GemmInt8Function = void (*)(const GemmInt8Tile&);
 

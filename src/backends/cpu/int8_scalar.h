@@ -6,6 +6,20 @@
 
 namespace octavo::cpu {
 
+// The same where the scale and zero point of x come with the call; y is float.
+inline void finish_dynamic(uint32_t acc, const GemmInt8Tile& t, int64_t pixel, int64_t at,
+                           const float* residual, float* y) {
+  const Int8Epilogue& e = *t.epilogue;
+  const uint32_t zero = t.x_zero[pixel * t.x_step];
+  const auto sum = static_cast<int32_t>(acc - static_cast<uint32_t>(t.weight_sums[at]) * zero);
+  float f = static_cast<float>(sum) * (t.x_scale[pixel * t.x_step] * t.multiplier[at]);
+  if (t.float_bias) f = f + t.float_bias[at];
+  if (residual) f = f + residual[at] * e.residual_multiplier;
+  f = f < 0 ? f * e.slope : f;
+  f = f > e.lo ? f : e.lo;
+  y[at] = f < e.hi ? f : e.hi;
+}
+
 inline void finish_int8(int32_t acc, float multiplier, const Int8Epilogue& e, const void* residual,
                         int64_t at, void* y) {
   float f = static_cast<float>(acc) * multiplier;

@@ -37,6 +37,10 @@ struct Ymm {
     return {_mm256_add_epi32(x.a, _mm256_set1_epi32(y)),
             _mm256_add_epi32(x.b, _mm256_set1_epi32(y))};
   }
+  static Int times(Int x, int32_t y) {
+    return {_mm256_mullo_epi32(x.a, _mm256_set1_epi32(y)),
+            _mm256_mullo_epi32(x.b, _mm256_set1_epi32(y))};
+  }
   static Float load_float(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   static void store_float(float* p, Float v) {
     _mm256_storeu_ps(p, v.a);

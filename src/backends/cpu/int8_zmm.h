@@ -41,6 +41,7 @@ struct Zmm {
   static Int all(int32_t v) { return _mm512_set1_epi32(v); }
   static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
   static Int plus(Int a, int32_t b) { return _mm512_add_epi32(a, _mm512_set1_epi32(b)); }
+  static Int times(Int a, int32_t b) { return _mm512_mullo_epi32(a, _mm512_set1_epi32(b)); }
   static Float load_float(const float* p) { return _mm512_loadu_ps(p); }
   static void store_float(float* p, Float v) { _mm512_storeu_ps(p, v); }
   static Float all_float(float v) { return _mm512_set1_ps(v); }
@@ -128,6 +129,16 @@ struct Zmm {
   [[gnu::always_inline]] static inline void store_floats(const GemmInt8Tile& t,
                                                          const Int (&acc)[R][B], int64_t pixel,
                                                          int first_block) {
+    if (t.x_scale)
+      store_floats_with<R, B, true>(t, acc, pixel, first_block);
+    else
+      store_floats_with<R, B, false>(t, acc, pixel, first_block);
+  }
+
+  template <int R, int B, bool dynamic>
+  [[gnu::always_inline]] static inline void store_floats_with(const GemmInt8Tile& t,
+                                                              const Int (&acc)[R][B], int64_t pixel,
+                                                              int first_block) {
     const Int8Epilogue& e = *t.epilogue;
     const Float lo = all_float(e.lo), hi = all_float(e.hi), slope = all_float(e.slope);
     const Float residual_multiplier = all_float(e.residual_multiplier);
@@ -136,11 +147,25 @@ struct Zmm {
     if (r) r += pixel * t.residual_step;
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
+      Float x_scale{};
+      Int x_zero{};
+      if constexpr (dynamic) {
+        x_scale = all_float(t.x_scale[(pixel + i) * t.x_step]);
+        x_zero = all(t.x_zero[(pixel + i) * t.x_step]);
+      }
 #pragma GCC unroll 16
       for (int b = 0; b < B; ++b) {
         const int channel = (first_block + b) * 16, left = t.channels - channel;
         const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
-        Float f = mul(to_float(acc[i][b]), load_float(t.multiplier + channel));
+        Float f;
+        if constexpr (dynamic) {
+          const Int sum =
+              sub(acc[i][b], _mm512_mullo_epi32(load(t.weight_sums + channel), x_zero));
+          f = mul(to_float(sum), mul(x_scale, load_float(t.multiplier + channel)));
+          if (t.float_bias) f = add(f, load_float(t.float_bias + channel));
+        } else {
+          f = mul(to_float(acc[i][b]), load_float(t.multiplier + channel));
+        }
         if (r) {
           const auto* residual = reinterpret_cast<const float*>(r + i * t.residual_step);
           f = add(f, mul(_mm512_maskz_loadu_ps(mask, residual + channel), residual_multiplier));

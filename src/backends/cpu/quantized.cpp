@@ -70,6 +70,19 @@ KernelList<Dequantize> dequantize_kernels() {
   return list;
 }
 
+KernelList<DynamicQuantize> dynamic_quantize_kernels() {
+  static const Kernel<DynamicQuantize> list[] = {
+      {"dynamic_quantize_avx512", Isa::avx512, vector_kernels_avx512().dynamic_quantize},
+      {"dynamic_quantize_avx2", Isa::avx2, vector_kernels_avx2().dynamic_quantize},
+      {"dynamic_quantize_portable", Isa::portable, vector_kernels_portable().dynamic_quantize},
+  };
+  return list;
+}
+
+int64_t dynamic_quantize_scratch(int64_t rows, int64_t columns) {
+  return 2 * ((rows * columns + dynamic_quantize_grain - 1) / dynamic_quantize_grain);
+}
+
 KernelList<QuantizeToNhwc> quantize_to_nhwc_kernels() {
   static const Kernel<QuantizeToNhwc> list[] = {
       {"quantize_to_nhwc_avx512", Isa::avx512, vector_kernels_avx512().quantize_to_nhwc},

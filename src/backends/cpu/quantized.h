@@ -64,6 +64,20 @@ struct Dequantize {
 KernelList<Quantize> quantize_kernels();
 KernelList<Dequantize> dequantize_kernels();
 
+// ops/dynamic_quantize.cpp's arithmetic: u8 over the range of all of x and 0, or of each row.
+struct DynamicQuantize {
+  int64_t rows = 1, columns = 0;
+  bool by_row = false;
+  const float* x = nullptr;
+  uint8_t* q = nullptr;
+  float* scale = nullptr;        // one, or one for each row
+  uint8_t* zero_point = nullptr;
+  float* scratch = nullptr;      // dynamic_quantize_scratch floats
+};
+KernelList<DynamicQuantize> dynamic_quantize_kernels();
+constexpr int64_t dynamic_quantize_grain = 8192;  // elements of a task
+int64_t dynamic_quantize_scratch(int64_t rows, int64_t columns);
+
 // f32 [n, channels, pixels] to u8 or s8 [n, pixels, channels], one step: a network's input.
 struct QuantizeToNhwc {
   int64_t n = 1, channels = 1, pixels = 1;

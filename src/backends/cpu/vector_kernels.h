@@ -19,6 +19,7 @@ struct VectorKernels {
   void (*quantized_mul)(const QuantizedBinary&, ThreadPool&);
   void (*quantize)(const Quantize&, ThreadPool&);
   void (*dequantize)(const Dequantize&, ThreadPool&);
+  void (*dynamic_quantize)(const DynamicQuantize&, ThreadPool&);
   void (*quantize_to_nhwc)(const QuantizeToNhwc&, ThreadPool&);
   void (*reduce)(const Reduce&, ThreadPool&);
   void (*softmax)(const Softmax&, ThreadPool&);

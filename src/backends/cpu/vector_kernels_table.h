@@ -1,6 +1,7 @@
 // All that vector_kernels.h lists, over the `Vec` of a vec_*.h, which must come first.
 #pragma once
 #include "backends/cpu/affine_kernel.h"
+#include "backends/cpu/dynamic_quantize_kernel.h"
 #include "backends/cpu/elementwise_kernel.h"
 #include "backends/cpu/histogram_kernel.h"
 #include "backends/cpu/layer_norm_kernel.h"
@@ -21,6 +22,7 @@ constexpr VectorKernels vector_kernels_table{
     quantized_mul,
     quantize,
     dequantize,
+    dynamic_quantize,
     quantize_to_nhwc,
     reduce,
     softmax,

@@ -86,62 +86,43 @@ std::vector<Value*> import_qgemm(OnnxNodeReader& reader) {
 
 // ---- integer products
 
-// Integers less their zero point; one for each index of an axis, or one.
-Value* centred(Composer& make, Value* x, Value* zero, const Ints& shape) {
+// The zero point (input `i`) of `x`, in a shape that broadcasts to it; those of an axis come as a
+// vector.
+Value* zero_point(Composer& make, const Value* x, size_t i, const Ints& shape) {
   const DType dtype = x->dtype();
   if (dtype != DType::u8 && dtype != DType::i8)
     make.reader().invalid(fmt::format("an operand is {}, not u8 or i8", dtype_name(dtype)));
-  x = make.cast(x, DType::i32);
-  if (!zero) return x;
+  Value* zero = make.reader().input(i);
+  if (!zero) return zero;
   if (zero->dtype() != dtype)
     make.reader().invalid(
         fmt::format("the zero point of {} is {}", dtype_name(dtype), dtype_name(zero->dtype())));
-  if (zero->shape().rank() == 1 && !(zero->shape()[0] == Dim(1))) zero = make.reshape(zero, shape);
-  return make("sub", {x, make.cast(zero, DType::i32)});
+  if (zero->shape().rank() != 1) return zero;
+  return make.reshape(zero, zero->shape()[0] == Dim(1) ? Ints{} : shape);
 }
 
 std::vector<Value*> import_conv_integer(OnnxNodeReader& reader) {
   Composer make(reader);
-  Ints column(static_cast<size_t>(std::max<int64_t>(make.input(1)->shape().rank(), 1)), 1);
+  Value *x = make.input(0), *w = make.input(1);
+  Ints column(static_cast<size_t>(std::max<int64_t>(w->shape().rank(), 1)), 1);
   column[0] = -1;
-  Value *x = centred(make, make.input(0), reader.input(2), {-1}),
-        *w = centred(make, make.input(1), reader.input(3), column);
-  return {convolve(make, x, w, nullptr)};
+  Attributes a = ops::import_window(reader, kernel_of(reader, w), x->shape());
+  a["group"] = reader.integer("group", 1);
+  return {make("conv_integer", {x, w, zero_point(make, x, 2, {-1}), zero_point(make, w, 3, column)},
+               std::move(a))};
 }
 
 Value* integer_product(Composer& make, Value* a, Value* b, Value* a_zero, Value* b_zero) {
-  return make("matmul", {centred(make, a, a_zero, {-1, 1}), centred(make, b, b_zero, {-1})});
+  return make("matmul_integer", {a, b, a_zero, b_zero});
 }
 
 std::vector<Value*> import_matmul_integer(OnnxNodeReader& reader) {
   Composer make(reader);
-  return {integer_product(make, make.input(0), make.input(1), reader.input(2), reader.input(3))};
+  return {integer_product(make, make.input(0), make.input(1), zero_point(make, 2, {-1, 1}),
+                          zero_point(make, 3, {-1}))};
 }
 
 // ---- dynamic quantization
-
-struct Quantized {
-  Value *y, *scale, *zero;
-};
-
-// u8 over the range of the tensor and 0.
-Quantized quantize_dynamically(Composer& make, Value* x) {
-  const Attributes all{{"keepdims", int64_t{0}}};
-  Value *zero = make.number(0, x), *most = make("maximum", {make("reduce_max", {x}, all), zero}),
-        *least = make("minimum", {make("reduce_min", {x}, all), zero});
-  Value* range = make("sub", {most, least});
-  Value* scale = make("where", {make("equal", {range, zero}), make.number(1, x),
-                                make("div", {range, make.number(255, x)})});
-  Value* point = make("round", {make("div", {make("sub", {zero, least}), scale})});
-  point = make.cast(make("clip", {point}, {{"min", 0.0}, {"max", 255.0}}), DType::u8);
-  return {make("quantize", {x, scale, point}), scale, point};
-}
-
-std::vector<Value*> import_dynamic(OnnxNodeReader& reader) {
-  Composer make(reader);
-  const Quantized q = quantize_dynamically(make, make.input(0));
-  return {q.y, q.scale, q.zero};
-}
 
 // Integer product times both scales, plus a bias.
 Value* to_float(Composer& make, Value* product, Value* a_scale, Value* b_scale, Value* bias) {
@@ -151,15 +132,16 @@ Value* to_float(Composer& make, Value* product, Value* a_scale, Value* b_scale, 
 
 std::vector<Value*> import_dynamic_matmul(OnnxNodeReader& reader) {
   Composer make(reader);
-  const Quantized a = quantize_dynamically(make, make.input(0));
-  Value* product = integer_product(make, a.y, make.input(1), a.zero, reader.input(3));
-  return {to_float(make, product, a.scale, make.input(2), reader.input(4))};
+  const auto a = reader.apply_all("dynamic_quantize", {make.input(0)});
+  Value* product = integer_product(make, a[0], make.input(1), a[2], zero_point(make, 3, {-1}));
+  return {to_float(make, product, a[1], make.input(2), reader.input(4))};
 }
 
 std::vector<Value*> import_matmul_to_float(OnnxNodeReader& reader) {
   Composer make(reader);
   Value* product =
-      integer_product(make, make.input(0), make.input(1), reader.input(4), reader.input(5));
+      integer_product(make, make.input(0), make.input(1), zero_point(make, 4, {-1, 1}),
+                      zero_point(make, 5, {-1}));
   return {to_float(make, product, make.input(2), make.input(3), reader.input(6))};
 }
 
@@ -272,7 +254,6 @@ constexpr OnnxImportRule rules[] = {
     {.op_type = "QLinearMatMul", .since = 10, .import = import_qlinear_matmul},
     {.op_type = "ConvInteger", .since = 10, .import = import_conv_integer},
     {.op_type = "MatMulInteger", .since = 10, .import = import_matmul_integer},
-    {.op_type = "DynamicQuantizeLinear", .since = 11, .import = import_dynamic},
     {.op_type = "QLinearConv", .import = import_qlinear_conv, .domain = microsoft},
     {.op_type = "QGemm", .import = import_qgemm, .domain = microsoft},
     {.op_type = "DynamicQuantizeMatMul", .import = import_dynamic_matmul, .domain = microsoft},

@@ -190,7 +190,7 @@ class Importer {
 
   static void check_quantization(const Reader& reader, const Node& node) {
     const Value* scale = node.input(1);
-    if (!scale->is_constant()) return;
+    if (!scale || !scale->is_constant()) return;
     for (const double s : scale->constant().to_doubles())
       if (!(s > 0 && std::isfinite(s)))
         reader.invalid(fmt::format("the scale {} is not positive and finite", s));

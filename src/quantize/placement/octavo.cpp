@@ -297,6 +297,8 @@ const TargetFacts& octavo_facts() {
                       .four_bit_tables = true,
                       .gathers_integers = false,
                       .group = 32},
+      .dynamic_matrices = true,
+      .dynamic_convolutions = true,
       .least_channels = 1,
       .least_matrix = 1,
   };

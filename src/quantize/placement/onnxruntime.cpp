@@ -52,6 +52,8 @@ const TargetFacts& onnxruntime_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = true,
                       .group = 32},
+      .dynamic_matrices = true,
+      .dynamic_convolutions = true,
       .least_channels = 1,
       .least_matrix = 1,
   };

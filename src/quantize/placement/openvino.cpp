@@ -49,6 +49,8 @@ const TargetFacts& openvino_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = false,
                       .group = 32},
+      .dynamic_matrices = false,
+      .dynamic_convolutions = false,
       .least_channels = 1,
       .least_matrix = 1,
   };

@@ -71,6 +71,19 @@ void place_table(Node& node, const Rules& rules, const TargetFacts& facts, Place
   placement.tables.push_back({&node, 0, precision, group});
 }
 
+// The axis of the output channels in the weights of a product that has a dynamic form.
+std::optional<int64_t> dynamic_axis(const Node& node, const TargetFacts& facts, std::string& why) {
+  const auto axis = product_weight_axis(node, why);
+  if (!axis || !node.is("conv")) return axis;
+  if (!facts.dynamic_convolutions)
+    why = "convolutions have no dynamic form";
+  else if (node.integer("group") > 1)
+    why = "convolutions of several groups have no dynamic kernel";
+  else
+    return axis;
+  return std::nullopt;
+}
+
 }  // namespace
 
 void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts& facts,
@@ -84,10 +97,15 @@ void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts&
     if (precision == Precision::int8 || precision == Precision::float32) return;
     if (is_weight_only(precision))
       return place_weight_only(node, precision, rules, facts, placement);
-    throw UserError(ErrorKind::unsupported, node.where(),
-                    fmt::format("precision {} is not implemented for target {}",
-                                precision_name(precision), facts.name),
-                    "use int8 or float");
+    if (!facts.dynamic_matrices)
+      throw UserError(ErrorKind::unsupported, node.where(),
+                      fmt::format("{} has no dynamic quantization", facts.name),
+                      "use mode static, or precision float in the rules file");
+    std::string why;
+    if (const auto axis = dynamic_axis(node, facts, why))
+      placement.products.push_back({&node, *axis, precision});
+    else
+      placement.skipped.push_back({node.name(), std::string(node.op_name()), why});
   });
 }
 

@@ -39,6 +39,8 @@ const TargetFacts& tensorrt_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = false,
                       .group = 128},
+      .dynamic_matrices = false,
+      .dynamic_convolutions = false,
       .least_channels = 16,
       .least_matrix = 16,
   };
