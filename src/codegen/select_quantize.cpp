@@ -91,8 +91,8 @@ class DynamicQuantizeStep final : public StepKernel {
   const char* name() const override { return kernel_.name; }
   Isa isa() const override { return kernel_.isa; }
   size_t scratch_bytes(int) const override {
-    return sizeof(float) * static_cast<size_t>(
-                               cpu::dynamic_quantize_scratch(args_.rows, args_.columns));
+    return sizeof(float) *
+           static_cast<size_t>(cpu::dynamic_quantize_scratch(args_.rows, args_.columns));
   }
   void run(StepInputs in, StepOutputs out, StepContext context) const override {
     cpu::DynamicQuantize args = args_;

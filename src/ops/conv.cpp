@@ -105,8 +105,7 @@ Shape conv_shape(const Node& node, const Shape& x, const Shape& w) {
                            w[1].value() * group));
   const Window window = window_of(node, kernel_of(w));
   Shape y{x[0], w[0]};
-  for (size_t i = 0; i < window.rank(); ++i)
-    y.push_back(window_output(node, window, i, x[i + 2]));
+  for (size_t i = 0; i < window.rank(); ++i) y.push_back(window_output(node, window, i, x[i + 2]));
   return y;
 }
 

@@ -21,12 +21,11 @@ void check_operands(const Node& node, int64_t c_out) {
             node.input(0)->dtype() == DType::u8 && x_scale->dtype() == DType::f32 &&
                 x_zero->dtype() == DType::u8,
             "with a scale x is u8, its scale f32 and its zero point u8");
-    require(node, x_scale->shape() == x_zero->shape(),
-            "scale and zero point of x have one shape");
-    require(node,
-            x_scale->shape().rank() == 0 ||
-                (rows.rank() == 2 && x_scale->shape() == Shape{rows[0]}),
-            "the scale of x is one number, or one for each row");
+    require(node, x_scale->shape() == x_zero->shape(), "scale and zero point of x have one shape");
+    require(
+        node,
+        x_scale->shape().rank() == 0 || (rows.rank() == 2 && x_scale->shape() == Shape{rows[0]}),
+        "the scale of x is one number, or one for each row");
     require(node, epilogue_of(node).output == DType::f32 && node.integer("x_zero_point") == 0,
             "with a scale of x the output is f32");
     require(node, !node.input(4) || node.input(4)->dtype() == DType::f32,
@@ -232,7 +231,8 @@ std::vector<AttributeSpec> operand_attributes() {
 const OpImpl op_fused_conv{
     .doc =
         "conv on x [N, H, W, C] f32, u8 or i8, w [O, C/group, KH, KW]; inputs x, w, bias, "
-        "multiplier [O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 weights "
+        "multiplier [O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 "
+        "weights "
         "with f32 x, x_scale and x_zero of dynamic products; y [N, OH, OW, O] with the epilogue of "
         "ops/fused.h.",
     .min_inputs = 2,

@@ -86,8 +86,8 @@ std::string zero_point_name(const Node& node, OnnxNodeWriter& writer, size_t i) 
     fail(node, "ONNX has one zero point for all of the first operand");
   if (zero->is_constant())
     return writer.initializer(
-        "zero_point", zero->constant().reshaped(is_one(zero) ? Dims{}
-                                                             : Dims{zero->constant().size()}));
+        "zero_point",
+        zero->constant().reshaped(is_one(zero) ? Dims{} : Dims{zero->constant().size()}));
   const std::string one = writer.temporary("zero_point");
   writer.node("Reshape",
               {writer.value_name(zero),
@@ -98,17 +98,15 @@ std::string zero_point_name(const Node& node, OnnxNodeWriter& writer, size_t i) 
 
 void write(const Node& node, OnnxNodeWriter& writer, std::string_view op, const Attributes& a) {
   need_opset(node, writer, 10);
-  std::vector<std::string> inputs{writer.value_name(node.input(0)),
-                                  writer.value_name(node.input(1)),
-                                  zero_point_name(node, writer, 2),
-                                  zero_point_name(node, writer, 3)};
+  std::vector<std::string> inputs{
+      writer.value_name(node.input(0)), writer.value_name(node.input(1)),
+      zero_point_name(node, writer, 2), zero_point_name(node, writer, 3)};
   while (inputs.back().empty()) inputs.pop_back();
   writer.node(op, std::move(inputs), {writer.value_name(node.output())}, a);
 }
 
-constexpr OnnxExportRule matmul_export{[](const Node& node, OnnxNodeWriter& writer) {
-  write(node, writer, "MatMulInteger", {});
-}};
+constexpr OnnxExportRule matmul_export{
+    [](const Node& node, OnnxNodeWriter& writer) { write(node, writer, "MatMulInteger", {}); }};
 constexpr OnnxExportRule conv_export{[](const Node& node, OnnxNodeWriter& writer) {
   Attributes onnx{{"group", node.integer("group")}};
   export_window(node, node.input(1)->shape().size() - 2, onnx);

@@ -216,7 +216,8 @@ std::optional<DynamicOperands> dynamic_operands(Graph& graph, const Product& pro
   if (!both || !both->is("mul")) return std::nullopt;
   for (size_t side : {0u, 1u}) {
     Value* x_scale = both->input(side);
-    DynamicOperands found{x_scale, node.input(2), {{}, per_channel(product, both->input(1 - side))}};
+    DynamicOperands found{
+        x_scale, node.input(2), {{}, per_channel(product, both->input(1 - side))}};
     if (found.weights.scales.empty() || x_scale->dtype() != DType::f32) continue;
     const Shape& shape = x_scale->shape();
     const int64_t count = element_count(shape.dims());
@@ -227,8 +228,7 @@ std::optional<DynamicOperands> dynamic_operands(Graph& graph, const Product& pro
     Shape rows = node.input(0)->shape();
     rows.back() = Dim(1);
     if (count != element_count(found.x_zero->shape().dims())) return std::nullopt;
-    if (count != 1 &&
-        (product.conv || !(shape == rows) || !(found.x_zero->shape() == rows)))
+    if (count != 1 && (product.conv || !(shape == rows) || !(found.x_zero->shape() == rows)))
       return std::nullopt;
     found.weights.values = centred_weights(node);
     if (!found.weights.values) return std::nullopt;
@@ -252,8 +252,7 @@ bool is_bias(const Product& product, const Value& value, int64_t channels) {
   if (!product.conv) return value.shape() == Shape(Dims{channels});
   Dims dims(static_cast<size_t>(product.node->output()->shape().rank()), 1);
   dims[1] = channels;
-  return value.shape() == Shape(dims) ||
-         value.shape() == Shape(Dims(dims.begin() + 1, dims.end()));
+  return value.shape() == Shape(dims) || value.shape() == Shape(Dims(dims.begin() + 1, dims.end()));
 }
 
 Tail follow(const Graph& graph, const Product& product, int64_t channels) {
@@ -343,8 +342,7 @@ class Fuser {
     if (!operands) return;
     const int64_t channels = operands->weights.values.dims()[0];
     tail_ = follow(graph_, product_, channels);
-    if (tail_.quantize)
-      tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
+    if (tail_.quantize) tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
     if (tail_.residual && tail_.residual->dtype() != DType::f32) return;
     Tensor bias;
     if (tail_.bias) bias = float_constant(tail_.bias).reshaped({channels});

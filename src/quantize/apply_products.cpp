@@ -66,10 +66,9 @@ class Applier {
     Value* zero = graph_.add_constant(w_name + "/zero_point", Tensor::scalar(int8_t{0}));
     Attributes a;
     if (conv) a = node.attributes();
-    Node* product =
-        graph_.add(conv ? "conv_integer" : "matmul_integer",
-                   {q->output(0), weights, q->output(2), zero}, std::move(a), name + "/integer",
-                   &node);
+    Node* product = graph_.add(conv ? "conv_integer" : "matmul_integer",
+                               {q->output(0), weights, q->output(2), zero}, std::move(a),
+                               name + "/integer", &node);
     // One for each channel, before the spatial axes of a convolution.
     Dims dims{channels};
     if (conv) dims = {1, channels, 1, 1};

@@ -18,7 +18,8 @@ struct ProductReport {
 };
 
 // Each placed dynamic product becomes
-//            q, s, z = dynamic_quantize(x);  y = float(matmul_integer(q, w, z)) * (s * w_scale) + b,
+//            q, s, z = dynamic_quantize(x);  y = float(matmul_integer(q, w, z)) * (s * w_scale) +
+//            b,
 //            where products of one x share the first node; conv_integer in the same way
 std::vector<ProductReport> apply_products(Graph& graph, const Placement& placement,
                                           const ProductOptions& options);

@@ -69,6 +69,3 @@ def test_a_static_rule_needs_data_in_every_mode(model, tmp_path):
         assert {p["precision"] for p in record["quantization"]["precisions"]} == {"int8"}
 
 
-def test_not_implemented_yet(model):
-    with pytest.raises(octavo.UnsupportedError, match="is not implemented for target octavo"):
-        octavo.quantize(octavo.load_onnx(model), mode="dynamic")

@@ -10,8 +10,8 @@
 //   f    = min(max(f, clamp_lo), clamp_hi)
 //   y    = saturate(round_half_even(f) + y_zero_point)       for u8 and s8 outputs
 //   y    = f                                                 for f32 outputs
-// Dynamic: x's zero point and scale come with each call, one of each or one for each row of a matrix
-// product; the bias is f32 and the output too:
+// Dynamic: x's zero point and scale come with each call, one of each or one for each row of a
+// matrix product; the bias is f32 and the output too:
 //   f    = (float)acc * (x_scale * multiplier[oc])
 //   f    = f + bias[oc]
 // Taps outside the image count as x = x_zero_point. multiplier, residual_multiplier and the clamp

@@ -159,8 +159,7 @@ struct Zmm {
         const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
         Float f;
         if constexpr (dynamic) {
-          const Int sum =
-              sub(acc[i][b], _mm512_mullo_epi32(load(t.weight_sums + channel), x_zero));
+          const Int sum = sub(acc[i][b], _mm512_mullo_epi32(load(t.weight_sums + channel), x_zero));
           f = mul(to_float(sum), mul(x_scale, load_float(t.multiplier + channel)));
           if (t.float_bias) f = add(f, load_float(t.float_bias + channel));
         } else {

@@ -70,9 +70,9 @@ struct DynamicQuantize {
   bool by_row = false;
   const float* x = nullptr;
   uint8_t* q = nullptr;
-  float* scale = nullptr;        // one, or one for each row
+  float* scale = nullptr;  // one, or one for each row
   uint8_t* zero_point = nullptr;
-  float* scratch = nullptr;      // dynamic_quantize_scratch floats
+  float* scratch = nullptr;  // dynamic_quantize_scratch floats
 };
 KernelList<DynamicQuantize> dynamic_quantize_kernels();
 constexpr int64_t dynamic_quantize_grain = 8192;  // elements of a task

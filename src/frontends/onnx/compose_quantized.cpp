@@ -139,9 +139,8 @@ std::vector<Value*> import_dynamic_matmul(OnnxNodeReader& reader) {
 
 std::vector<Value*> import_matmul_to_float(OnnxNodeReader& reader) {
   Composer make(reader);
-  Value* product =
-      integer_product(make, make.input(0), make.input(1), zero_point(make, 4, {-1, 1}),
-                      zero_point(make, 5, {-1}));
+  Value* product = integer_product(make, make.input(0), make.input(1), zero_point(make, 4, {-1, 1}),
+                                   zero_point(make, 5, {-1}));
   return {to_float(make, product, make.input(2), make.input(3), reader.input(6))};
 }
 

@@ -62,8 +62,8 @@ struct TargetFacts {
     int64_t group;  // of 4 bits, if none is asked for
   };
   WeightOnly weight_only;
-  // DynamicQuantizeLinear in front of integer products: of matrices, and of convolutions.
-  bool dynamic_matrices, dynamic_convolutions;
+  // Why it does not run products behind a DynamicQuantizeLinear on integers; null: it does.
+  const char* no_dynamic;
   // The least channels of a convolution, and the least K and N of a matrix product, that gain.
   int64_t least_channels, least_matrix;
 

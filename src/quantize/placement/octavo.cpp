@@ -297,8 +297,7 @@ const TargetFacts& octavo_facts() {
                       .four_bit_tables = true,
                       .gathers_integers = false,
                       .group = 32},
-      .dynamic_matrices = true,
-      .dynamic_convolutions = true,
+      .no_dynamic = nullptr,
       .least_channels = 1,
       .least_matrix = 1,
   };

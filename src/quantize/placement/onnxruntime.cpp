@@ -52,8 +52,7 @@ const TargetFacts& onnxruntime_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = true,
                       .group = 32},
-      .dynamic_matrices = true,
-      .dynamic_convolutions = true,
+      .no_dynamic = nullptr,
       .least_channels = 1,
       .least_matrix = 1,
   };

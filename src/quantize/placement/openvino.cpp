@@ -49,8 +49,8 @@ const TargetFacts& openvino_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = false,
                       .group = 32},
-      .dynamic_matrices = false,
-      .dynamic_convolutions = false,
+      .no_dynamic =
+          "openvino computes products of activations that are quantized at each call in float",
       .least_channels = 1,
       .least_matrix = 1,
   };

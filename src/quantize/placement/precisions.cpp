@@ -72,15 +72,11 @@ void place_table(Node& node, const Rules& rules, const TargetFacts& facts, Place
 }
 
 // The axis of the output channels in the weights of a product that has a dynamic form.
-std::optional<int64_t> dynamic_axis(const Node& node, const TargetFacts& facts, std::string& why) {
+std::optional<int64_t> dynamic_axis(const Node& node, std::string& why) {
   const auto axis = product_weight_axis(node, why);
   if (!axis || !node.is("conv")) return axis;
-  if (!facts.dynamic_convolutions)
-    why = "convolutions have no dynamic form";
-  else if (node.integer("group") > 1)
-    why = "convolutions of several groups have no dynamic kernel";
-  else
-    return axis;
+  if (node.integer("group") == 1) return axis;
+  why = "convolutions of several groups gain nothing from scales found at each call";
   return std::nullopt;
 }
 
@@ -97,12 +93,11 @@ void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts&
     if (precision == Precision::int8 || precision == Precision::float32) return;
     if (is_weight_only(precision))
       return place_weight_only(node, precision, rules, facts, placement);
-    if (!facts.dynamic_matrices)
-      throw UserError(ErrorKind::unsupported, node.where(),
-                      fmt::format("{} has no dynamic quantization", facts.name),
+    if (facts.no_dynamic)
+      throw UserError(ErrorKind::unsupported, node.where(), facts.no_dynamic,
                       "use mode static, or precision float in the rules file");
     std::string why;
-    if (const auto axis = dynamic_axis(node, facts, why))
+    if (const auto axis = dynamic_axis(node, why))
       placement.products.push_back({&node, *axis, precision});
     else
       placement.skipped.push_back({node.name(), std::string(node.op_name()), why});

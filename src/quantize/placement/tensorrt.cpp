@@ -39,8 +39,7 @@ const TargetFacts& tensorrt_facts() {
                       .four_bit_tables = false,
                       .gathers_integers = false,
                       .group = 128},
-      .dynamic_matrices = false,
-      .dynamic_convolutions = false,
+      .no_dynamic = "tensorrt has no dynamic quantization",
       .least_channels = 16,
       .least_matrix = 16,
   };

@@ -56,7 +56,10 @@ struct Case {
   std::vector<int32_t> bias;
   std::vector<float> multiplier;
   Guarded x, residual;
+  std::vector<float> float_bias, x_scale;  // dynamic: of all of x, or of each pixel
+  std::vector<uint8_t> x_zero;
 
+  bool dynamic() const { return p.dynamic != ConvProblem::Dynamic::no; }
   int64_t pixels() const { return p.shape.n * p.shape.oh * p.shape.ow; }
   size_t y_bytes() const {
     return static_cast<size_t>(pixels() * p.shape.c_out * (p.y == Element::f32 ? 4 : 1));
@@ -79,7 +82,10 @@ std::vector<uint8_t> expected(const Case& c) {
     for (int64_t oy = 0; oy < s.oh; ++oy)
       for (int64_t ox = 0; ox < s.ow; ++ox)
         for (int64_t oc = 0; oc < s.c_out; ++oc, ++at) {
-          int64_t sum = p.bias_i32 ? p.bias_i32[oc] : 0;
+          const auto pixel = static_cast<size_t>(at / s.c_out);
+          const size_t scale_at = p.dynamic == ConvProblem::Dynamic::row ? pixel : 0;
+          const int32_t zero = c.dynamic() ? c.x_zero[scale_at] : p.x_zero_point;
+          int64_t sum = p.bias_i32 && !c.dynamic() ? p.bias_i32[oc] : 0;
           for (int64_t ky = 0; ky < s.kh; ++ky)
             for (int64_t kx = 0; kx < s.kw; ++kx) {
               const int64_t iy = oy * s.stride_h + ky * s.dilation_h - s.pad_top;
@@ -88,11 +94,14 @@ std::vector<uint8_t> expected(const Case& c) {
               for (int64_t ci = 0; ci < in; ++ci) {
                 const int64_t i = ((n * s.h + iy) * s.w + ix) * s.c_in + oc / out * in + ci;
                 const int64_t w = ((oc * in + ci) * s.kh + ky) * s.kw + kx;
-                sum += static_cast<int64_t>(element(p.x, c.x, i) - p.x_zero_point) *
+                sum += static_cast<int64_t>(element(p.x, c.x, i) - zero) *
                        c.weights[static_cast<size_t>(w)];
               }
             }
-          float f = static_cast<float>(static_cast<int32_t>(sum)) * p.multiplier[oc];
+          float by = p.multiplier[oc];
+          if (c.dynamic()) by = c.x_scale[scale_at] * by;
+          float f = static_cast<float>(static_cast<int32_t>(sum)) * by;
+          if (c.dynamic() && p.bias) f = f + p.bias[oc];
           if (p.residual) {
             float r;
             if (*p.residual == Element::f32)
@@ -185,6 +194,26 @@ class Generator {
                                            : below(256));
   }
 
+  void make_dynamic(Case& c) {
+    ConvProblem& p = c.p;
+    const ConvShape& s = p.shape;
+    using Dynamic = ConvProblem::Dynamic;
+    const bool matrix = s.kh == 1 && s.kw == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+                        s.oh == s.h && s.ow == s.w && s.pad_top == 0 && s.pad_left == 0;
+    p.dynamic = matrix && one_in(2) ? Dynamic::row : Dynamic::tensor;
+    p.x = Element::u8;
+    p.y = Element::f32;
+    p.x_zero_point = p.y_zero_point = 0;
+    if (p.residual && *p.residual != Element::f32) p.residual.reset();
+    for (int64_t i = 0; i < (p.dynamic == Dynamic::row ? c.pixels() : 1); ++i) {
+      c.x_scale.push_back(static_cast<float>(between(1, 1000)) / 997);
+      c.x_zero.push_back(static_cast<uint8_t>(of<int64_t>({0, 128, 255, 1, below(256)})));
+    }
+    for (int64_t i = 0; i < s.c_out; ++i)
+      c.float_bias.push_back(static_cast<float>(between(-5000, 5000)) / 611);
+    if (!one_in(4)) p.bias = c.float_bias.data();
+  }
+
   void make(Case& c, const ConvShape& s) {
     ConvProblem& p = c.p;
     p.shape = s;
@@ -231,6 +260,7 @@ class Generator {
         fill(c.residual, values);
       }
     }
+    if (one_in(3)) make_dynamic(c);
     if (one_in(3)) p.negative_slope = of({0.1f, 0.3f, 1e-3f});
     if (one_in(2)) p.clamp_lo = of({0.0f, -3.5f, 2.5f, -130.25f, 300.0f});
     if (one_in(2)) p.clamp_hi = of({6.0f, 100.5f, 101.5f, 254.75f, 1e9f, -400.0f});
@@ -245,12 +275,13 @@ std::string describe(const Case& c) {
   return fmt::format(
       "n {} in {}x{}x{} out {}x{}x{} kernel {}x{} stride {}x{} pad {},{} dilation {}x{} groups {} "
       "x {} "
-      "y {} residual {} zero points {} {} {} slope {} clamp {} {}",
+      "y {} residual {} zero points {} {} {} slope {} clamp {} {} "
+      "dynamic {}",
       s.n, s.h, s.w, s.c_in, s.oh, s.ow, s.c_out, s.kh, s.kw, s.stride_h, s.stride_w, s.pad_top,
       s.pad_left, s.dilation_h, s.dilation_w, s.groups, static_cast<int>(c.p.x),
       static_cast<int>(c.p.y), c.p.residual ? static_cast<int>(*c.p.residual) : -1,
       c.p.x_zero_point, c.p.y_zero_point, c.p.residual_zero_point, c.p.negative_slope, c.p.clamp_lo,
-      c.p.clamp_hi);
+      c.p.clamp_hi, static_cast<int>(c.p.dynamic));
 }
 
 Guarded run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {
@@ -258,7 +289,8 @@ Guarded run(const ConvKernel& kernel, const Case& c, ThreadPool& pool) {
   const Guarded scratch((kernel.scratch_bytes(pool.size()) + 63) / 64 * 64);
   std::fill(scratch.begin(), scratch.end(), uint8_t{0xa5});
   std::fill(y.begin(), y.end(), uint8_t{0x5a});
-  const ConvArgs args{c.x.data(), c.residual.data(), y.data(), scratch.data()};
+  const ConvArgs args{c.x.data(),     c.residual.data(), y.data(),
+                      scratch.data(), c.x_scale.data(),  c.x_zero.data()};
   const int64_t before = allocations();
   kernel.run(args, pool);
   EXPECT_EQ(allocations(), before) << kernel.name() << " allocated";

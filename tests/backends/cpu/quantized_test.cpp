@@ -167,5 +167,55 @@ TEST_F(Quantized, InputToNhwc) {
   }
 }
 
+// quantized.h's text, from ops/dynamic_quantize.cpp.
+TEST_F(Quantized, DynamicQuantizeIsExact) {
+  for (int i = 0; i < 60; ++i) {
+    DynamicQuantize args;
+    args.by_row = pick(0, 1) != 0;
+    args.rows = pick(0, 5) ? pick(1, 9) : 300;
+    args.columns = pick(0, 5) ? pick(1, 100) : 384;
+    auto x = values(args.rows * args.columns, pick(0, 3) ? 1.0f : 1e-42f);
+    for (float& v : x) {
+      if (pick(0, 40) == 0) v = std::numeric_limits<float>::quiet_NaN();
+      if (pick(0, 9) == 0) v = 0.5f;
+    }
+    const int64_t kind = pick(0, 9);
+    if (kind == 0) x[0] = std::numeric_limits<float>::infinity();
+    if (kind == 1) x[0] = -3e38f, x.back() = 3e38f;  // a range that overflows
+    if (kind == 2) std::fill(x.begin(), x.end(), -0.0f);
+    if (kind == 3)
+      for (float& v : x) v = std::abs(v);
+    if (kind == 4)
+      for (float& v : x) v = -std::abs(v);
+    const auto parameters = static_cast<size_t>(args.by_row ? args.rows : 1);
+    const auto length = x.size() / parameters;
+    std::vector<uint8_t> y(x.size()), zero(parameters);
+    std::vector<float> scale(parameters);
+    std::vector<float> scratch(
+        static_cast<size_t>(dynamic_quantize_scratch(args.rows, args.columns)));
+    args.x = x.data(), args.q = y.data(), args.scale = scale.data();
+    args.zero_point = zero.data(), args.scratch = scratch.data();
+    const auto whole = [](float v) { return std::isnan(v) ? 0.0f : std::nearbyint(v); };
+    check_kernels(dynamic_quantize_kernels(), args, y, [&] {
+      for (size_t r = 0; r < parameters; ++r) {
+        float least = 0, most = 0;
+        for (size_t k = r * length; k < (r + 1) * length; ++k) {
+          if (x[k] < least) least = x[k];
+          if (x[k] > most) most = x[k];
+        }
+        float step = (most - least) / 255.0f;
+        if (!(step > 0)) step = 1;
+        const float z = std::clamp(whole(-least / step), 0.0f, 255.0f);
+        ASSERT_EQ(scale[r], step);
+        ASSERT_EQ(static_cast<float>(zero[r]), z);
+        for (size_t k = r * length; k < (r + 1) * length; ++k)
+          ASSERT_EQ(static_cast<float>(y[k]), std::clamp(whole(x[k] / step) + z, 0.0f, 255.0f))
+              << x[k];
+      }
+    });
+    if (HasFatalFailure()) return;
+  }
+}
+
 }  // namespace
 }  // namespace octavo::cpu
