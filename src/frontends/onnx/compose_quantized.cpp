@@ -118,8 +118,9 @@ Value* integer_product(Composer& make, Value* a, Value* b, Value* a_zero, Value*
 
 std::vector<Value*> import_matmul_integer(OnnxNodeReader& reader) {
   Composer make(reader);
-  return {integer_product(make, make.input(0), make.input(1), zero_point(make, 2, {-1, 1}),
-                          zero_point(make, 3, {-1}))};
+  return {integer_product(make, make.input(0), make.input(1),
+                          zero_point(make, make.input(0), 2, {-1, 1}),
+                          zero_point(make, make.input(1), 3, {-1}))};
 }
 
 // ---- dynamic quantization
@@ -133,14 +134,16 @@ Value* to_float(Composer& make, Value* product, Value* a_scale, Value* b_scale, 
 std::vector<Value*> import_dynamic_matmul(OnnxNodeReader& reader) {
   Composer make(reader);
   const auto a = reader.apply_all("dynamic_quantize", {make.input(0)});
-  Value* product = integer_product(make, a[0], make.input(1), a[2], zero_point(make, 3, {-1}));
+  Value* product =
+      integer_product(make, a[0], make.input(1), a[2], zero_point(make, make.input(1), 3, {-1}));
   return {to_float(make, product, a[1], make.input(2), reader.input(4))};
 }
 
 std::vector<Value*> import_matmul_to_float(OnnxNodeReader& reader) {
   Composer make(reader);
-  Value* product = integer_product(make, make.input(0), make.input(1), zero_point(make, 4, {-1, 1}),
-                                   zero_point(make, 5, {-1}));
+  Value* product = integer_product(make, make.input(0), make.input(1),
+                                   zero_point(make, make.input(0), 4, {-1, 1}),
+                                   zero_point(make, make.input(1), 5, {-1}));
   return {to_float(make, product, make.input(2), make.input(3), reader.input(6))};
 }
 
