@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -203,7 +204,8 @@ class Resume : public ::testing::Test {
  protected:
   void SetUp() override { fs::remove(path_); }
   void TearDown() override { fs::remove(path_); }
-  std::string path_ = testing::TempDir() + "octavo_sensitivity_checkpoint.json";
+  std::string path_ =
+      fmt::format("{}octavo_sensitivity_checkpoint_{}.json", testing::TempDir(), getpid());
 };
 
 TEST_F(Resume, GivesWhatAnUninterruptedRunGives) {
