@@ -139,11 +139,11 @@ OCTAVO_API_NAMESPACE {
     // for 4 (128 for target tensorrt).
     int64_t group_size = 0;
     std::optional<bool> bias_correction;  // of mode static; none: true
-    std::string smooth;                   // "none", "folded" or "all"; empty: "folded" in mode static
-    std::string preprocessing;            // of pictures: a file; empty: beside the data
-    std::string rules;                    // a rules file; empty: none
-    std::string record;                   // where to write the run record; empty: nowhere
-    int threads = 0;                      // 0: what affinity and cgroup quota allow
+    std::string smooth;         // "none", "folded" or "all"; empty: "folded" in mode static
+    std::string preprocessing;  // of pictures: a file; empty: beside the data
+    std::string rules;          // a rules file; empty: none
+    std::string record;         // where to write the run record; empty: nowhere
+    int threads = 0;            // 0: what affinity and cgroup quota allow
     // Called between samples and layers; what it throws ends the work.
     std::function<void(const char* phase, size_t done, size_t total)> progress;
   };

@@ -140,8 +140,9 @@ def quantize(
             all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
-        smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a product
-            takes the factors, ``"all"`` also behind GELUs, which then run in float, or ``"none"``.
+        smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a
+            product takes the factors, ``"all"`` also behind GELUs, which then run in float, or
+            ``"none"``.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: :class:`octavo.Rules` or a rules file, which gives nodes other precisions than the

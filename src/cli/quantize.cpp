@@ -84,9 +84,10 @@ void add_quantize(CLI::App& app, Context& context) {
       "--bias-correction,!--no-bias-correction",
       [o](int64_t value) { o->request.bias_correction = value > 0; },
       "correct the mean error of each channel, layer by layer, in mode static");
-  sub->add_option("--smooth", o->request.smooth,
-                  "SmoothQuant, in mode static: " + smoothing_names() +
-                      " (where a norm or a product takes the factors; also behind GELUs, then in float)")
+  sub->add_option(
+         "--smooth", o->request.smooth,
+         "SmoothQuant, in mode static: " + smoothing_names() +
+             " (where a norm or a product takes the factors; also behind GELUs, then in float)")
       ->default_str(default_smoothing);
   sub->add_option("--samples", o->request.options.most_samples,
                   "use at most this many samples (0: all)")

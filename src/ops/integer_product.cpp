@@ -88,7 +88,7 @@ std::string zero_point_name(const Node& node, OnnxNodeWriter& writer, size_t i) 
     return writer.initializer(
         "zero_point",
         zero->constant().reshaped(is_one(zero) ? Dims{} : Dims{zero->constant().size()}));
-  const std::string one = writer.temporary("zero_point");
+  std::string one = writer.temporary("zero_point");
   writer.node("Reshape",
               {writer.value_name(zero),
                writer.initializer("shape", Tensor::from(Dims{0}, std::vector<int64_t>{}))},

@@ -99,6 +99,7 @@ class Searcher {
     for (const LayerSensitivity& l : result_.sensitivity.layers)
       graphs.push_back(variants_.quantize(variants_.all_but(l.layer)));
     std::vector<const Graph*> pointers;
+    pointers.reserve(graphs.size());
     for (const Graph& graph : graphs) pointers.push_back(&graph);
     const auto times = time(pointers);
     for (size_t i = 1; i < times.size(); ++i) result_.gains.push_back(times[i] - times[0]);

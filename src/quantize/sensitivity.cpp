@@ -331,6 +331,7 @@ class Run {
   void keep(Job& job, const std::vector<Tensor>& inputs, bool more) {
     if (more && !job.bytes) {
       std::vector<Dims> dims;
+      dims.reserve(inputs.size());
       for (const Tensor& input : inputs) dims.push_back(input.dims());
       const auto plan = job.program->plan(dims);
       const size_t bytes = constant_bytes(*job.part) + (plan->arena_bytes + plan->scratch_bytes) *

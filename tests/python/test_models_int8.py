@@ -125,6 +125,7 @@ def test_minilm_keeps_its_embeddings(tmp_path):
         assert error["all", make.__name__] < 0.5 * error["none", make.__name__]
         assert error["all", make.__name__] <= 0.005
 
+
 def test_minilm_dynamic_is_no_worse_than_onnx_runtimes(tmp_path):
     """Both on the same sentences; each program runs on its own engine and on the other's."""
     from onnxruntime.quantization import QuantType, quantize_dynamic

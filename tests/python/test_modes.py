@@ -67,5 +67,3 @@ def test_a_static_rule_needs_data_in_every_mode(model, tmp_path):
         record = octavo.quantize(graph, [samples(2)], mode=mode, rules=rules).record
         assert record["quantization"]["mode"] == mode
         assert {p["precision"] for p in record["quantization"]["precisions"]} == {"int8"}
-
-

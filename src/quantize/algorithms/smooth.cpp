@@ -21,9 +21,9 @@ constexpr struct {
 } names[] = {{"none", Smoothing::none}, {"folded", Smoothing::folded}, {"all", Smoothing::all}};
 
 constexpr double alphas[] = {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0};
-constexpr size_t most_rows = 1024;  // of a tensor, that the error is measured on
+constexpr size_t most_rows = 1024;   // of a tensor, that the error is measured on
 constexpr double least_gain_db = 2;  // that a multiplication at run time must be worth
-constexpr double most_ratio = 1e4;  // of a factor to the geometric mean of all
+constexpr double most_ratio = 1e4;   // of a factor to the geometric mean of all
 
 // Over samples, of each channel of x, and of all values that a gelu before it reads.
 struct Extremes {
@@ -217,8 +217,8 @@ void measure(const Graph& graph, std::vector<Site>& sites, const Dataset& data,
             here.least[k] = std::min(here.least[k], x[row + k]);
             here.most[k] = std::max(here.most[k], x[row + k]);
           }
-        const auto before = site.before_gelu ? outputs[n][place_before].values<float>()
-                                             : std::span<const float>{};
+        const auto before =
+            site.before_gelu ? outputs[n][place_before].values<float>() : std::span<const float>{};
         for (float v : before) {
           here.least_before = std::min(here.least_before, v);
           here.most_before = std::max(here.most_before, v);
@@ -271,8 +271,7 @@ std::vector<float> factors(const Extremes& x_extremes, const Matrix& w, double a
   std::vector<float> s(logs.size(), 1.0f);
   for (size_t k = 0; k < s.size(); ++k)
     if (known[k])
-      s[k] = static_cast<float>(
-          std::clamp(std::exp(logs[k] - mean), 1 / most_ratio, most_ratio));
+      s[k] = static_cast<float>(std::clamp(std::exp(logs[k] - mean), 1 / most_ratio, most_ratio));
   return s;
 }
 
@@ -385,8 +384,8 @@ std::string smooth(Graph& graph, Site& site, const std::vector<float>& s) {
   }
   Node* producer = site.x->producer();
   if (site.before_gelu) {
-    site.x = graph.apply("mul", {site.x, divided(graph, nullptr, s, producer->name() + "/factors")}, {},
-                         site.x->name() + "/smoothed", producer->next());
+    site.x = graph.apply("mul", {site.x, divided(graph, nullptr, s, producer->name() + "/factors")},
+                         {}, site.x->name() + "/smoothed", producer->next());
     for (Node* product : site.products) product->set_input(0, site.x);
     return "multiplication";
   }
@@ -407,7 +406,9 @@ std::string smooth(Graph& graph, Site& site, const std::vector<float>& s) {
     return "product";
   }
   Value* gain = divided(graph, producer->input(1), s, producer->name() + "/gain");
-  Value* bias = producer->input(2) ? divided(graph, producer->input(2), s, producer->name() + "/bias") : nullptr;
+  Value* bias = producer->input(2)
+                    ? divided(graph, producer->input(2), s, producer->name() + "/bias")
+                    : nullptr;
   if (site.x->uses().size() == site.products.size() && !graph.is_output(site.x)) {
     producer->set_input(1, gain);
     if (bias) producer->set_input(2, bias);
@@ -458,8 +459,7 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
     const double gain = judge.sqnr_db(least) - judge.sqnr_db(before);
     if (alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
     const std::string by = smooth(graph, site, factors(site.all, w, alpha));
-    SmoothedTensor done{site.x->name(),        {}, by, alpha, judge.sqnr_db(before),
-                        judge.sqnr_db(least)};
+    SmoothedTensor done{site.x->name(), {}, by, alpha, judge.sqnr_db(before), judge.sqnr_db(least)};
     for (const Node* product : site.products) done.products.push_back(product->name());
     report.push_back(std::move(done));
   }

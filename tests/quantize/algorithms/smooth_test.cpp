@@ -92,8 +92,7 @@ void expect_same(const Graph& a, const Graph& b, const Dataset& data) {
     for (int64_t k = 0; k < p[0].size(); ++k) {
       const auto n = static_cast<size_t>(k);
       most = std::max<double>(most, std::fabs(p[0].values<float>()[n]));
-      error = std::max<double>(
-          error, std::fabs(p[0].values<float>()[n] - q[0].values<float>()[n]));
+      error = std::max<double>(error, std::fabs(p[0].values<float>()[n] - q[0].values<float>()[n]));
     }
     EXPECT_GT(most, 0);
     EXPECT_LE(error, 4 * 16 * 0x1p-24 * 24 * most);
@@ -169,7 +168,8 @@ TEST(Smooth, OutlierChannelsCostLess) {
     request.calibrator = "max";
     request.smooth = smooth;
     request.evaluation = judge.get();
-    return quantize(graph, data.get(), request, "test").record["calibrators"][0]["output_sqnr_db"]
+    return quantize(graph, data.get(), request, "test")
+        .record["calibrators"][0]["output_sqnr_db"]
         .get<double>();
   };
   const double plain = sqnr("none"), folded = sqnr("folded");
