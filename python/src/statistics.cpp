@@ -3,11 +3,24 @@
 
 #include "bindings.h"
 #include "quantize/calibrators/calibrators.h"
+#include "quantize/calibrators/least_norm.h"
 #include "support/error.h"
 
 namespace octavo::python {
 
 void bind_statistics(nb::module_& m) {
+  m.def(
+      "least_norm_range",
+      [](const AnyArray& counts, const AnyArray& cumulated, double total, double min, double max,
+         int levels) {
+        const Tensor c = to_tensor(counts, "counts"), sums = to_tensor(cumulated, "cumulated");
+        if (c.dtype() != DType::f32 || sums.dtype() != DType::f32)
+          throw UserError(ErrorKind::value, "histogram", "counts are not float32", "convert them");
+        const BinRange r =
+            least_norm_range(c.values<float>(), sums.values<float>(), total, min, max, levels);
+        return std::pair(r.first, r.last);
+      },
+      "What HistogramObserver chooses: the first and the last bin of the range.");
   nb::class_<HistogramStatistics>(
       m, "Statistics",
       "What calibration remembers of a tensor: a histogram of fixed size, whatever the amount of "

@@ -118,3 +118,29 @@ def test_examples_are_short():
     for path in EXAMPLES.rglob("*.*"):  # the demos are programs of their own
         if not path.name.startswith("demo") and path.suffix in (".py", ".sh", ".cpp"):
             assert len(path.read_text().splitlines()) < 100, path
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["dynamic", "static"])
+def test_torch_ao(tmp_path, name):
+    """Ours beside torch.ao's, bounds included: test_quantization_dynamic.py and _static.py."""
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / f"torch_ao_{name}.py")
+    sqnr = re.search(r"SQNR: ([\d.]+) dB", text)
+    assert sqnr
+    assert float(sqnr[1]) > 30
+    assert "loaded: True" in text
+    assert "QuantizedLinear" in text
+
+
+@pytest.mark.peers
+def test_torch_ao_training(tmp_path):
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / "torch_ao_qat.py")
+    losses = [float(loss) for loss in re.findall(r"loss(?: of the integers:)? ([\d.]+)", text)]
+    assert len(losses) == 3
+    real, _, integers = losses
+    assert integers < 1.1 * real  # trained twice as long, in 8 bits
+    sqnr = re.search(r"SQNR to the training's model: ([\d.]+) dB", text)
+    assert sqnr
+    assert float(sqnr[1]) > 30

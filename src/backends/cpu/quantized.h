@@ -46,6 +46,7 @@ void make_requantize_table(Element x, int32_t x_zero_point, float multiplier, El
 struct Quantize {
   int64_t rows = 1, channels = 0;
   bool per_channel = false;
+  bool reciprocal = false;  // x * (1 / step): the `torch` arithmetic; not per channel
   Element element = Element::u8;
   const float* step = nullptr;
   const int32_t* zero_point = nullptr;

@@ -99,9 +99,11 @@ void quantized_mul(const QuantizedBinary& args, ThreadPool& pool) {
   });
 }
 
-// round(x / step) + zero as int32 in range; lo and hi are the range less zero.
-inline Vec::I quantize_vector(VecF x, VecF step, Vec::I zero, VecF lo, VecF hi) {
-  VecF r = Vec::div(x, step);
+// round(x / step) + zero as int32 in range; lo and hi are the range less zero. `reciprocal`: step
+// is 1 / step.
+inline Vec::I quantize_vector(VecF x, VecF step, Vec::I zero, VecF lo, VecF hi,
+                              bool reciprocal = false) {
+  VecF r = reciprocal ? Vec::mul(x, step) : Vec::div(x, step);
   r = Vec::select(Vec::is_nan(r), Vec::set(0), r);
   return Vec::add_int(Vec::round(Vec::min(Vec::max(r, lo), hi)), zero);
 }
@@ -123,14 +125,17 @@ void quantize(const Quantize& args, ThreadPool& pool) {
   const VecF least = Vec::set(static_cast<float>(range.least));
   const VecF most = Vec::set(static_cast<float>(range.most));
   if (!args.per_channel) {
-    const VecF step = Vec::set(*args.step);
+    const bool reciprocal = args.reciprocal;
+    const VecF step =
+        reciprocal ? Vec::div(Vec::set(1), Vec::set(*args.step)) : Vec::set(*args.step);
     const Vec::I zero = Vec::set_int(*args.zero_point);
     const VecF lo = Vec::sub(least, Vec::to_float(zero)), hi = Vec::sub(most, Vec::to_float(zero));
     return parallel_chunks(
         pool, args.rows * args.channels, elementwise_grain, [&](int64_t begin, int64_t end) {
           for_vectors(begin, end, [&](int64_t i, int n) {
-            store_bytes_part(args.q, i,
-                             quantize_vector(load_part(args.x + i, n), step, zero, lo, hi), n);
+            store_bytes_part(
+                args.q, i,
+                quantize_vector(load_part(args.x + i, n), step, zero, lo, hi, reciprocal), n);
           });
         });
   }

@@ -1,0 +1,85 @@
+"""Weights of converted modules: torch's quantized tensors outside, liboctavo's packing inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octavo.errors import UserError
+from octavo.quantization.observers import is_per_channel
+
+
+def quantize_weight(weight: Tensor, observer: Any) -> Tensor:
+    """A float weight as qint8, with the parameters of an observer that has seen it.
+
+    Raises:
+        UserError: the observer is of another dtype.
+    """
+    if observer.dtype != torch.qint8:
+        raise UserError(f"weights are quantized to qint8, the observer's dtype is {observer.dtype}")
+    scale, zero_point = observer.calculate_qparams()
+    weight = weight.detach().float()
+    if is_per_channel(observer.qscheme):
+        return torch.quantize_per_channel(
+            weight, scale.double(), zero_point.long(), observer.ch_axis, torch.qint8
+        )
+    return torch.quantize_per_tensor(weight, float(scale), int(zero_point), torch.qint8)
+
+
+def observed_weight(module: Any, weight: Tensor) -> Tensor:
+    """The quantized weight of a module that has ``weight_fake_quant`` or a qconfig."""
+    observer = getattr(module, "weight_fake_quant", None)
+    if observer is None:
+        observer = module.qconfig.weight()
+    observer(weight)
+    return quantize_weight(weight, observer)
+
+
+class PackedModule(nn.Module):
+    """A module with a quantized weight, packed at the first call; pickles without the packing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._weight: Any = None
+        self._bias: Any = None
+        self._packed: Any = None
+
+    def set_weight_bias(self, w: Tensor, b: Tensor | None) -> None:
+        """Takes a qint8 weight and a float bias."""
+        self._weight = w
+        self._bias = None if b is None else b.detach()
+        self._packed = None
+
+    def weight(self) -> Tensor:
+        """The weight, a quantized tensor: ``int_repr()``, ``q_scale()``, …."""
+        weight: Tensor = self._weight
+        return weight
+
+    def bias(self) -> Tensor | None:
+        """The bias, in float."""
+        bias: Tensor | None = self._bias
+        return bias
+
+    def _pack(self) -> Any:
+        raise NotImplementedError
+
+    def _layer(self) -> Any:
+        if self._packed is None:
+            self._packed = self._pack()
+        return self._packed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}
+
+    def _take(self, state: dict[str, Any], key: str, missing: list[str]) -> Any:
+        if key not in state:
+            missing.append(key)
+            return None
+        return state.pop(key)
+
+
+def scheme_of(weight: Tensor) -> str:
+    """What ``print`` shows of a weight's scheme."""
+    return f"qscheme={weight.qscheme()}"
