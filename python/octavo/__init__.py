@@ -32,6 +32,7 @@ from octavo.api import (
     quantize,
     save,
 )
+from octavo.calibration import calibrate
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 from octavo.rules import Rules
 from octavo.search import Search, SearchPoint, search
@@ -56,6 +57,7 @@ __all__ = [
     "UnsupportedError",
     "UserError",
     "bench",
+    "calibrate",
     "calibrator_names",
     "compile",
     "dequantize_tensor",

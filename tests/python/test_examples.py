@@ -144,3 +144,16 @@ def test_torch_ao_training(tmp_path):
     sqnr = re.search(r"SQNR to the training's model: ([\d.]+) dB", text)
     assert sqnr
     assert float(sqnr[1]) > 30
+
+
+@pytest.mark.peers
+def test_calibrate_torch_model(tmp_path):
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / "calibrate_torch_model.py")
+    found = re.findall(r"^(\w+) +16 batches, SQNR ([\d.]+) dB", text, re.MULTILINE)
+    assert {m for m, _ in found} == {"max", "moving_average", "percentile", "entropy", "mse"}
+    assert all(float(s) > 20 for m, s in found if m in ("max", "moving_average", "mse")), text
+    assert "interrupted\nthe same ranges: True" in text
+    settled = re.search(r"settled after (\d+) of 160", text)
+    assert settled
+    assert int(settled[1]) < 160

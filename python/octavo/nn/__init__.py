@@ -1,7 +1,8 @@
 """Quantization of built torch models: ``octavo.nn.replace(model)``. Needs torch."""
 
 import octavo._torch  # noqa: F401  says what is missing, before torch is imported
+from octavo.nn.calibration import Calibration
 from octavo.nn.folding import fold_batch_norm
 from octavo.nn.replacement import Replacement, replace
 
-__all__ = ["Replacement", "fold_batch_norm", "replace"]
+__all__ = ["Calibration", "Replacement", "fold_batch_norm", "replace"]
