@@ -9,15 +9,7 @@ from octavo.compat.pytorch_quantization import tensor_quant
 __all__ = ["fake_e4m3fy", "fake_tensor_quant", "fake_tensor_quant_", "fake_tensor_quant_with_axis"]
 
 
-def fake_tensor_quant(
-    inputs: torch.Tensor,
-    amax: torch.Tensor,
-    num_bits: int = 8,
-    unsigned: bool = False,
-    narrow_range: bool = True,
-) -> torch.Tensor:
-    """One scale."""
-    return tensor_quant.fake_tensor_quant(inputs, amax, num_bits, unsigned, narrow_range)
+fake_tensor_quant = tensor_quant.fake_tensor_quant
 
 
 def fake_tensor_quant_(

@@ -15,10 +15,7 @@ import torch
 import octavo._torch  # noqa: F401  registers torch.ops.octavo
 from octavo.compat.pytorch_quantization import version
 from octavo.compat.pytorch_quantization._logging import logger
-from octavo.compat.pytorch_quantization._onnx import (
-    E4M3Export,
-    IntegerExport,
-)
+from octavo.compat.pytorch_quantization._onnx import E4M3Export, IntegerExport
 
 __all__ = [
     "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
@@ -228,15 +225,8 @@ def fake_tensor_quant(
     return outputs
 
 
-def legacy_fake_tensor_quant(
-    inputs: torch.Tensor,
-    amax: torch.Tensor,
-    num_bits: int = 8,
-    unsigned: bool = False,
-    narrow_range: bool = True,
-) -> torch.Tensor:
-    """The same as :func:`fake_tensor_quant`; in the original it is another implementation."""
-    return fake_tensor_quant(inputs, amax, num_bits, unsigned, narrow_range)
+# In the original it is another implementation of the same.
+legacy_fake_tensor_quant = fake_tensor_quant
 
 
 def fake_affine_tensor_quant(

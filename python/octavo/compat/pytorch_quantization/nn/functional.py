@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+import octavo._torch  # noqa: F401  registers torch.ops.octavo
+
 __all__ = ["ClipFunction", "clip"]
 
 
@@ -22,7 +24,12 @@ class ClipFunction(torch.autograd.Function):
     ) -> torch.Tensor:
         """min(max)."""
         ctx.save_for_backward(input, clip_value_min, clip_value_max)
-        return torch.maximum(torch.minimum(input, clip_value_max), clip_value_min)
+        if torch.onnx.is_in_onnx_export():  # ops that have an ONNX form
+            return torch.maximum(torch.minimum(input, clip_value_max), clip_value_min)
+        result: torch.Tensor = torch.ops.octavo.learnable_clip(
+            input, clip_value_min, clip_value_max
+        )
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -38,10 +45,9 @@ class ClipFunction(torch.autograd.Function):
                 "Learnable min/max can only be scalar, got size "
                 f"{tuple(low.size())} and {tuple(high.size())}."
             )
-        above, below = input > low, input < high
-        grad_low = (grad * ~above).sum().to(low.dtype) if ctx.needs_input_grad[1] else None
-        grad_high = (grad * ~below).sum().to(high.dtype) if ctx.needs_input_grad[2] else None
-        return grad * (above & below), grad_low, grad_high
+        gradients = torch.ops.octavo._learnable_clip_gradient(grad, input, low, high)
+        needed = ctx.needs_input_grad
+        return tuple(g if wanted else None for g, wanted in zip(gradients, needed, strict=True))
 
 
 def clip(
