@@ -93,7 +93,16 @@ struct EntryClose {
 
 }  // namespace
 
-Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
+namespace {
+
+// Where the elements begin.
+struct Layout {
+  DType dtype;
+  Dims dims;
+  size_t start;
+};
+
+Layout read_header(std::span<const std::byte> bytes, const std::string& where) {
   const auto* text = reinterpret_cast<const char*>(bytes.data());
   if (bytes.size() < 12 || std::memcmp(text, "\x93NUMPY", 6) != 0)
     fail(where, "is not a .npy file");
@@ -136,14 +145,26 @@ Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
   if (bytes.size() - start - length < size)
     fail(where, fmt::format("the file is cut off: {} {} needs {} bytes, {} are there", found->text,
                             dims_str(dims), size, bytes.size() - start - length));
-  Tensor tensor(found->dtype, std::move(dims));
-  std::memcpy(tensor.mutable_data(), bytes.data() + start + length, size);
+  return {found->dtype, std::move(dims), start + length};
+}
+
+}  // namespace
+
+Tensor parse_npy(std::span<const std::byte> bytes, const std::string& where) {
+  Layout layout = read_header(bytes, where);
+  Tensor tensor(layout.dtype, std::move(layout.dims));
+  if (tensor.bytes() > 0)
+    std::memcpy(tensor.mutable_data(), bytes.data() + layout.start, tensor.bytes());
   return tensor;
 }
 
 Tensor load_npy(const std::string& path) {
   const auto file = MappedFile::open(path);
-  return parse_npy({file->data(), file->size()}, path);
+  const std::span<const std::byte> bytes(file->data(), file->size());
+  Layout layout = read_header(bytes, path);
+  if (layout.start % dtype_size(layout.dtype) != 0) return parse_npy(bytes, path);
+  auto view = Buffer::view(file->data() + layout.start, file->size() - layout.start, file);
+  return {layout.dtype, std::move(layout.dims), std::move(view)};
 }
 
 std::map<std::string, Tensor> load_npz(const std::string& path) {

@@ -175,8 +175,12 @@ def test_no_progress_bar_in_a_pipe_and_one_on_a_terminal(cli, model, data, tmp_p
 
 
 def start_long_quantize(model, tmp_path):
-    x = samples(30000)
-    np.save(tmp_path / "big.npy", x)
+    # Sparse, and long enough that no busy machine gets through it before the signal.
+    x = samples(100)
+    shape = (10_000_000, *x.shape[1:])
+    big = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", x.dtype, shape)
+    big[: len(x)] = x
+    del big
     out = tmp_path / "out"
     out.mkdir()
     arguments = ["-o", out / "q.onnx", "--data", tmp_path / "big.npy", "--record", out / "r.json"]
