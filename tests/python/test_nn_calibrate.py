@@ -252,10 +252,10 @@ def test_mistakes() -> None:
 
 
 def test_a_bar_with_the_time_left(capfd: Any, monkeypatch: Any) -> None:
-    import tqdm.auto
+    from octavo.nn import progress
 
-    real = tqdm.auto.tqdm
-    monkeypatch.setattr(tqdm.auto, "tqdm", lambda **kw: real(**{**kw, "disable": False}))
+    real = progress.tqdm
+    monkeypatch.setattr(progress, "tqdm", lambda **kw: real(**{**kw, "disable": False}))
     octavo.calibrate(build(), batches(4))
     error = capfd.readouterr().err
     assert "calibration: 100%" in error and "4/4" in error and "batch/s" in error

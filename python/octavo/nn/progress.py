@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from tqdm.auto import tqdm
+
 __all__ = ["Progress", "Show"]
 
 # True: a tqdm bar on stderr if that is a terminal; a function: called with phase, done, total
@@ -30,8 +32,6 @@ class Progress:
         self._call = show if callable(show) else None
         self._bar: Any = None
         if show is True:
-            from tqdm.auto import tqdm  # noqa: PLC0415  torch users have it; octavo needs it not
-
             self._bar = tqdm(desc=phase, total=total or None, unit=unit, disable=None)
 
     def step(self, count: int = 1) -> None:
