@@ -133,7 +133,7 @@ OCTAVO_API_NAMESPACE {
     std::string mode = "static";
     std::string target = "octavo";
     std::string calibrator;  // of mode static; empty: "mse"
-    std::string weights;     // empty: "gptq" in mode static, else "mse"
+    std::string weights;     // empty: "gptq" in mode static, else "mse"; see docs/quantization.md
     int bits = 8;            // of weights, in mode weight_only: 8 or 4
     // Of mode weight_only: weights that share a scale; 0: all of an output channel for 8 bits, 32
     // for 4 (128 for target tensorrt).

@@ -123,7 +123,8 @@ def quantize(
 
     Args:
         graph: a float graph.
-        data: calibration samples; in the other modes, if given, samples to judge by. An iterable
+        data: calibration samples; in the other modes, if given, samples to judge by and, with
+            ``weights="gptq"`` in mode weight_only, to fit weights to. An iterable
             of arrays, tuples or ``{name: array}``, or a path (``.npz``, ``.npy``, a folder of
             either, or of pictures). Arrays have the dtypes and shapes that ``graph.inputs`` lists,
             batch axis included. An iterable is read once and held in memory.
@@ -133,8 +134,9 @@ def quantize(
             ``octavo quantize --help``.
         compare: further calibrators, judged from the same pass over the data.
         weights: how weights are rounded: ``"gptq"`` (one after the other, each error made good by
-            the rest, for the calibration data; the default of mode static), or to nearest with
-            scales by ``"mse"`` (the default of the other modes) or ``"max"``.
+            the rest, for the calibration data; the default of mode static, for mode weight_only it
+            needs ``data``), or to nearest with scales by ``"mse"`` (the default of the other modes)
+            or ``"max"``.
         bits: of weights, in mode weight_only: 8 or 4.
         group_size: in mode weight_only, how many weights along the inputs share a scale; 0 means
             all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).

@@ -107,7 +107,11 @@ void check_request(const QuantizeRequest& request, bool data) {
   if (!request.compare.empty()) refuse("compare", static_only);
   if (request.bias_correction) refuse("bias_correction", static_only);
   if (!request.smooth.empty()) refuse("smooth", static_only);
-  if (request.options.weights == "gptq") refuse("weights gptq", "use mse or max");
+  if (request.options.weights != "gptq") return;
+  if (mode == QuantizeMode::dynamic) refuse("weights gptq", "use mse or max");
+  if (!data)
+    throw UserError(ErrorKind::value, "data", "gptq fits weights to data",
+                    "give samples, or use mse or max, which need none");
 }
 
 namespace {
@@ -204,7 +208,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   Graph prepared = graph.clone();
   const auto smoothed = smooth(prepared, data, request, progress);
   Ptq ptq(std::move(prepared), options);
-  const bool calibrates = ptq.needs_data();
+  const bool calibrates = ptq.needs_data(), fits = calibrates || ptq.fits_weights();
   if (calibrates && !data)
     throw UserError(ErrorKind::value, "data", "a rule asks for int8, which calibrates on data",
                     "give samples, or take the rule out");
@@ -217,7 +221,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   record["model"] = describe_model(ptq.graph());
   record["data"] = {{"calibration_samples", ptq.samples()},
                     {"evaluation_samples", judge ? judge->size() : 0},
-                    {"evaluated_on_calibration_data", calibrates && request.evaluation == nullptr}};
+                    {"evaluated_on_calibration_data", fits && request.evaluation == nullptr}};
   record["quantization"] = describe_quantization(ptq, request);
   record["quantization"]["smoothed"] = describe(smoothed);
   for (const char* key : {"calibrators", "tensors", "layers"}) record[key] = json::array();
@@ -231,7 +235,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
     quantized = ptq.quantize(calibrators, *data, progress);
   } else {
     calibrators.emplace_back("none");
-    quantized.push_back(ptq.quantize());
+    quantized.push_back(ptq.quantize(data, progress));
   }
   record["quantization"]["calibrator"] = calibrators[0];
   record["quantization"]["bias_correction"] = calibrates && options.correct_bias;

@@ -39,7 +39,8 @@ void add_quantize(CLI::App& app, Context& context) {
       "The mode is the precision of every product (convolution, matrix product) that no rule of\n"
       "--rules names: static calibrates on --data; dynamic finds the scales of activations at "
       "each\n"
-      "call; weight_only leaves activations in float. The last two need no data.\n"
+      "call; weight_only leaves activations in float. The last two need no data, but for weights\n"
+      "that are fitted to it (--weights gptq, in mode weight_only).\n"
       "Data is one of\n"
       "  FILE.npz  one array for each input, named as the input; the first axis counts samples\n"
       "  FILE.npy  the same for a network of one input\n"
@@ -52,11 +53,14 @@ void add_quantize(CLI::App& app, Context& context) {
       "  octavo quantize model.onnx -o int8.octavo --data samples.npz --compare max,mse\n"
       "  octavo quantize model.onnx -o int8.onnx --mode dynamic --target onnxruntime\n"
       "  octavo quantize model.onnx -o int4.octavo --mode weight_only --bits 4\n"
+      "  octavo quantize model.onnx -o int4.octavo --mode weight_only --bits 4 --weights gptq "
+      "--data DIR\n"
       "  octavo quantize model.onnx -o int8.onnx --data DIR --rules rules.json --json\n"));
   sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
   sub->add_option("-o,--output", o->output, "the quantized model, .onnx or .octavo")->required();
   sub->add_option("--mode", o->mode, "static, dynamic or weight_only")->capture_default_str();
-  sub->add_option("--data", o->data, "calibration data; of mode static");
+  sub->add_option("--data", o->data,
+                  "calibration data; of mode static, and of weights that are fitted");
   sub->add_option("--evaluate-data", o->evaluation, "data to judge by; default: --data");
   sub->add_option("--preprocessing", o->preprocessing,
                   "how pictures become inputs; default: preprocessing.json beside them");

@@ -43,7 +43,8 @@ Group group_of(float lo, float hi, double part, const GroupScheme& scheme) {
   return g;
 }
 
-Group choose(std::span<const float> w, const GroupScheme& scheme, bool search) {
+Group choose(std::span<const float> w, const GroupScheme& scheme, bool search,
+             std::span<const double> importance) {
   float lo = 0, hi = 0;
   for (const float v : w) lo = std::min(lo, v), hi = std::max(hi, v);
   Group best = group_of(lo, hi, 1, scheme);
@@ -54,7 +55,7 @@ Group choose(std::span<const float> w, const GroupScheme& scheme, bool search) {
     double error = 0;
     for (size_t k = 0; k < w.size() && error < least; ++k) {
       const double e = w[k] - (rounded(w[k], g) - g.zero) * g.scale;
-      error += e * e;
+      error += importance.empty() ? e * e : importance[k] * e * e;
     }
     if (error < least) least = error, best = g;
   }
@@ -209,14 +210,21 @@ class Applier {
 
 }  // namespace
 
+size_t GroupedRows::place(size_t channel, size_t k) const {
+  return channel * groups + (groups > 1 ? k / static_cast<size_t>(scheme.group) : 0);
+}
+
 float GroupedRows::dequantized(size_t channel, size_t k) const {
-  const size_t at = channel * groups + (groups > 1 ? k / static_cast<size_t>(scheme.group) : 0);
-  const int zero = zeros.empty() ? 0 : zeros[at];
-  return static_cast<float>(values[channel * length + k] - zero) * scales[at];
+  return static_cast<float>(values[channel * length + k] - zero(channel, k)) * scale(channel, k);
+}
+
+std::pair<int, int> GroupedRows::bounds() const {
+  if (scheme.bits == 8) return {-127, 127};
+  return zeros.empty() ? std::pair{-8, 7} : std::pair{0, 15};
 }
 
 GroupedRows quantize_rows(const WeightRows& rows, const GroupScheme& scheme,
-                          const std::string& method) {
+                          const std::string& method, std::span<const double> importance) {
   GroupedRows result{scheme, rows.channels, rows.length, 1, {}, {}, {}};
   const auto group = scheme.group > 0 && static_cast<size_t>(scheme.group) < rows.length
                          ? static_cast<size_t>(scheme.group)
@@ -231,7 +239,8 @@ GroupedRows quantize_rows(const WeightRows& rows, const GroupScheme& scheme,
     for (size_t g = 0; g < result.groups; ++g) {
       const size_t begin = g * group, end = std::min(begin + group, rows.length);
       const Group chosen =
-          choose({rows.values.data() + row + begin, end - begin}, scheme, method != "max");
+          choose({rows.values.data() + row + begin, end - begin}, scheme, method != "max",
+                 importance.empty() ? importance : importance.subspan(begin, end - begin));
       const size_t at = static_cast<size_t>(channel) * result.groups + g;
       result.scales[at] = chosen.scale;
       if (affine) result.zeros[at] = static_cast<int8_t>(chosen.zero);
@@ -259,6 +268,11 @@ WeightRows rows_of(const PlacedProduct& placed) {
   return weight_rows(placed.node->input(table ? 0 : 1)->constant(), placed.axis);
 }
 
+GroupScheme scheme_of(const PlacedProduct& placed, const Placement& placement) {
+  const int bits = placed.precision == Precision::int4_weights ? 4 : 8;
+  return {bits, bits == 8 || placement.symmetric_weights, placed.group_size};
+}
+
 IntegerWeights integer_weights(const Placement& placement, const std::string& method) {
   IntegerWeights all;
   for (const auto* list : {&placement.products, &placement.tables})
@@ -266,10 +280,8 @@ IntegerWeights integer_weights(const Placement& placement, const std::string& me
       if (placed.precision != Precision::int8_weights &&
           placed.precision != Precision::int4_weights)
         continue;
-      const int bits = placed.precision == Precision::int4_weights ? 4 : 8;
-      all[placed.node->name()] = quantize_rows(
-          rows_of(placed), {bits, bits == 8 || placement.symmetric_weights, placed.group_size},
-          method);
+      all[placed.node->name()] =
+          quantize_rows(rows_of(placed), scheme_of(placed, placement), method);
     }
   return all;
 }

@@ -5,7 +5,9 @@
 // A scale (and zero point) is for a channel, a row of a table, or a group of elements along it.
 #pragma once
 #include <map>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quantize/placement/placement.h"
@@ -22,16 +24,23 @@ struct GroupScheme {
 struct GroupedRows {
   GroupScheme scheme;
   size_t channels = 0, length = 0, groups = 1;
-  std::vector<int8_t> values;  // [channels, length]; u4 in [0, 15]
-  std::vector<float> scales;   // [channels, groups]
-  std::vector<int8_t> zeros;   // the same; empty: symmetric
+  std::vector<int8_t> values;                    // [channels, length]; u4 in [0, 15]
+  std::vector<float> scales;                     // [channels, groups]
+  std::vector<int8_t> zeros;                     // the same; empty: symmetric
+  size_t place(size_t channel, size_t k) const;  // of its scale and zero point
+  float scale(size_t channel, size_t k) const { return scales[place(channel, k)]; }
+  int zero(size_t channel, size_t k) const { return zeros.empty() ? 0 : zeros[place(channel, k)]; }
   float dequantized(size_t channel, size_t k) const;
+  std::pair<int, int> bounds() const;  // of the values
 };
 
 // Scales by `method`: "max": the range of a group; "mse": of the scales up to that, the one of
-// least squared error. Rounded to nearest.
+// least squared error, in which element k counts `importance`[k] times if that is given. Rounded to
+// nearest.
 GroupedRows quantize_rows(const WeightRows& rows, const GroupScheme& scheme,
-                          const std::string& method);
+                          const std::string& method, std::span<const double> importance = {});
+// Of a placed product or table.
+GroupScheme scheme_of(const PlacedProduct& placed, const Placement& placement);
 // Of what `rows` lose.
 double sqnr_db(const WeightRows& rows, const GroupedRows& quantized);
 

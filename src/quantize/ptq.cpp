@@ -1,10 +1,12 @@
 #include "quantize/ptq.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "graph/op_def.h"
 #include "passes/pipeline.h"
+#include "quantize/algorithms/fit_weights.h"
 #include "quantize/algorithms/layer_by_layer.h"
 #include "quantize/apply_products.h"
 #include "quantize/integer_weights.h"
@@ -21,14 +23,15 @@ struct Ptq::State {
   Graph graph;
   Placement placement;
   std::optional<ActivationStatistics> statistics;
-  IntegerWeights integers;  // of weight-only products and tables
+  IntegerWeights nearest;  // of weight-only products and tables
 
   std::map<std::string, ActivationParams> choose(const std::string& calibrator,
                                                  std::map<std::string, Range>* shared) const {
     return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
   }
   // The products and tables that are not static, and the layers' reports.
-  void finish(PtqResult& result, const std::map<std::string, WeightParams>& static_weights) const {
+  void finish(PtqResult& result, const std::map<std::string, WeightParams>& static_weights,
+              const IntegerWeights& integers) const {
     ProductOptions product_options;
     if (options.weights == "max") product_options.weights = "max";
     std::map<const Node*, LayerReport> reports;
@@ -47,6 +50,21 @@ struct Ptq::State {
       if (const auto it = reports.find(&node); it != reports.end())
         result.layers.push_back(it->second);
     });
+  }
+  bool fits_weights() const {
+    return options.weights == "gptq" &&
+           std::any_of(placement.products.begin(), placement.products.end(),
+                       [&](const PlacedProduct& p) { return nearest.contains(p.node->name()); });
+  }
+  IntegerWeights fitted(const Dataset& data, const Progress& progress, size_t* samples) const {
+    IntegerWeights weights = nearest;
+    if (fits_weights())
+      *samples = fit_weights(graph, placement, data,
+                             {.most_samples = options.most_samples,
+                              .most_bytes = options.most_bytes,
+                              .threads = options.threads},
+                             progress, weights);
+    return weights;
   }
   void check_calibrated() const {
     if (statistics->samples() == 0)
@@ -78,7 +96,7 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
     throw UserError(ErrorKind::value, s_->graph.name, "has no layer that can be integer",
                     "INT8 needs convolutions or matrix products with constant weights that no rule "
                     "keeps in float");
-  s_->integers =
+  s_->nearest =
       integer_weights(s_->placement, s_->options.weights == "gptq" ? "mse" : s_->options.weights);
   std::vector<std::string> names;
   for (const PlacedActivation& a : s_->placement.activations) names.push_back(a.value->name());
@@ -90,6 +108,7 @@ Ptq::Ptq(Ptq&&) noexcept = default;
 const Graph& Ptq::graph() const { return s_->graph; }
 const Placement& Ptq::placement() const { return s_->placement; }
 bool Ptq::needs_data() const { return !s_->placement.weights.empty(); }
+bool Ptq::fits_weights() const { return s_->fits_weights(); }
 const std::string& Ptq::weight_method() const { return s_->options.weights; }
 size_t Ptq::samples() const { return s_->statistics->samples(); }
 std::string Ptq::statistics() const {
@@ -115,6 +134,8 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
                     "bias correction and gptq look at samples again");
   LayerByLayer layers(s_->graph, s_->placement, data, s_->options.most_samples,
                       s_->options.most_bytes, s_->options.threads);
+  size_t fitted_samples = 0;
+  const IntegerWeights integers = s_->fitted(data, progress, &fitted_samples);
   std::vector<PtqResult> results;
   for (const std::string& name : calibrators) {
     const auto activations = s_->choose(name, nullptr);
@@ -122,18 +143,21 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
         layers.run(activations, {s_->options.weights, s_->options.correct_bias}, progress);
     PtqResult result{
         apply_quantization(s_->graph, s_->placement, activations, weights), {}, layers.samples()};
-    s_->finish(result, weights);
+    s_->finish(result, weights, integers);
     results.push_back(std::move(result));
   }
   return results;
 }
 
-PtqResult Ptq::quantize() const {
+PtqResult Ptq::quantize(const Dataset* data, const Progress& progress) const {
   if (needs_data())
     throw UserError(ErrorKind::value, "quantize", "static products are calibrated",
                     "give data, or another mode or rules");
   PtqResult result{apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
-  s_->finish(result, {});
+  if (s_->fits_weights() && !data)
+    throw UserError(ErrorKind::value, "data", s_->options.weights + " fits weights to data",
+                    "give samples, or use mse or max");
+  s_->finish(result, {}, data ? s_->fitted(*data, progress, &result.fitted_samples) : s_->nearest);
   return result;
 }
 

@@ -54,6 +54,8 @@ class Ptq {
   const Placement& placement() const;
   // Whether any product is static, so that there must be data.
   bool needs_data() const;
+  // Whether weight-only products are fitted to data.
+  bool fits_weights() const;
   const std::string& weight_method() const;
 
   // Streams the data once; may be called again with more data.
@@ -69,8 +71,9 @@ class Ptq {
   // not depend on the calibrator is measured once.
   std::vector<PtqResult> quantize(const std::vector<std::string>& calibrators, const Dataset& data,
                                   const Progress& progress = {}) const;
-  // The one result of a network without static products; UserError if there are any.
-  PtqResult quantize() const;
+  // The one result of a network without static products; UserError if there are any. `data`: for
+  // weight-only products that are fitted.
+  PtqResult quantize(const Dataset* data = nullptr, const Progress& progress = {}) const;
 
   // Ranges and parameters chosen by a calibrator, by value name (for records and reports).
   nlohmann::json describe(const std::string& calibrator) const;

@@ -156,3 +156,27 @@ def test_minilm_dynamic_is_no_worse_than_onnx_runtimes(tmp_path):
     products = [s["kernel"] for s in steps if s["op"] == "fused_gemm"]
     assert sum(k.startswith("gemm_int8") for k in products) == len(products) == 36
     assert sum(s["op"] == "fused_attention" for s in steps) == 6
+
+
+def test_minilm_of_four_bits_by_gptq():
+    """Groups of 32 weights, on sentences that were not fitted on: at least 3 dB above nearest."""
+    graph = octavo.load_onnx(str(model("minilm")))
+    samples, judging = feeds("calibration", 64), feeds("heldout", 128)
+
+    def embeddings(of) -> np.ndarray:
+        program = octavo.compile(of)
+        return np.concatenate([program(one)[0] for one in judging]).astype(np.float64)
+
+    reference = embeddings(graph)
+    sqnr, cosine = {}, {}
+    for bits in (4, 8):
+        for weights in ("max", "gptq"):
+            result = octavo.quantize(graph, samples, mode="weight_only", bits=bits, weights=weights)
+            got = embeddings(result)
+            cosine[bits, weights] = (reference * got).sum(1).mean()
+            noise = np.square(reference - got).sum()
+            sqnr[bits, weights] = 10 * np.log10(np.square(reference).sum() / noise)
+    print(sqnr, cosine)
+    assert sqnr[4, "gptq"] >= sqnr[4, "max"] + 3
+    assert sqnr[8, "gptq"] >= sqnr[8, "max"] + 3
+    assert cosine[4, "gptq"] >= 0.985

@@ -29,7 +29,6 @@ def test_static_needs_data(model, cli, tmp_path):
         ({"calibrator": "mse"}, "calibrator"),
         ({"compare": ["max"]}, "compare"),
         ({"bias_correction": False}, "bias_correction"),
-        ({"weights": "gptq"}, "weights gptq"),
     ],
 )
 def test_other_modes_refuse_what_is_for_calibration(model, mode, keywords, what):
@@ -41,12 +40,23 @@ def test_other_modes_refuse_what_is_for_calibration(model, mode, keywords, what)
 @pytest.mark.parametrize("mode", OTHERS)
 @pytest.mark.parametrize(
     "flags",
-    [["--calibrator", "max"], ["--compare", "all"], ["--no-bias-correction"], ["--weights=gptq"]],
+    [["--calibrator", "max"], ["--compare", "all"], ["--no-bias-correction"]],
 )
 def test_the_command_refuses_them_too(model, cli, tmp_path, mode, flags):
     done = cli("quantize", model, "-o", tmp_path / "q.onnx", "--mode", mode, *flags)
     assert done.returncode == 3
     assert f"is not for mode {mode}" in done.stderr
+    assert not (tmp_path / "q.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [("dynamic", "is not for mode dynamic"), ("weight_only", "gptq fits weights to data")],
+)
+def test_gptq_needs_a_mode_and_data(model, cli, tmp_path, mode, why):
+    done = cli("quantize", model, "-o", tmp_path / "q.onnx", "--mode", mode, "--weights=gptq")
+    assert done.returncode == 3
+    assert why in done.stderr
     assert not (tmp_path / "q.onnx").exists()
 
 

@@ -148,6 +148,75 @@ def test_weights_are_near_the_float_ones(tmp_path, bits, group):
         assert np.square(errors["mse"]).sum() < 0.999 * np.square(errors["max"]).sum()
 
 
+def correlated(count, seed):
+    """Inputs that live near a subspace, a few of them large: what GPTQ makes use of."""
+    mix = np.random.default_rng(99).standard_normal((12, K)) * np.linspace(0.2, 5, K)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, 12)) @ mix + 0.1 * rng.standard_normal((count, K))
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize(("bits", "group"), [(8, 0), (8, 32), (4, 0), (4, 16), (4, 33)])
+@pytest.mark.parametrize(("gemm", "trans_b"), [(False, False), (True, True)])
+def test_gptq_rounds_for_the_data(tmp_path, bits, group, gemm, trans_b):
+    w, _, table = network(tmp_path / "float.onnx", gemm=gemm, trans_b=trans_b)
+    graph = octavo.load_onnx(tmp_path / "float.onnx")
+    samples = [(x, np.array([0], np.int64)) for x in np.split(correlated(256, 1), 32)]
+    found, records = {}, {}
+    for method in ("mse", "gptq"):
+        quantized = octavo.quantize(
+            graph, samples, mode="weight_only", bits=bits, group_size=group, weights=method
+        )
+        octavo.export_onnx(quantized, tmp_path / f"{method}.onnx")
+        found[method] = dequantized(tmp_path / f"{method}.onnx")
+        records[method] = quantized.record
+    x = correlated(512, 2).astype(np.float64)  # of the same kind, not those it saw
+    error = {m: np.square(x @ (found[m]["w"] - w)).sum() for m in found}
+    print(error)
+    assert error["gptq"] < 0.5 * error["mse"]  # 3 dB
+    np.testing.assert_array_equal(found["gptq"]["table"], found["mse"]["table"])
+    assert found["gptq"]["table"].shape == table.shape
+    assert records["mse"]["quantization"]["fitted_samples"] == 0
+    assert records["gptq"]["quantization"]["fitted_samples"] == 32
+    assert records["gptq"]["quantization"]["weights"] == "gptq"
+    assert records["gptq"]["data"]["evaluated_on_calibration_data"]
+
+
+def test_gptq_of_convolutions_sees_patches(tmp_path):
+    rng = np.random.default_rng(8)
+    w = rng.standard_normal((16, 6, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "c", pads=[1, 1, 1, 1], strides=[2, 2])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 15, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16, 8, 6])],
+        [numpy_helper.from_array(w, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "float.onnx")
+    loaded = octavo.load_onnx(tmp_path / "float.onnx")
+
+    def pictures(count, seed):  # smooth: neighbours are alike, and so are channels
+        noise = np.random.default_rng(seed).standard_normal((count, 6, 19, 16))
+        noise[:, 1:] = noise[:, :1] + 0.2 * noise[:, 1:]
+        windows = np.lib.stride_tricks.sliding_window_view(noise, (5, 5), (2, 3))
+        return windows.mean((-1, -2)).astype(np.float32)
+
+    samples = [(x[None],) for x in pictures(64, 1)]
+    judging = pictures(64, 2)
+    wanted = octavo.compile(loaded)(judging)[0].astype(np.float64)
+    error = {}
+    for method in ("mse", "gptq"):
+        for bits in (8, 4):
+            quantized = octavo.quantize(
+                loaded, samples, mode="weight_only", bits=bits, weights=method
+            )
+            error[method, bits] = np.square(octavo.compile(quantized)(judging)[0] - wanted).sum()
+    print(error)
+    assert error["gptq", 8] < 0.5 * error["mse", 8]
+    assert error["gptq", 4] < 0.5 * error["mse", 4]
+
+
 @pytest.mark.parametrize(("bits", "group"), [(8, 0), (8, 32), (4, 32), (4, 128)])
 def test_onnxruntime_multiplies_by_them_too(tmp_path, bits, group):
     ort = pytest.importorskip("onnxruntime")
@@ -257,6 +326,9 @@ def test_four_bits_need_opset_21(tmp_path):
         ({"mode": "weight_only", "group_size": -1}, "group_size"),
         ({"mode": "static", "bits": 4}, "bits: is not for mode static"),
         ({"mode": "dynamic", "group_size": 32}, "group_size: is not for mode dynamic"),
+        ({"mode": "weight_only", "weights": "gptq"}, "gptq fits weights to data"),
+        ({"mode": "weight_only", "weights": "gptq", "data": []}, "data: there is no sample"),
+        ({"mode": "dynamic", "weights": "gptq"}, "gptq: is not for mode dynamic"),
         ({"mode": "weight_only", "target": "tensorrt"}, "tensorrt has no weight-only INT8"),
     ],
 )

@@ -88,14 +88,20 @@ Factor factorize(const Moments& moments, double damping, ThreadPool& pool) {
   return factor;
 }
 
-double round_within(double value) { return std::clamp(std::nearbyint(value), -127.0, 127.0); }
-
 constexpr size_t lanes = 16;  // output channels that are rounded together
 
-// Rounds up to `lanes` rows; `w` are their weights in steps, [size][lanes]. Their integers go to
-// `q`, the quadratic forms that they reach to `forms`. Nearest or not: the same loop.
-void round_lanes(const Factor& factor, const std::vector<double>& w, bool feedback,
-                 std::vector<double>& q, double* forms) {
+// Up to `lanes` rows, [size][lanes] of each: weights, the steps of their grids, and the bounds, in
+// steps.
+struct Lanes {
+  explicit Lanes(size_t size)
+      : w(size * lanes, 0.0), step(size * lanes, 1.0), low(size * lanes), high(size * lanes) {}
+  std::vector<double> w, step, low, high;
+};
+
+// Multiples of the steps go to `q`, the quadratic forms of the errors to `forms`. Nearest or not:
+// the same loop.
+void round_lanes(const Factor& factor, const Lanes& in, bool feedback, std::vector<double>& q,
+                 double* forms) {
   std::vector<double> errors(factor.size * lanes);
   std::fill(forms, forms + lanes, 0.0);
   for (size_t j = 0; j < factor.size; ++j) {
@@ -107,13 +113,26 @@ void round_lanes(const Factor& factor, const std::vector<double>& w, bool feedba
       for (size_t o = 0; o < lanes; ++o) carried[o] += r * error[o];
     }
     for (size_t o = 0; o < lanes; ++o) {
-      const double value = w[j * lanes + o];
-      const double rounded = round_within(feedback ? value + carried[o] / column[j] : value);
-      q[j * lanes + o] = rounded;
-      errors[j * lanes + o] = value - rounded;
-      const double part = carried[o] + column[j] * (value - rounded);
+      const size_t at = j * lanes + o;
+      const double value = in.w[at], wanted = feedback ? value + carried[o] / column[j] : value;
+      q[at] = std::clamp(std::nearbyint(wanted / in.step[at]), in.low[at], in.high[at]);
+      errors[at] = value - q[at] * in.step[at];
+      const double part = carried[o] + column[j] * errors[at];
       forms[o] += part * part;
     }
+  }
+}
+
+// The better of the two for rows [begin, begin + width): take(o, k, q) for each row and input.
+template <class Take>
+void round_better(const Factor& factor, const Lanes& in, size_t width, const Take& take) {
+  std::vector<double> nearest(in.w.size()), q(in.w.size());
+  double form[lanes], nearest_form[lanes];
+  round_lanes(factor, in, true, q, form);
+  round_lanes(factor, in, false, nearest, nearest_form);
+  for (size_t o = 0; o < width; ++o) {
+    const auto& better = nearest_form[o] < form[o] ? nearest : q;
+    for (size_t j = 0; j < factor.size; ++j) take(o, factor.order[j], better[j * lanes + o]);
   }
 }
 
@@ -130,23 +149,47 @@ std::vector<int8_t> gptq_round(const WeightRows& rows, std::span<const float> sc
   const Factor factor = factorize(moments, damping, pool);
   auto task = [&](int64_t block, int) {
     const size_t begin = static_cast<size_t>(block) * lanes, width = std::min(lanes, count - begin);
-    std::vector<double> w(size * lanes, 0.0), nearest(size * lanes), q(size * lanes);
+    Lanes in(size);
+    std::fill(in.low.begin(), in.low.end(), -127.0);
+    std::fill(in.high.begin(), in.high.end(), 127.0);
     for (size_t o = 0; o < width; ++o)
       for (size_t j = 0; j < size; ++j)
-        w[j * lanes + o] =
+        in.w[j * lanes + o] =
             static_cast<double>(rows.values[(first + begin + o) * size + factor.order[j]]) /
             scales[first + begin + o];
-    double form[lanes], nearest_form[lanes];
-    round_lanes(factor, w, true, q, form);
-    round_lanes(factor, w, false, nearest, nearest_form);
-    for (size_t o = 0; o < width; ++o) {
-      const auto& better = nearest_form[o] < form[o] ? nearest : q;
-      for (size_t j = 0; j < size; ++j)
-        result[(begin + o) * size + factor.order[j]] = static_cast<int8_t>(better[j * lanes + o]);
-    }
+    round_better(factor, in, width, [&](size_t o, size_t k, double q) {
+      result[(begin + o) * size + k] = static_cast<int8_t>(q);
+    });
   };
   pool.run(static_cast<int64_t>((count + lanes - 1) / lanes), task);
   return result;
+}
+
+void gptq_round(const WeightRows& rows, GroupedRows& grouped, const Moments& moments,
+                double damping, ThreadPool& pool) {
+  const size_t size = rows.length;
+  OCTAVO_CHECK(moments.size == size && moments.values.size() == size * size &&
+               grouped.values.size() == rows.values.size() && grouped.length == size);
+  if (rows.values.empty()) return;
+  const Factor factor = factorize(moments, damping, pool);
+  const auto [least, most] = grouped.bounds();
+  auto task = [&, least = least, most = most](int64_t block, int) {
+    const size_t begin = static_cast<size_t>(block) * lanes,
+                 width = std::min(lanes, rows.channels - begin);
+    Lanes in(size);
+    for (size_t o = 0; o < width; ++o)
+      for (size_t j = 0; j < size; ++j) {
+        const size_t k = factor.order[j], at = j * lanes + o;
+        in.w[at] = rows.values[(begin + o) * size + k];
+        in.step[at] = grouped.scale(begin + o, k);
+        in.low[at] = least - grouped.zero(begin + o, k);
+        in.high[at] = most - grouped.zero(begin + o, k);
+      }
+    round_better(factor, in, width, [&](size_t o, size_t k, double q) {
+      grouped.values[(begin + o) * size + k] = static_cast<int8_t>(q + grouped.zero(begin + o, k));
+    });
+  };
+  pool.run(static_cast<int64_t>((rows.channels + lanes - 1) / lanes), task);
 }
 
 }  // namespace octavo

@@ -204,4 +204,19 @@ ShortMatrix InputSamples::gather(size_t group, size_t first, size_t count, Threa
   return x;
 }
 
+std::vector<float> InputSamples::gather_floats() const {
+  OCTAVO_CHECK(product_.groups == 1);
+  std::vector<float> result(rows() * product_.length, 0.0f);
+  for (size_t n = 0; n < rows(); ++n) {
+    const float* input = inputs_[source_[n]].values<float>().data();
+    for (size_t k = 0; k < product_.length; ++k) {
+      const int64_t offset = offsets_[k % taps_ * rows() + n];
+      if (offset < 0) continue;
+      const size_t step = channel_step_[source_[n]];
+      result[n * product_.length + k] = input[static_cast<size_t>(offset) + k / taps_ * step];
+    }
+  }
+  return result;
+}
+
 }  // namespace octavo

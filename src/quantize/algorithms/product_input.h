@@ -1,5 +1,5 @@
-// What a product (conv, gemm, matmul) sees of a quantized input: integers q - z, one row of them
-// for each output position. Padding counts as 0.
+// What a product (conv, gemm, matmul) sees of its input, one row for each output position: of a
+// quantized one integers q - z. Padding counts as 0.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -40,6 +40,8 @@ class InputSamples {
   size_t rows() const { return source_.size(); }
   // Row n's inputs of a group as column n - first of a matrix, for n in [first, first + count).
   ShortMatrix gather(size_t group, size_t first, size_t count, ThreadPool& pool) const;
+  // Of f32 inputs and one group: [rows, length].
+  std::vector<float> gather_floats() const;
 
  private:
   const ProductShape& product_;

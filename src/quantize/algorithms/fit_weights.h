@@ -1,0 +1,19 @@
+// Weight-only products, fitted to data. Their inputs are those of the float network: activations
+// stay float, and each product is fitted by itself, in one pass.
+//   gptq  in each group the scale (and zero point) of least error, each weight counting as the mean
+//         square of its input; then rounded as algorithms/gptq.h does
+#pragma once
+#include "evaluate/dataset.h"
+#include "quantize/algorithms/input_moments.h"
+#include "quantize/integer_weights.h"
+#include "quantize/progress.h"
+
+namespace octavo {
+
+// Replaces those of `weights` that are of products, not tables; what has no known form (groups of a
+// convolution) stays. Returns how many samples were looked at.
+size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset& data,
+                   const InputMomentsOptions& options, const Progress& progress,
+                   IntegerWeights& weights);
+
+}  // namespace octavo
