@@ -36,7 +36,14 @@ from octavo.calibration import calibrate
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 from octavo.rules import Rules
 from octavo.search import Search, SearchPoint, search
-from octavo.sensitivity import Batch, LayerSensitivity, Sensitivity, disable_worst, sensitivity
+from octavo.sensitivity import (
+    Batch,
+    LayerSensitivity,
+    ModuleSensitivity,
+    Sensitivity,
+    disable_worst,
+    sensitivity,
+)
 
 __all__ = [
     "Batch",
@@ -47,6 +54,7 @@ __all__ = [
     "LayerSensitivity",
     "LintFinding",
     "LintReport",
+    "ModuleSensitivity",
     "Program",
     "Rules",
     "Scheme",

@@ -110,6 +110,30 @@ class Sensitivity:
         return "\n".join(rows)
 
 
+@dataclass(frozen=True)
+class ModuleSensitivity(Sensitivity):
+    """What :func:`sensitivity` found in a torch module.
+
+    Its ``record`` has the figures alone; ``nodes`` of a layer are its quantizers' names.
+    """
+
+    _layers: dict[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+
+    def disable_worst(self, k: int) -> tuple[str, ...]:
+        """Disables the quantizers of the ``k`` most sensitive layers; gives the layers' names.
+
+        Raises:
+            UserError: there are not so many layers.
+        """
+        if not 0 <= k <= len(self.layers):
+            raise UserError(f"disable_worst: there are {len(self.layers)} layers, not {k}")
+        names = tuple(layer.name for layer in self.layers[:k])
+        for name in names:
+            for quantizer in self._layers[name]:
+                quantizer.disable()
+        return names
+
+
 def metric_arguments(metric: str | MetricFunction | None) -> tuple[str, Any]:
     """The metric's name, and what the extension calls or None."""
     if metric is None or isinstance(metric, str):
@@ -126,8 +150,29 @@ def metric_arguments(metric: str | MetricFunction | None) -> tuple[str, Any]:
     return f"{name} (function)", call
 
 
+def is_module(model: Any) -> bool:
+    """Whether it is a torch.nn.Module; torch is not imported for that."""
+    return any(c.__name__ == "Module" and c.__module__ == "torch.nn.modules.module"
+               for c in type(model).__mro__)  # fmt: skip
+
+
+def refuse_options(function: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """TypeError if an option for graphs alone is given with a torch module."""
+    others = [name for name, value in given.items() if value is not defaults[name]
+              and value != defaults[name]]  # fmt: skip
+    if others:
+        raise TypeError(f"{function}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} "
+                        "for graphs, not for torch modules")  # fmt: skip
+
+
+_GRAPH_OPTIONS: dict[str, Any] = {
+    "target": "octavo", "calibrator": "mse", "weights": "mse", "evaluation": None,
+    "preprocessing": None, "rules": None, "threads": 0, "memory": 1 << 30, "record": None,
+}  # fmt: skip
+
+
 def sensitivity(
-    graph: Graph,
+    graph: Graph | Any,
     data: Iterable[Sample] | Path,
     *,
     mode: str = "only",
@@ -135,6 +180,7 @@ def sensitivity(
     target: str = "octavo",
     calibrator: str = "mse",
     weights: str = "mse",
+    forward: Callable[[Any, Any], Any] | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
     rules: Rules | Path | None = None,
@@ -143,17 +189,24 @@ def sensitivity(
     memory: int = 1 << 30,
     checkpoint: Path | None = None,
     record: Path | None = None,
-    progress: ProgressCallback | None = None,
+    progress: bool | ProgressCallback | None = None,
 ) -> Sensitivity:
-    """Ranks the layers of a float graph by what quantizing them costs.
+    """Ranks the layers of a float graph, or of a torch module with quantizers, by their cost.
 
-    A layer is what a rule can move to float by itself: a product (both of an attention), or another
-    integer op that reads a quantized tensor. Of each layer's network only what follows from the
-    layer is run, on values that are computed once for all layers.
+    A graph's layer is what a rule can move to float by itself: a product (both of an attention), or
+    another integer op that reads a quantized tensor. A module's is a quantized module, or a
+    quantizer that stands by itself, and enabled. Of each layer's network only what follows from the
+    layer is run, on values that are computed once for all layers; of a module only if torch.fx can
+    trace it and no value is changed in place, else all of it.
+
+    A torch module is judged as it is calibrated; its samples are the batches of ``data``, as for
+    :func:`octavo.calibrate`, and metrics get tensors. Options are then mode, metric, forward,
+    samples, checkpoint and progress (None and True: a bar on a terminal). It is left as it was.
 
     Args:
-        graph: a float graph.
+        graph: a float graph, or a torch.nn.Module.
         data: calibration samples, as for :func:`octavo.quantize`.
+        forward: of a module: runs a batch, ``forward(model, batch)``.
         mode: ``"only"``: the layer alone is quantized; ``"all_but"``: everything but the layer;
             ``"sqnr"``: the layer alone, judged at its own output.
         metric: what ranks. ``"sqnr"`` (the default) pools signal and noise of all outputs of all
@@ -180,12 +233,35 @@ def sensitivity(
         progress: called as ``progress(phase, done, total)``; what it raises ends the work, as
             Ctrl-C does.
 
+    Returns:
+        The ranking; of a module a :class:`ModuleSensitivity`.
+
     Raises:
-        TypeError: ``graph`` is no Graph, ``metric`` neither a name nor a function.
+        TypeError: ``graph`` is neither, ``metric`` neither a name nor a function; an option of
+            graphs for a module, or the other way round.
         FileError: a file cannot be read or written, or the checkpoint is of another run.
         UserError: as :func:`octavo.quantize`; a metric that is not known, does not apply, or gives
-            NaN.
+            NaN; a module without quantizers.
     """
+    if is_module(graph):
+        given = {name: value for name, value in locals().items() if name in _GRAPH_OPTIONS}
+        refuse_options("octavo.sensitivity", given, _GRAPH_OPTIONS)
+        from octavo.nn import sensitivity as of_modules  # noqa: PLC0415  needs torch
+
+        module: Any = graph
+        batches: Any = data
+        return of_modules.sensitivity(
+            module,
+            batches,
+            mode=mode,
+            metric=metric,
+            samples=samples,
+            forward=forward,
+            checkpoint=checkpoint,
+            progress=True if progress is None else progress,
+        )
+    if forward is not None:
+        raise TypeError("octavo.sensitivity: forward is for torch modules")
     if not isinstance(graph, Graph):
         raise TypeError(f"octavo.sensitivity takes a Graph, not {type(graph).__name__}")
     name, function = metric_arguments(metric)
@@ -217,9 +293,13 @@ def sensitivity(
 def disable_worst(result: Sensitivity, k: int) -> Rules:
     """Rules that leave the ``k`` most sensitive layers in float, on top of those of the analysis.
 
+    For a torch module see :meth:`ModuleSensitivity.disable_worst`.
+
     Raises:
         UserError: there are not so many layers.
     """
+    if isinstance(result, ModuleSensitivity):
+        raise TypeError("octavo.disable_worst: rules are for graphs; call result.disable_worst(k)")
     if k < 0:
         raise UserError(f"disable_worst: k is {k}, less than 0")
     return Rules(tuple(json.loads(_core.disable_worst(json.dumps(result.record), k))["rules"]))

@@ -28,6 +28,7 @@ void bind_statistics(nb::module_& module);
 void bind_sensitivity(nb::module_& module);
 void bind_search(nb::module_& module);
 void bind_magnitudes(nb::module_& module);
+void bind_scores(nb::module_& module);
 
 using AnyArray = nb::ndarray<nb::ro, nb::device::cpu>;  // read-only ones too
 

@@ -40,6 +40,7 @@ void bind(nb::module_& m) {
   bind_sensitivity(m);
   bind_search(m);
   bind_magnitudes(m);
+  bind_scores(m);
 }
 
 }  // namespace

@@ -71,10 +71,10 @@ def is_weight(name: str) -> bool:
     return any(part.startswith("_weight_quantizer") for part in name.split(".")[-2:])
 
 
-def weights_checksum(model: torch.nn.Module) -> int:
-    """Tells models with other weights apart, for checkpoints."""
+def weights_checksum(model: torch.nn.Module, buffers: bool = False) -> int:
+    """Tells models with other weights (and buffers) apart, for checkpoints."""
     sum_ = 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in (*model.named_parameters(), *(model.named_buffers() if buffers else ())):
         sum_ = zlib.crc32(name.encode(), sum_)
         raw = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         sum_ = zlib.crc32(raw.numpy().data, sum_)
