@@ -35,7 +35,7 @@ from octavo.api import (
 from octavo.calibration import calibrate
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 from octavo.rules import Rules
-from octavo.search import Search, SearchPoint, search
+from octavo.search import ModuleSearch, Search, SearchPoint, search
 from octavo.sensitivity import (
     Batch,
     LayerSensitivity,
@@ -54,6 +54,7 @@ __all__ = [
     "LayerSensitivity",
     "LintFinding",
     "LintReport",
+    "ModuleSearch",
     "ModuleSensitivity",
     "Program",
     "Rules",

@@ -14,7 +14,13 @@ from octavo._core import Graph
 from octavo.api import Path, ProgressCallback, Sample
 from octavo.errors import UserError
 from octavo.rules import Rules, rules_argument
-from octavo.sensitivity import Figures, MetricFunction, metric_arguments
+from octavo.sensitivity import (
+    Figures,
+    MetricFunction,
+    is_module,
+    metric_arguments,
+    refuse_options,
+)
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,40 @@ class Search:
         return "\n".join(rows)
 
 
+@dataclass(frozen=True)
+class ModuleSearch(Search):
+    """What :func:`search` found for a torch module; its points have no rules."""
+
+    _apply: Callable[[int], Any] = field(default=lambda _index: None, repr=False)
+
+    def rules(self, point: int | None = None) -> Rules:
+        """Rules are for graphs.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("rules are for graphs; apply(point) switches the module's quantizers")
+
+    def apply(self, point: int | None = None) -> Any:
+        """The module, its quantizers switched as in a point, the chosen one if None."""
+        return self._apply(self._index(point))
+
+
+_GRAPH_OPTIONS: dict[str, Any] = {
+    "target": "octavo", "calibrator": "mse", "weights": "gptq", "bias_correction": True,
+    "evaluation": None, "preprocessing": None, "rules": None, "memory": 1 << 30, "record": None,
+}  # fmt: skip
+
+
 def search(
-    graph: Graph,
+    graph: Graph | Any,
     data: Iterable[Sample] | Path,
     *,
     metric: str | MetricFunction = "agreement",
     max_drop: float | None = None,
     least: float | None = None,
-    latency: Callable[[Graph], float] | None = None,
+    latency: Callable[[Any], float] | None = None,
+    forward: Callable[[Any, Any], Any] | None = None,
     target: str = "octavo",
     calibrator: str = "mse",
     weights: str = "gptq",
@@ -89,7 +121,7 @@ def search(
     memory: int = 1 << 30,
     checkpoint: Path | None = None,
     record: Path | None = None,
-    progress: ProgressCallback | None = None,
+    progress: bool | ProgressCallback | None = None,
 ) -> Search:
     """Finds layers to leave in float: the least latency at which a network is accurate enough.
 
@@ -98,9 +130,17 @@ def search(
     are tried (0, 1, 2, 3, 4, 6, 8, 12, ... float layers, all, and by bisection where accuracy
     becomes enough): quantized as :func:`octavo.quantize` would, judged on all samples, and timed.
 
+    A torch module is searched as it is calibrated, its layers in the order of what quantizing each
+    alone costs; being in float means that its quantizers are disabled. Latency is that of the
+    program that Octavo makes of the exported module, with the first batch. Options are then metric,
+    max_drop, least, latency, forward, samples, threads, checkpoint and progress; batches are held
+    in memory; the module is left as it was until :meth:`ModuleSearch.apply`.
+
     Args:
-        graph: a float graph.
-        data: calibration samples, as for :func:`octavo.quantize`.
+        graph: a float graph, or a torch.nn.Module with quantizers, as for
+            :func:`octavo.sensitivity`.
+        data: calibration samples, as for :func:`octavo.quantize`; a module's batches.
+        forward: of a module: runs a batch, ``forward(model, batch)``.
         metric: as for :func:`octavo.sensitivity`; more is better.
         max_drop: how much of the metric may be lost against float. For agreement, float has 1.
         least: what the metric must reach; exactly one of both is given, and for ``"sqnr"`` it is
@@ -122,10 +162,33 @@ def search(
         progress: called as ``progress(phase, done, total)``.
 
     Raises:
-        TypeError: ``graph`` is no Graph, ``metric`` neither a name nor a function.
+        TypeError: ``graph`` is neither, ``metric`` neither a name nor a function; an option of
+            graphs for a module, or the other way round.
         UserError: as :func:`octavo.sensitivity`; a limit is missing, or float does not reach it; a
             latency that is not positive.
     """
+    if is_module(graph):
+        given = {name: value for name, value in locals().items() if name in _GRAPH_OPTIONS}
+        refuse_options("octavo.search", given, _GRAPH_OPTIONS)
+        from octavo.nn import search as of_modules  # noqa: PLC0415  needs torch
+
+        module: Any = graph
+        batches: Any = data
+        return of_modules.search(
+            module,
+            batches,
+            metric=metric,
+            max_drop=max_drop,
+            least=least,
+            latency=latency,
+            samples=samples,
+            threads=threads,
+            forward=forward,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    if forward is not None:
+        raise TypeError("octavo.search: forward is for torch modules")
     if not isinstance(graph, Graph):
         raise TypeError(f"octavo.search takes a Graph, not {type(graph).__name__}")
     name, function = metric_arguments(metric)

@@ -157,3 +157,13 @@ def test_calibrate_torch_model(tmp_path):
     settled = re.search(r"settled after (\d+) of 160", text)
     assert settled
     assert int(settled[1]) < 160
+
+
+@pytest.mark.peers
+def test_torch_mixed_precision(tmp_path):
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / "torch_mixed_precision.py")
+    assert re.search(r"^ +1 2 +QuantConv2d", text, re.MULTILINE), text
+    before, now = (float(s) for s in re.findall(r"([\d.]+) dB (?:before|now)", text))
+    assert before < 30 <= now
+    assert re.search(r"^in float: 2\b", text, re.MULTILINE), text
