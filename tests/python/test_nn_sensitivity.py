@@ -287,20 +287,17 @@ def test_mistakes() -> None:
 # ---- search
 
 
-def tilted() -> Any:
-    """One channel of the stem is large: bad for what reads it in 8 bits."""
+def partly() -> Any:
+    """The quantizer by itself is off."""
     model = Net()
-    with torch.no_grad():
-        model.stem.weight[0] *= 100
-        model.block.weight[:, 0] /= 100
-        model.shortcut_quantizer.disable()
+    model.shortcut_quantizer.disable()
     octavo.nn.replace(model, fold=False)
     octavo.calibrate(model, batches(3), method="max", progress=False)
     return model.eval()
 
 
 def test_search_finds_the_fastest_that_is_accurate_enough() -> None:
-    model, data = tilted(), batches()
+    model, data = partly(), batches()
     times = iter(range(100, 0, -1))
     seen: list[int] = []
 
@@ -309,14 +306,14 @@ def test_search_finds_the_fastest_that_is_accurate_enough() -> None:
         seen.append(sum(q._disabled for q in quantizers(m)))
         return float(200 - next(times))
 
-    found = octavo.search(model, data, metric="sqnr", least=25.0, latency=latency, progress=False)
+    ranking = octavo.sensitivity(model, data, progress=False)
+    least = ranking.quantized.sqnr_db.value + 1
+    found = octavo.search(model, data, metric="sqnr", least=least, latency=latency, progress=False)
     assert not any(q._disabled for q in quantizers(model) if q is not model.shortcut_quantizer)
     assert seen == sorted(seen)
     point = found.points[found.chosen]
-    assert (
-        point.enough and point.figures.sqnr_db.value >= 25 > found.points[0].figures.sqnr_db.value
-    )
-    ranking = octavo.sensitivity(model, data, progress=False)
+    assert point.enough
+    assert point.figures.sqnr_db.value >= least > found.points[0].figures.sqnr_db.value
     assert point.float_layers == tuple(r.name for r in ranking.layers)[: len(point.float_layers)]
     fewer = [p for p in found.points if len(p.float_layers) < len(point.float_layers)]
     assert fewer and not any(p.enough for p in fewer)  # the times rise with the float layers
@@ -342,14 +339,14 @@ def test_search_finds_the_fastest_that_is_accurate_enough() -> None:
 
 
 def test_search_measures_the_compiled_program() -> None:
-    model, data = tilted(), batches()
+    model, data = partly(), batches()
     found = octavo.search(model, data, metric="agreement", max_drop=0.5, threads=1, progress=False)
     assert all(0 < p.microseconds < 1e6 for p in found.points)
     assert found.points[found.chosen].drop <= 0.5
 
 
 def test_mistakes_in_search() -> None:
-    model, data = tilted(), batches(2)
+    model, data = partly(), batches(2)
     for options, text in (
         ({}, "exactly one"),
         ({"max_drop": -1.0}, "less than 0"),
