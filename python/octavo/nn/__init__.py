@@ -4,5 +4,13 @@ import octavo._torch  # noqa: F401  says what is missing, before torch is import
 from octavo.nn.calibration import Calibration
 from octavo.nn.folding import fold_batch_norm
 from octavo.nn.replacement import Replacement, replace
+from octavo.nn.shared import Insertion, insert_shared
 
-__all__ = ["Calibration", "Replacement", "fold_batch_norm", "replace"]
+__all__ = [
+    "Calibration",
+    "Insertion",
+    "Replacement",
+    "fold_batch_norm",
+    "insert_shared",
+    "replace",
+]
