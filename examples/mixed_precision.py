@@ -28,7 +28,8 @@ def main() -> None:
     print("in float:", ", ".join(result.points[result.chosen].float_layers) or "nothing")
 
     octavo.export_onnx(result.apply(), folder / "mixed.onnx")
-    result.rules().save(folder / "rules.json")  # octavo quantize --rules makes the same network
+    # octavo quantize --smooth none --rules makes the same network.
+    result.rules().save(folder / "rules.json")
 
 
 if __name__ == "__main__":

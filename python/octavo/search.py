@@ -128,7 +128,8 @@ def search(
     Layers go to float in the order of what quantizing them alone costs
     (:func:`octavo.sensitivity`) for each microsecond that it saves. Of the networks on the way some
     are tried (0, 1, 2, 3, 4, 6, 8, 12, ... float layers, all, and by bisection where accuracy
-    becomes enough): quantized as :func:`octavo.quantize` would, judged on all samples, and timed.
+    becomes enough): quantized as :func:`octavo.quantize` with ``smooth="none"`` would, judged on
+    all samples, and timed.
 
     A torch module is searched as it is calibrated, its layers in the order of what quantizing each
     alone costs; being in float means that its quantizers are disabled. Latency is that of the

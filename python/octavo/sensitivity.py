@@ -193,11 +193,13 @@ def sensitivity(
 ) -> Sensitivity:
     """Ranks the layers of a float graph, or of a torch module with quantizers, by their cost.
 
-    A graph's layer is what a rule can move to float by itself: a product (both of an attention), or
-    another integer op that reads a quantized tensor. A module's is a quantized module, or a
-    quantizer that stands by itself, and enabled. Of each layer's network only what follows from the
-    layer is run, on values that are computed once for all layers; of a module only if torch.fx can
-    trace it and no value is changed in place, else all of it.
+    A graph's layer is what a rule can move to float by itself: a product of any precision (both of
+    an attention), a gather whose table is integers, or another integer op that reads a quantized
+    tensor; the graph is quantized as :func:`octavo.quantize` with ``smooth="none"`` would, but for
+    weights, which are rounded to nearest. A module's is a quantized module, or a quantizer that
+    stands by itself, and enabled. Of each layer's network only what follows from the layer is run,
+    on values that are computed once for all layers; of a module only if torch.fx can trace it and
+    no value is changed in place, else all of it.
 
     A torch module is judged as it is calibrated; its samples are the batches of ``data``, as for
     :func:`octavo.calibrate`, and metrics get tensors. Options are then mode, metric, forward,

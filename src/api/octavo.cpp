@@ -117,10 +117,11 @@ void check_request(const QuantizeRequest& request, bool data) {
 namespace {
 
 json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
+  const Placement& placed = ptq.placement();
   json skipped = json::array(), precisions = json::array();
-  for (const auto& s : ptq.placement().skipped)
+  for (const auto& s : placed.skipped)
     skipped.push_back({{"node", s.node}, {"op", s.op}, {"reason", s.reason}});
-  for (const ProductPrecision& p : product_precisions(ptq.graph(), ptq.placement())) {
+  for (const ProductPrecision& p : product_precisions(ptq.graph(), placed)) {
     precisions.push_back(
         {{"node", p.node}, {"op", p.op}, {"precision", precision_name(p.precision)}});
     if (p.group_size) precisions.back()["group_size"] = p.group_size;
@@ -128,7 +129,7 @@ json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
   return {{"mode", mode_name(request.options.mode)},
           {"target", request.options.target},
           {"weights", ptq.weight_method()},
-          {"integer_layers", ptq.placement().weights.size() + ptq.placement().products.size()},
+          {"integer_layers", placed.weights.size() + placed.products.size() + placed.tables.size()},
           {"precisions", precisions},
           {"skipped", skipped}};
 }

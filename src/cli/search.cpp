@@ -83,9 +83,10 @@ void add_search(CLI::App& app, Context& context) {
       "search", "Mixed precision: layers left in float for an accuracy, at the least latency");
   sub->footer(footer(
       "Layers go to float in the order of what quantizing them costs for each microsecond that it\n"
-      "saves; networks on the way are quantized as `octavo quantize` would, judged, and timed in\n"
-      "interleaved runs. The fastest that is accurate enough is chosen. Latency is that of one "
-      "sample.",
+      "saves; networks on the way are quantized as `octavo quantize --smooth none` would, judged,\n"
+      "and timed in interleaved runs. The fastest that is accurate enough is chosen. Latency is "
+      "that\n"
+      "of one sample.",
       "  octavo search model.onnx --data photos/ --max-drop 0.01 -o mixed.onnx\n"
       "  octavo search model.onnx --data x.npz --metric sqnr --least 25 --write-rules "
       "rules.json\n"));

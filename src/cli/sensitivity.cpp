@@ -76,7 +76,8 @@ void add_sensitivity(CLI::App& app, Context& context) {
       "  sqnr     as only, but the layer's own output is judged, not the network's\n"
       "The most sensitive layer comes first. Intervals are percentile bootstraps over the "
       "samples.\n"
-      "Weights are rounded to nearest: a layer's integers do not depend on other layers.\n"
+      "Weights are rounded to nearest: a layer's integers do not depend on other layers. The rest\n"
+      "is as `octavo quantize --smooth none` makes it.\n"
       "With --checkpoint, an interrupted run goes on where it was and gives the same figures.",
       "  octavo sensitivity model.onnx --data photos/\n"
       "  octavo sensitivity model.onnx --data x.npz --mode all_but --checkpoint part.json\n"

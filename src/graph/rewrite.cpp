@@ -185,14 +185,14 @@ void replace(Graph& graph, Node* node, Value* to) {
   replace(graph, node->output(), to);
 }
 
-size_t rewrite(Graph& graph, std::span<const Rule> rules) {
+size_t rewrite(Graph& graph, std::span<const RewriteRule> rules) {
   const size_t most = 100 + 20 * graph.node_count();
   size_t applied = 0;
   for (bool again = true; again;) {
     again = false;
     for (Node* node = graph.first(); node;) {
       Node* next = node->next();  // stays: only the root and what stands before it may go
-      for (const Rule& rule : rules) {
+      for (const RewriteRule& rule : rules) {
         const auto match = rule.pattern.match(graph, *node);
         if (!match || !rule.apply(graph, *match)) continue;
         if (++applied > most)

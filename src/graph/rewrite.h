@@ -1,7 +1,7 @@
 // Patterns over nodes, and a driver that applies rules until none fits.
 //
 //   namespace p = pattern;
-//   const Rule silu{"silu", p::op("mul", {p::any("x"), p::op("sigmoid",
+//   const RewriteRule silu{"silu", p::op("mul", {p::any("x"), p::op("sigmoid",
 //   {p::any("x")}).once()}).either_order(),
 //                   [](Graph& graph, const Match& m) {
 //                     replace(graph, m.root(), graph.apply("silu", {m.value("x")}, {}, "",
@@ -85,7 +85,7 @@ Node* only_reader(const Graph& graph, const Value* value);
 void replace(Graph& graph, Value* from, Value* to);
 void replace(Graph& graph, Node* node, Value* to);  // of one output
 
-struct Rule {
+struct RewriteRule {
   const char* name;
   Pattern pattern;
   // Adds nodes before the root and replaces uses, or changes matched nodes in place; erases and
@@ -95,6 +95,6 @@ struct Rule {
 
 // Tries the rules in order on every node in order, again until none applies; erases what that left
 // without a reader. How often a rule applied; InternalError if they never end.
-size_t rewrite(Graph& graph, std::span<const Rule> rules);
+size_t rewrite(Graph& graph, std::span<const RewriteRule> rules);
 
 }  // namespace octavo

@@ -14,7 +14,8 @@ bool same_bits(double a, double b) {
 
 class Comparer {
  public:
-  Comparer(const Graph& a, const Graph& b, const Comparison& what) : a_(a), b_(b), what_(what) {}
+  Comparer(const Graph& a, const Graph& b, const SameGraphOptions& what)
+      : a_(a), b_(b), what_(what) {}
 
   // Where they differ; empty if nowhere.
   std::string run() {
@@ -92,7 +93,7 @@ class Comparer {
   }
 
   const Graph &a_, &b_;
-  const Comparison& what_;
+  const SameGraphOptions& what_;
   std::string difference_;
   std::unordered_map<const Value*, const Value*> to_b_, to_a_;
 };
@@ -109,7 +110,8 @@ bool same_attribute(const Attribute& a, const Attribute& b) {
   return a == b;
 }
 
-bool same_graph(const Graph& a, const Graph& b, std::string* difference, const Comparison& what) {
+bool same_graph(const Graph& a, const Graph& b, std::string* difference,
+                const SameGraphOptions& what) {
   std::string found = Comparer(a, b, what).run();
   const bool same = found.empty();
   if (difference) *difference = std::move(found);

@@ -75,7 +75,7 @@ Tensor transposed(const Tensor& t) {
 
 class Applier {
  public:
-  Applier(Graph& graph, const Placement& placement, const IntegerWeights& weights)
+  Applier(Graph& graph, const Placement& placement, const RowsByNode& weights)
       : graph_(graph), placement_(placement), weights_(weights) {}
 
   void run() {
@@ -204,7 +204,7 @@ class Applier {
 
   Graph& graph_;
   const Placement& placement_;
-  const IntegerWeights& weights_;
+  const RowsByNode& weights_;
   std::map<std::string, Value*> made_;
 };
 
@@ -273,8 +273,8 @@ GroupScheme scheme_of(const PlacedProduct& placed, const Placement& placement) {
   return {bits, bits == 8 || placement.symmetric_weights, placed.group_size};
 }
 
-IntegerWeights integer_weights(const Placement& placement, const std::string& method) {
-  IntegerWeights all;
+RowsByNode integer_weights(const Placement& placement, const std::string& method) {
+  RowsByNode all;
   for (const auto* list : {&placement.products, &placement.tables})
     for (const PlacedProduct& placed : *list) {
       if (placed.precision != Precision::int8_weights &&
@@ -286,8 +286,7 @@ IntegerWeights integer_weights(const Placement& placement, const std::string& me
   return all;
 }
 
-void apply_integer_weights(Graph& graph, const Placement& placement,
-                           const IntegerWeights& weights) {
+void apply_integer_weights(Graph& graph, const Placement& placement, const RowsByNode& weights) {
   if (!weights.empty()) Applier(graph, placement, weights).run();
 }
 

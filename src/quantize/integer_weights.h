@@ -34,7 +34,7 @@ struct GroupedRows {
   std::pair<int, int> bounds() const;  // of the values
 };
 
-// Scales by `method`: "max": the range of a group; "mse": of the scales up to that, the one of
+// Scales by `method`: "max": the range of a group; all others: of the scales up to that, the one of
 // least squared error, in which element k counts `importance`[k] times if that is given. Rounded to
 // nearest.
 GroupedRows quantize_rows(const WeightRows& rows, const GroupScheme& scheme,
@@ -45,11 +45,11 @@ GroupScheme scheme_of(const PlacedProduct& placed, const Placement& placement);
 double sqnr_db(const WeightRows& rows, const GroupedRows& quantized);
 
 // By node name, for every weight-only product and table of a placement.
-using IntegerWeights = std::map<std::string, GroupedRows>;
-IntegerWeights integer_weights(const Placement& placement, const std::string& method);
+using RowsByNode = std::map<std::string, GroupedRows>;
+RowsByNode integer_weights(const Placement& placement, const std::string& method);
 WeightRows rows_of(const PlacedProduct& placed);
 
 // Puts them into a graph that has the placement's nodes by name.
-void apply_integer_weights(Graph& graph, const Placement& placement, const IntegerWeights& weights);
+void apply_integer_weights(Graph& graph, const Placement& placement, const RowsByNode& weights);
 
 }  // namespace octavo

@@ -8,8 +8,7 @@
 #include "passes/pipeline.h"
 #include "quantize/algorithms/fit_weights.h"
 #include "quantize/algorithms/layer_by_layer.h"
-#include "quantize/apply_products.h"
-#include "quantize/integer_weights.h"
+#include "quantize/apply_placement.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
 #include "quantize/ranges.h"
@@ -23,21 +22,23 @@ struct Ptq::State {
   Graph graph;
   Placement placement;
   std::optional<ActivationStatistics> statistics;
-  IntegerWeights nearest;  // of weight-only products and tables
+  RowsByNode nearest;  // of weight-only products and tables
 
   std::map<std::string, ActivationParams> choose(const std::string& calibrator,
                                                  std::map<std::string, Range>* shared) const {
     return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
   }
-  // The products and tables that are not static, and the layers' reports.
-  void finish(PtqResult& result, const std::map<std::string, WeightParams>& static_weights,
-              const IntegerWeights& integers) const {
-    ProductOptions product_options;
-    if (options.weights == "max") product_options.weights = "max";
+  PtqResult finish(const std::map<std::string, ActivationParams>& activations,
+                   const std::map<std::string, WeightParams>& static_weights,
+                   const RowsByNode& integers, size_t fitted_samples) const {
+    std::vector<DynamicReport> dynamic;
+    PtqResult result{apply_placement(graph, placement, activations, static_weights, integers,
+                                     options.weights, &dynamic),
+                     {},
+                     fitted_samples};
     std::map<const Node*, LayerReport> reports;
-    for (const ProductReport& r : apply_products(result.graph, placement, product_options))
+    for (const DynamicReport& r : dynamic)
       reports[r.node] = {r.node->name(), std::string(r.node->op_name()), r.weight_sqnr_db, false};
-    apply_integer_weights(result.graph, placement, integers);
     for (const auto* list : {&placement.products, &placement.tables})
       for (const PlacedProduct& placed : *list)
         if (const auto it = integers.find(placed.node->name()); it != integers.end())
@@ -50,14 +51,15 @@ struct Ptq::State {
       if (const auto it = reports.find(&node); it != reports.end())
         result.layers.push_back(it->second);
     });
+    return result;
   }
   bool fits_weights() const {
     return options.weights == "gptq" &&
            std::any_of(placement.products.begin(), placement.products.end(),
                        [&](const PlacedProduct& p) { return nearest.contains(p.node->name()); });
   }
-  IntegerWeights fitted(const Dataset& data, const Progress& progress, size_t* samples) const {
-    IntegerWeights weights = nearest;
+  RowsByNode fitted(const Dataset& data, const Progress& progress, size_t* samples) const {
+    RowsByNode weights = nearest;
     if (fits_weights())
       *samples = fit_weights(graph, placement, data,
                              {.most_samples = options.most_samples,
@@ -73,6 +75,16 @@ struct Ptq::State {
   }
 };
 
+Rules effective_rules(const PtqOptions& options) {
+  Rules rules = options.rules;
+  rules.products = precision_of(options.mode);
+  if (options.mode == QuantizeMode::weight_only) {
+    if (options.weight_bits == 4) rules.products = Precision::int4_weights;
+    rules.group_size = options.group_size;
+  }
+  return rules;
+}
+
 Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   const PlacementTarget& target = find_placement_target(options.target);
   if (options.weights.empty())
@@ -84,11 +96,7 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   name_uniquely(graph);
   s_->options = std::move(options);
   s_->graph = std::move(graph);
-  s_->options.rules.products = precision_of(s_->options.mode);
-  if (s_->options.mode == QuantizeMode::weight_only) {
-    if (s_->options.weight_bits == 4) s_->options.rules.products = Precision::int4_weights;
-    s_->options.rules.group_size = s_->options.group_size;
-  }
+  s_->options.rules = effective_rules(s_->options);
   s_->placement = target.place(s_->graph, s_->options.rules);
   place_precisions(s_->graph, s_->options.rules, target.facts(), s_->placement);
   if (s_->placement.weights.empty() && s_->placement.products.empty() &&
@@ -96,8 +104,7 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
     throw UserError(ErrorKind::value, s_->graph.name, "has no layer that can be integer",
                     "INT8 needs convolutions or matrix products with constant weights that no rule "
                     "keeps in float");
-  s_->nearest =
-      integer_weights(s_->placement, s_->options.weights == "gptq" ? "mse" : s_->options.weights);
+  s_->nearest = integer_weights(s_->placement, s_->options.weights);
   std::vector<std::string> names;
   for (const PlacedActivation& a : s_->placement.activations) names.push_back(a.value->name());
   s_->statistics.emplace(std::move(names));
@@ -135,16 +142,13 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
   LayerByLayer layers(s_->graph, s_->placement, data, s_->options.most_samples,
                       s_->options.most_bytes, s_->options.threads);
   size_t fitted_samples = 0;
-  const IntegerWeights integers = s_->fitted(data, progress, &fitted_samples);
+  const RowsByNode integers = s_->fitted(data, progress, &fitted_samples);
   std::vector<PtqResult> results;
   for (const std::string& name : calibrators) {
     const auto activations = s_->choose(name, nullptr);
     const auto weights =
         layers.run(activations, {s_->options.weights, s_->options.correct_bias}, progress);
-    PtqResult result{
-        apply_quantization(s_->graph, s_->placement, activations, weights), {}, layers.samples()};
-    s_->finish(result, weights, integers);
-    results.push_back(std::move(result));
+    results.push_back(s_->finish(activations, weights, integers, layers.samples()));
   }
   return results;
 }
@@ -153,12 +157,12 @@ PtqResult Ptq::quantize(const Dataset* data, const Progress& progress) const {
   if (needs_data())
     throw UserError(ErrorKind::value, "quantize", "static products are calibrated",
                     "give data, or another mode or rules");
-  PtqResult result{apply_quantization(s_->graph, s_->placement, {}, {}), {}, 0};
   if (s_->fits_weights() && !data)
     throw UserError(ErrorKind::value, "data", s_->options.weights + " fits weights to data",
                     "give samples, or use mse or max");
-  s_->finish(result, {}, data ? s_->fitted(*data, progress, &result.fitted_samples) : s_->nearest);
-  return result;
+  size_t samples = 0;
+  const RowsByNode integers = data ? s_->fitted(*data, progress, &samples) : s_->nearest;
+  return s_->finish({}, {}, integers, samples);
 }
 
 nlohmann::json Ptq::describe(const std::string& calibrator) const {

@@ -29,6 +29,9 @@ struct PtqOptions {
   int threads = 0;
 };
 
+// The options' rules, and what mode, bits and group size make of products that none names.
+Rules effective_rules(const PtqOptions& options);
+
 struct LayerReport {
   std::string node, op;
   double weight_sqnr_db;

@@ -8,7 +8,9 @@
 #include <set>
 
 #include "codegen/compile.h"
+#include "quantize/algorithms/fit_weights.h"
 #include "quantize/algorithms/layer_by_layer.h"
+#include "quantize/apply_placement.h"
 #include "quantize/weights.h"
 #include "support/error.h"
 
@@ -125,6 +127,21 @@ class Searcher {
     });
   }
 
+  // Of the weight-only products and tables of all points: each is fitted by itself.
+  const RowsByNode& integers() {
+    const RowsByNode& nearest = variants_.integers(options_.weights);
+    if (options_.weights != "gptq") return nearest;
+    if (!fitted_) {
+      const PtqOptions& q = variants_.options();
+      fitted_ = nearest;
+      fit_weights(
+          variants_.graph(), variants_.everything(), data_,
+          {.most_samples = q.most_samples, .most_bytes = q.most_bytes, .threads = q.threads},
+          progress_, *fitted_);
+    }
+    return *fitted_;
+  }
+
   Graph quantized(const Rules& rules, bool all_float) {
     if (all_float) return variants_.graph().clone();
     const Placement placement = variants_.place(rules);
@@ -135,7 +152,8 @@ class Searcher {
     std::map<std::string, WeightParams> weights;
     if (!placement.weights.empty())
       weights = layers.run(activations, {options_.weights, options_.correct_bias}, progress_);
-    return apply_quantization(variants_.graph(), placement, activations, weights);
+    return apply_placement(variants_.graph(), placement, activations, weights, integers(),
+                           options_.weights);
   }
 
   Figures judge(const Graph& graph) {
@@ -213,6 +231,7 @@ class Searcher {
   SearchResult result_;
   std::vector<size_t> order_;  // into sensitivity.layers: the first to go to float first
   double least_gain_ = 0;
+  std::optional<RowsByNode> fitted_;
   std::map<size_t, Tried> tried_;  // by how many layers are float
 };
 

@@ -6,7 +6,8 @@
 //  2. Layers go to float in the order of harm per microsecond. Of the networks on the way some are
 //     tried: with 0, 1, 2, 3, 4, 6, 8, 12, … float layers, all of them, and by bisection between
 //     the last that is not accurate enough and the first that is.
-//  3. Each is quantized as octavo quantize would, judged, and timed against the others.
+//  3. Each is quantized as `octavo quantize --smooth none` would, judged, and timed against the
+//     others.
 // This follows the order of sensitivity of "HAWQ-V3: Dyadic Neural Network Quantization" (Yao et
 // al., 2021) with measured times in place of modelled ones, greedily.
 #pragma once

@@ -63,6 +63,13 @@ std::unordered_map<std::string, std::string> output_of_nodes(const Graph& graph)
   return outputs;
 }
 
+// The value of a variant that is the layer's own output. A dynamic product leaves the layer's name
+// to its sum of integers, and that of the output to its last node.
+std::string own_output(const Graph& variant, const std::string& layer, const Value& base_output) {
+  const std::string of_node = output_of_nodes(variant).at(layer);
+  return variant.find_value(of_node)->dtype() == base_output.dtype() ? of_node : base_output.name();
+}
+
 class Run {
  public:
   Run(Variants& variants, const Dataset& data, const SensitivityOptions& options,
@@ -132,8 +139,8 @@ class Run {
       const std::string key = std::to_string(k);
       if (options_.mode == SensitivityMode::sqnr) {
         const std::vector<std::string> like{base_nodes.at(layers[k].name)};
-        jobs_.push_back(
-            make_job(key, variant, {output_of_nodes(variant).at(layers[k].name)}, like));
+        const std::string own = own_output(variant, layers[k].name, *base_.find_value(like[0]));
+        jobs_.push_back(make_job(key, variant, {own}, like));
         if (Job& job = jobs_.back(); job.part) job.truth = extract(base_, job.cut, like);
       } else {
         jobs_.push_back(make_job(key, variant, output_names(variant), base_outputs));
@@ -152,9 +159,10 @@ class Run {
   std::string identity() const {
     std::string text = print_graph(variants_.graph());
     const PtqOptions& q = variants_.options();
-    text += fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}\n", mode_name(options_.mode), options_.metric,
-                        options_.custom ? "custom" : "", mode_name(q.mode), q.target,
-                        options_.calibrator, q.weights, isa_name(best_isa()), count_);
+    text +=
+        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}\n", mode_name(options_.mode), options_.metric,
+                    options_.custom ? "custom" : "", mode_name(q.mode), q.weight_bits, q.group_size,
+                    q.target, options_.calibrator, q.weights, isa_name(best_isa()), count_);
     for (const QuantizedLayer& layer : variants_.layers()) text += layer.name + "\n";
     return text + print_rules(q.rules) + variants_.statistics().serialize();
   }

@@ -4,7 +4,8 @@
 // fully quantized network (all_but). Of it only what follows from the layer is run, on values that
 // the float or the fully quantized network has computed once for all layers. Samples are streamed:
 // as many at once as `most_bytes` of such values allow, at least one for each thread. Every sample
-// is measured by itself, so neither threads, chunks nor interruptions change a result.
+// is measured by itself, so neither threads, chunks nor interruptions change a result. There is no
+// SmoothQuant: networks are as `octavo quantize --smooth none` makes them.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>

@@ -67,7 +67,8 @@ class Comparer {
 bool stands_alone(const Graph& graph, const Value* value, const Comparer& comparer) {
   const Node* producer = value->producer();
   if (!producer || producer->is("quantize")) return true;
-  if (producer->is("dequantize")) return false;  // the integers are held
+  if (producer->is("dequantize")) return false;        // the integers are held
+  if (producer->is("dynamic_quantize")) return false;  // its input is held
   if (graph.is_output(value)) return true;
   // Readers of its shape alone go when the shape is known.
   std::vector<Use> readers;
@@ -75,7 +76,7 @@ bool stands_alone(const Graph& graph, const Value* value, const Comparer& compar
     if (use.node->op().kind != OpKind::shape) readers.push_back(use);
   if (readers.size() != 1) return true;
   const auto [node, index] = readers[0];
-  if (node->is("quantize")) return true;
+  if (node->is("quantize") || node->is("dynamic_quantize")) return true;
   return index == 0 && node->op().quant == QuantTrait::weighted && comparer.fixed(node->input(1));
 }
 

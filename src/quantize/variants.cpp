@@ -8,6 +8,7 @@
 #include "graph/op_def.h"
 #include "passes/attention.h"
 #include "passes/pipeline.h"
+#include "quantize/apply_placement.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
 #include "quantize/ranges.h"
@@ -26,6 +27,9 @@ std::string signature(const Placement& placement) {
     text += '\n';
   }
   for (const PlacedWeights& w : placement.weights) text += w.node->name() + '\n';
+  for (const auto* list : {&placement.products, &placement.tables})
+    for (const PlacedProduct& p : *list)
+      text += fmt::format("{}:{}:{}\n", p.node->name(), precision_name(p.precision), p.group_size);
   for (const Node* node : placement.activation_products) text += node->name() + '\n';
   return text;
 }
@@ -91,7 +95,7 @@ Variants::Variants(Graph graph, PtqOptions options)
   if (graph_.stage == Stage::quantized)
     throw UserError(ErrorKind::value, graph_.name, "is quantized already", "give the float model");
   name_uniquely(graph_);
-  options_.rules.products = precision_of(options_.mode);
+  options_.rules = effective_rules(options_);
   find_layers();
   if (layers_.empty())
     throw UserError(ErrorKind::value, graph_.name, "has no layer that can be integer",
@@ -111,7 +115,8 @@ void Variants::find_layers() {
   const std::string whole = signature(all);
   std::set<const Node*> products;
   for (const PlacedWeights& w : all.weights) products.insert(w.node);
-  for (const PlacedProduct& p : all.products) products.insert(p.node);
+  for (const auto* list : {&all.products, &all.tables})
+    for (const PlacedProduct& p : *list) products.insert(p.node);
   const std::set<const Node*> free(all.activation_products.begin(), all.activation_products.end());
   std::set<std::string> readers;
   for (const PlacedActivation& placed : all.activations)
@@ -159,19 +164,23 @@ Rules Variants::without(const std::vector<std::string>& layers) const {
 }
 
 Placement Variants::only(const QuantizedLayer& layer) const {
+  Placement all = everything();
+  std::unordered_map<std::string, const PlacedProduct*> placed;  // that are not static
+  for (const auto* list : {&all.products, &all.tables})
+    for (const PlacedProduct& p : *list) placed.emplace(p.node->name(), &p);
   std::unordered_map<std::string, const Node*> nodes;
   graph_.for_each([&](Node& node) { nodes.emplace(node.name(), &node); });
   Rules rules = options_.rules;
   rules.rules.push_back({.precision = Precision::float32});
-  bool product = false;
+  bool by_rule = false;
   for (const std::string& name : layer.nodes) {
-    const Node& node = *nodes.at(name);
-    product = product || node.op().quant == QuantTrait::weighted;
-    const Rule* rule = options_.rules.find(node);
-    rules.rules.push_back(
-        rule_for(name, options_.rules.precision_of(node), rule ? rule->group_size : 0));
+    const auto p = placed.find(name);
+    by_rule = by_rule || p != placed.end() || nodes.at(name)->op().quant == QuantTrait::weighted;
+    rules.rules.push_back(p == placed.end()
+                              ? rule_for(name, Precision::int8)
+                              : rule_for(name, p->second->precision, p->second->group_size));
   }
-  return product ? place(rules) : inputs_alone(everything(), layer.name);
+  return by_rule ? place(rules) : inputs_alone(all, layer.name);
 }
 
 void Variants::calibrate(const Dataset& data, const std::string& calibrator,
@@ -207,7 +216,15 @@ Graph Variants::quantize(const Placement& placement) {
       weights_[name] = {scale, nearest_weights(placed, activations, options_.weights)};
     weights[name] = weights_[name].params;
   }
-  return apply_quantization(graph_, placement, activations, weights);
+  return apply_placement(graph_, placement, activations, weights, integers(options_.weights),
+                         options_.weights);
+}
+
+const RowsByNode& Variants::integers(const std::string& weight_method) {
+  const bool by_max = weight_method == "max";
+  const auto known = integers_.find(by_max);
+  if (known != integers_.end()) return known->second;
+  return integers_[by_max] = integer_weights(everything(), weight_method);
 }
 
 }  // namespace octavo

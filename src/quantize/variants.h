@@ -2,8 +2,9 @@
 // rules say. One pass over the data serves them all; weights are rounded to nearest, so that a
 // layer's integers do not depend on what the other layers are.
 //
-// A layer is what a rule can move to float by itself: a product (of an attention, both), or an
-// integer op that reads a quantized tensor (add, mul, pooling, a function).
+// A layer is what a rule can move to float by itself: a product of any precision (of an attention,
+// both), a gather of a table of integers, or an integer op that reads a quantized tensor (add, mul,
+// pooling, a function).
 #pragma once
 #include <map>
 #include <string>
@@ -13,6 +14,7 @@
 #include "quantize/activation_statistics.h"
 #include "quantize/apply.h"
 #include "quantize/calibrators/calibrators.h"
+#include "quantize/integer_weights.h"
 #include "quantize/ptq.h"
 
 namespace octavo {
@@ -39,8 +41,8 @@ class Variants {
   Rules without(const std::vector<std::string>& layers) const;
   Placement everything() const { return place(options_.rules); }
   Placement all_but(const QuantizedLayer& layer) const { return place(without({layer.name})); }
-  // A product as rules that keep all else in float place it; another op with its quantized inputs,
-  // which nothing else reads.
+  // A product or table as rules that keep all else in float place it; another op with its quantized
+  // inputs, which nothing else reads.
   Placement only(const QuantizedLayer& layer) const;
   Placement place(const Rules& rules) const;
 
@@ -48,6 +50,9 @@ class Variants {
   const ActivationStatistics& statistics() const { return statistics_; }
   std::map<std::string, ActivationParams> params(const Placement& placement) const;
   Graph quantize(const Placement& placement);
+  // Of the weight-only products and tables of everything(): no variant has others. Rounded once for
+  // each method.
+  const RowsByNode& integers(const std::string& weight_method);
 
  private:
   void find_layers();
@@ -63,6 +68,7 @@ class Variants {
     WeightParams params;
   };
   std::map<std::string, Rounded> weights_;  // the last of each node: most variants share them
+  std::map<bool, RowsByNode> integers_;     // by max, or by mse
 };
 
 // A rule that names this node and no other, as far as globs can.

@@ -63,6 +63,7 @@ class RandomNetwork {
   Value* number(double v) { return g_.add_constant("", Tensor::scalar(static_cast<float>(v))); }
 
   Activation requantized(Value* x, double scale) {
+    EXPECT_GT(element_count(x->shape().dims()), 0) << "an empty tensor runs on no kernel";
     const bool u8 = pick(0, 1);
     scale = static_cast<float>(scale * real(0.7, 1.4));
     Value* s = number(scale);
@@ -148,6 +149,7 @@ class RandomNetwork {
       case 4: {  // transposed convolution
         if (d[2] > 12 || d[3] > 12) return;
         const int64_t out = pick(1, 20), k = pick(1, 4), step = pick(1, 3), pad = pick(0, k / 2);
+        if ((std::min(d[2], d[3]) - 1) * step + k <= 2 * pad) return;  // nothing is left
         Value* y =
             g_.apply("conv_transpose",
                      {x.value, weights({d[1], out, k, k}, 1), pick(0, 1) ? bias(out) : nullptr},
@@ -177,6 +179,7 @@ class RandomNetwork {
                       {"mode", std::string(pick(0, 1) ? "nearest" : "linear")}});
         break;
       case 2:
+        if (d[2] < 2) return;
         y = g_.apply("slice", {y},
                      {{"starts", Ints{d[1] / 3, 1}},
                       {"ends", Ints{d[1], d[2]}},

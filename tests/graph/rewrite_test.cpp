@@ -12,19 +12,20 @@ namespace {
 
 namespace p = pattern;
 
-const Rule silu{
+const RewriteRule silu{
     "silu", p::op("mul", {p::any("x"), p::op("sigmoid", {p::any("x")}).once()}).either_order(),
     [](Graph& graph, const Match& m) {
       replace(graph, m.root(), graph.apply("silu", {m.value("x")}, {}, m.root()->name(), m.root()));
       return true;
     }};
-const Rule relu_once{"relu_once", p::op("relu", {p::op("relu", {p::any("x")})}),
-                     [](Graph&, const Match& m) {
-                       m.root()->set_input(0, m.value("x"));
-                       return true;
-                     }};
+const RewriteRule relu_once{"relu_once", p::op("relu", {p::op("relu", {p::any("x")})}),
+                            [](Graph&, const Match& m) {
+                              m.root()->set_input(0, m.value("x"));
+                              return true;
+                            }};
 
-void expect_rewritten(const char* before, const char* after, const Rule& rule, size_t applied) {
+void expect_rewritten(const char* before, const char* after, const RewriteRule& rule,
+                      size_t applied) {
   Graph g = parse_graph(before);
   EXPECT_EQ(rewrite(g, std::span(&rule, 1)), applied);
   std::string difference;
@@ -122,7 +123,7 @@ TEST(Rewrite, OutputsKeepTheirNames) {
 
 TEST(Rewrite, RulesThatNeverEndAreABug) {
   Graph g = parse_graph("graph { input %x : f32[4] %a = relu(%x) return %a }");
-  const Rule endless{"endless", p::op("relu"), [](Graph&, const Match&) { return true; }};
+  const RewriteRule endless{"endless", p::op("relu"), [](Graph&, const Match&) { return true; }};
   EXPECT_THROW(rewrite(g, std::span(&endless, 1)), InternalError);
 }
 

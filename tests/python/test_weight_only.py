@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import octavo
+from test_schemas import validator
 
 K, N, ROWS, COLUMNS = 100, 37, 200, 40
 EPSILON = np.finfo(np.float32).eps
@@ -365,6 +366,18 @@ def test_rules_mix_precisions(tmp_path):
     assert (ROWS, COLUMNS) in shapes
     assert shapes[(ROWS, COLUMNS)] == TensorProto.FLOAT
     assert w.shape == (K, N)
+
+
+@pytest.mark.parametrize("mode", ["static", "weight_only"])
+def test_tables_are_integer_layers_of_the_record(tmp_path, mode):
+    """Also where nothing else is, so that the record is one by its schema."""
+    network(tmp_path / "float.onnx")
+    graph = octavo.load_onnx(tmp_path / "float.onnx")
+    rules = octavo.Rules(({"op": "matmul", "precision": "float"},))
+    data = [inputs(), inputs()] if mode == "static" else None
+    record = octavo.quantize(graph, data, mode=mode, rules=rules).record
+    assert record["quantization"]["integer_layers"] == 1
+    validator("run_record").validate(record)
 
 
 def test_static_mode_gathers_integers(tmp_path):

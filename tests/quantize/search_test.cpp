@@ -86,54 +86,63 @@ TEST(Search, WeighsHarmByWhatFloatCosts) {
 
 // Every point against octavo quantize with its rules and the whole network, and the front against
 // its definition.
-TEST(Search, PointsAreWhatTheirRulesGive) {
-  const Graph graph = parse_graph(residual_network);
+void expect_points_of_their_rules(const Graph& graph, const Rules& rules, const char* weights) {
   const auto data = noise(graph, 6);
-  for (const char* weights : {"mse", "gptq"}) {
-    Variants variants(graph.clone(), {});
-    SearchOptions options = at_least(35);
-    options.weights = weights;
-    options.correct_bias = true;
-    const SearchResult result = search(variants, *data, options);
-    Program truth = compile(variants.graph().clone(), {.threads = 1});
-    ASSERT_EQ(result.points.size(), result.graphs.size());
-    std::set<size_t> counts;
-    for (size_t i = 0; i < result.points.size(); ++i) {
-      const SearchPoint& p = result.points[i];
-      EXPECT_TRUE(counts.insert(p.float_layers.size()).second);
-      std::vector<Score> scores;
-      Graph again = variants.graph().clone();
-      if (i + 1 < result.points.size()) {
-        PtqOptions ptq_options;
-        ptq_options.rules = p.rules;
-        ptq_options.weights = weights;
-        // Where nothing but products is left to quantize, there is nothing.
-        Variants probe(graph.clone(), {});
-        if (probe.place(p.rules).weights.empty()) continue;
-        Ptq ptq(graph.clone(), ptq_options);
-        ptq.calibrate(*data);
-        again = std::move(ptq.quantize({"max"}, *data)[0].graph);
-      }
-      EXPECT_EQ(print_graph(again, {.full = true}), print_graph(result.graphs[i], {.full = true}));
-      Program program = compile(std::move(again), {.threads = 1});
-      for (size_t s = 0; s < data->size(); ++s) {
-        const auto x = data->sample(s);
-        scores.push_back(score_of(truth.run(x), program.run(x)));
-      }
-      EXPECT_EQ(p.value, figures_of(scores).sqnr_db.value);
-      EXPECT_EQ(p.enough, p.value >= 35);
-      bool dominated = false;
-      for (const SearchPoint& q : result.points)
-        dominated = dominated || (q.value >= p.value && q.microseconds < p.microseconds) ||
-                    (q.value > p.value && q.microseconds <= p.microseconds);
-      EXPECT_EQ(p.on_front, !dominated);
-      if (p.enough) {
-        EXPECT_GE(p.microseconds, result.points[result.chosen].microseconds);
-      }
+  PtqOptions quantization;
+  quantization.rules = rules;
+  Variants variants(graph.clone(), quantization);
+  SearchOptions options = at_least(35);
+  options.weights = weights;
+  options.correct_bias = true;
+  const SearchResult result = search(variants, *data, options);
+  Program truth = compile(variants.graph().clone(), {.threads = 1});
+  ASSERT_EQ(result.points.size(), result.graphs.size());
+  std::set<size_t> counts;
+  for (size_t i = 0; i < result.points.size(); ++i) {
+    const SearchPoint& p = result.points[i];
+    EXPECT_TRUE(counts.insert(p.float_layers.size()).second);
+    std::vector<Score> scores;
+    Graph again = variants.graph().clone();
+    if (i + 1 < result.points.size()) {
+      PtqOptions ptq_options;
+      ptq_options.rules = p.rules;
+      ptq_options.weights = weights;
+      // Where nothing but other ops than products is left to quantize, there is nothing.
+      const Placement left = variants.place(p.rules);
+      if (left.weights.empty() && left.products.empty() && left.tables.empty()) continue;
+      Ptq ptq(graph.clone(), ptq_options);
+      ptq.calibrate(*data);
+      again = std::move(ptq.quantize({"max"}, *data)[0].graph);
     }
-    EXPECT_TRUE(result.points[result.chosen].enough);
-    EXPECT_TRUE(result.points[result.chosen].on_front);
+    EXPECT_EQ(print_graph(again, {.full = true}), print_graph(result.graphs[i], {.full = true}));
+    Program program = compile(std::move(again), {.threads = 1});
+    for (size_t s = 0; s < data->size(); ++s) {
+      const auto x = data->sample(s);
+      scores.push_back(score_of(truth.run(x), program.run(x)));
+    }
+    EXPECT_EQ(p.value, figures_of(scores).sqnr_db.value);
+    EXPECT_EQ(p.enough, p.value >= 35);
+    bool dominated = false;
+    for (const SearchPoint& q : result.points)
+      dominated = dominated || (q.value >= p.value && q.microseconds < p.microseconds) ||
+                  (q.value > p.value && q.microseconds <= p.microseconds);
+    EXPECT_EQ(p.on_front, !dominated);
+    if (p.enough) {
+      EXPECT_GE(p.microseconds, result.points[result.chosen].microseconds);
+    }
   }
+  EXPECT_TRUE(result.points[result.chosen].enough);
+  EXPECT_TRUE(result.points[result.chosen].on_front);
+}
+
+TEST(Search, PointsAreWhatTheirRulesGive) {
+  for (const char* weights : {"mse", "gptq"})
+    expect_points_of_their_rules(parse_graph(residual_network), {}, weights);
+}
+
+TEST(Search, PointsHaveEveryPrecision) {
+  for (const char* weights : {"max", "mse", "gptq"})
+    expect_points_of_their_rules(parse_graph(mixed_network), mixed_rules(), weights);
 }
 
 TEST(Search, AgreementMayDropAndMetricsAreAnyFunction) {

@@ -105,6 +105,49 @@ inline constexpr const char* bad_middle_network = R"(graph "bad" canonical {
   return %last
 })";
 
+// A table of words, products of every precision (mixed_rules), a convolution, and an addition of
+// two products that read one tensor.
+inline constexpr const char* mixed_network = R"(graph "mixed" canonical {
+  input %x : f32[1, 4, 8, 8]
+  input %words : i64[1, 64]
+  const %table : f32[128, 32] = random(1, -1, 1)
+  const %w0 : f32[8, 4, 3, 3] = random(2, -0.5, 0.5)
+  const %w1 : f32[8, 8, 1, 1] = random(3, -0.5, 0.5)
+  const %w2 : f32[40, 48] = random(4, -0.3, 0.3)
+  const %b2 : f32[48] = random(5, -0.5, 0.5)
+  const %w3 : f32[48, 40] = random(6, -0.3, 0.3)
+  const %w4 : f32[48, 40] = random(7, -0.3, 0.3)
+  const %w5 : f32[40, 24] = random(8, -0.3, 0.3)
+  %embedded = gather(%table, %words) {axis = 0}
+  %c0 = conv(%x, %w0) {pads = [1, 1, 1, 1]}
+  %a0 = relu(%c0)
+  %c1 = conv(%a0, %w1)
+  %a1 = relu(%c1)
+  %flat = reshape(%a1) {shape = [1, 8, 64]}
+  %rows = transpose(%flat) {perm = [0, 2, 1]}
+  %both = concat(%embedded, %rows) {axis = 2}
+  %m2 = matmul(%both, %w2)
+  %h2 = add(%m2, %b2)
+  %a2 = relu(%h2)
+  %m3 = matmul(%a2, %w3)
+  %m4 = matmul(%a2, %w4)
+  %sum = add(%m3, %m4)
+  %y = matmul(%sum, %w5)
+  return %y
+})";
+
+// Convolutions: one dynamic, one of i8 weights. Matrix products: two dynamic, one of which reads
+// what the 4-bit one reads, and the last static.
+inline Rules mixed_rules() {
+  Rules rules;
+  rules.rules = {{.name = "c0", .precision = Precision::dynamic},
+                 {.name = "c1", .precision = Precision::int8_weights},
+                 {.name = "m2", .precision = Precision::dynamic},
+                 {.name = "m3", .precision = Precision::dynamic},
+                 {.name = "m4", .precision = Precision::int4_weights, .group_size = 16}};
+  return rules;
+}
+
 inline std::unique_ptr<Dataset> noise(const Graph& graph, size_t samples, uint64_t seed = 1,
                                       int64_t batch = 1) {
   std::vector<std::vector<Tensor>> all;

@@ -132,6 +132,140 @@ TEST(Sensitivity, LayersAreWhatRulesCanMove) {
             (Ops{"matmul", "matmul", "matmul", "attention", "matmul", "matmul", "gelu", "matmul"}));
 }
 
+// What octavo quantize makes by these rules.
+Graph by_ptq(const Graph& graph, PtqOptions options, const Rules& rules, const Dataset& data) {
+  options.rules = rules;
+  options.weights = "mse";
+  options.correct_bias = false;
+  Ptq ptq(graph.clone(), options);
+  if (!ptq.needs_data()) return std::move(ptq.quantize().graph);
+  ptq.calibrate(data);
+  return std::move(ptq.quantize({"max"}, data)[0].graph);
+}
+
+struct Precisions {
+  std::string name;
+  std::string target;
+  QuantizeMode mode;
+  bool mixed;  // mixed_rules
+  int weight_bits = 8;
+  int64_t group_size = 0;
+};
+
+void PrintTo(const Precisions& p, std::ostream* out) { *out << p.name; }
+
+class EveryPrecision : public ::testing::TestWithParam<Precisions> {
+ protected:
+  PtqOptions quantization() const {
+    PtqOptions options;
+    options.target = GetParam().target;
+    options.mode = GetParam().mode;
+    options.weight_bits = GetParam().weight_bits;
+    options.group_size = GetParam().group_size;
+    if (GetParam().mixed) options.rules = mixed_rules();
+    return options;
+  }
+  Graph graph_ = parse_graph(mixed_network);
+  std::unique_ptr<Dataset> data_ = noise(graph_, 4);
+};
+
+// The layers, and the networks that are judged, against octavo quantize with their rules.
+TEST_P(EveryPrecision, IsQuantizedAsItsRulesSay) {
+  const PtqOptions asked = quantization();
+  for (const auto mode : {SensitivityMode::only, SensitivityMode::all_but}) {
+    Variants variants(graph_.clone(), asked);
+    const auto result = sensitivity(variants, *data_, with(mode));
+    const auto figures = [&](const Graph& graph) {
+      return figures_of(from_the_start(variants.graph(), graph, *data_));
+    };
+    expect_same(result.quantized, figures(by_ptq(graph_, asked, asked.rules, *data_)), "all");
+    size_t judged = 0;
+    for (const LayerSensitivity& l : result.layers) {
+      Rules rules = asked.rules;
+      if (mode == SensitivityMode::all_but) {
+        rules.rules.push_back(rule_for(l.layer.name, Precision::float32));
+      } else {
+        // A rule for a product or table; the other ops follow the products around them.
+        Precision precision = precision_of(GetParam().mode);
+        if (GetParam().weight_bits == 4) precision = Precision::int4_weights;
+        int64_t group = GetParam().group_size;
+        if (l.layer.op != "conv" && l.layer.op != "matmul" && l.layer.op != "gather") continue;
+        if (l.layer.op == "gather" && precision != Precision::int4_weights)
+          precision = Precision::int8_weights;
+        for (const Rule& rule : rules.rules)
+          if (rule.name == l.layer.name) precision = rule.precision, group = rule.group_size;
+        rules.rules.push_back({.precision = Precision::float32});
+        rules.rules.push_back(rule_for(l.layer.name, precision, group));
+      }
+      expect_same(l.figures, figures(by_ptq(graph_, asked, rules, *data_)),
+                  std::string(mode_name(mode)) + " " + l.layer.name);
+      // Something is lost: a layer that is ignored would lose nothing.
+      if (mode == SensitivityMode::only) {
+        EXPECT_LT(l.figures.sqnr_db.value, 100) << l.layer.name;
+      }
+      ++judged;
+    }
+    // The table and six products, but a convolution of int8 weights on onnxruntime.
+    EXPECT_GE(judged, 5u);
+  }
+}
+
+TEST_P(EveryPrecision, OwnOutputIsFloatAndTheLayersOwn) {
+  Variants variants(graph_.clone(), quantization());
+  const auto result = sensitivity(variants, *data_, with(SensitivityMode::sqnr));
+  for (const LayerSensitivity& l : result.layers) {
+    // No layer of this network is renamed, so both call its output by its name, or its table's by
+    // the rows that are gathered.
+    const std::string output = l.layer.op == "gather" ? "embedded" : l.layer.name;
+    const auto observed = [&](const Graph& g) {
+      Graph copy = g.clone();
+      copy.add_output(copy.find_value(output));
+      return compile(std::move(copy), {.threads = 1});
+    };
+    Program truth = observed(variants.graph()),
+            alone = observed(variants.quantize(variants.only(l.layer)));
+    std::vector<Score> scores;
+    for (size_t i = 0; i < data_->size(); ++i) {
+      const auto x = data_->sample(i);
+      const auto a = truth.run(x), b = alone.run(x);
+      scores.push_back(score_of({&a.back(), 1}, {&b.back(), 1}));
+    }
+    EXPECT_EQ(l.figures.sqnr_db.value, figures_of(scores).sqnr_db.value) << l.layer.name;
+    EXPECT_LT(l.figures.sqnr_db.value, 100) << l.layer.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Sensitivity, EveryPrecision,
+    ::testing::Values(Precisions{"mixed", "octavo", QuantizeMode::static_, true},
+                      Precisions{"mixed_onnxruntime", "onnxruntime", QuantizeMode::static_, true},
+                      Precisions{"dynamic", "octavo", QuantizeMode::dynamic, false},
+                      Precisions{"weights", "octavo", QuantizeMode::weight_only, false},
+                      Precisions{"four_bits", "octavo", QuantizeMode::weight_only, false, 4, 16},
+                      Precisions{"four_bits_onnxruntime", "onnxruntime", QuantizeMode::weight_only,
+                                 false, 4}),
+    [](const auto& param_info) { return param_info.param.name; });
+
+TEST(Sensitivity, LayersHaveEveryPrecision) {
+  PtqOptions options;
+  options.rules = mixed_rules();
+  Variants variants(parse_graph(mixed_network), options);
+  std::vector<std::string> names;
+  for (const QuantizedLayer& l : variants.layers()) names.push_back(l.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"embedded", "c0", "c1", "m2", "m3", "m4", "y"}));
+  // Each with its precision, group and all, when it is alone.
+  const auto alone = [&](size_t layer) { return variants.only(variants.layers()[layer]); };
+  EXPECT_EQ(alone(0).tables.size(), 1u);
+  EXPECT_EQ(alone(5).products.at(0).precision, Precision::int4_weights);
+  EXPECT_EQ(alone(5).products.at(0).group_size, 16);
+  options = {};
+  options.mode = QuantizeMode::weight_only;
+  options.weight_bits = 4;
+  options.group_size = 16;
+  Variants grouped(parse_graph(mixed_network), options);
+  EXPECT_EQ(grouped.only(grouped.layers().back()).products.at(0).group_size, 16);
+}
+
 TEST(Sensitivity, FindsTheOneBadLayer) {
   const Graph graph = parse_graph(bad_middle_network);
   const auto data = noise(graph, 16);

@@ -9,7 +9,7 @@ constexpr double damping = 0.01;
 
 size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset& data,
                    const InputMomentsOptions& options, const Progress& progress,
-                   IntegerWeights& weights) {
+                   RowsByNode& weights) {
   std::vector<PlacedWeights> products;
   std::vector<const PlacedProduct*> placed;
   for (const PlacedProduct& p : placement.products) {
@@ -17,6 +17,7 @@ size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset
     products.push_back({p.node, p.axis});
     placed.push_back(&p);
   }
+  if (products.empty()) return 0;
   ThreadPool pool(options.threads);
   size_t done = 0;
   return see_inputs(graph, products, data, options, progress,

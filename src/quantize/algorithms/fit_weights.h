@@ -14,6 +14,6 @@ namespace octavo {
 // convolution) stays. Returns how many samples were looked at.
 size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset& data,
                    const InputMomentsOptions& options, const Progress& progress,
-                   IntegerWeights& weights);
+                   RowsByNode& weights);
 
 }  // namespace octavo

@@ -257,7 +257,7 @@ std::map<std::string, WeightParams> LayerByLayer::run(
   std::map<std::string, WeightParams> params;
   for (const PlacedWeights& placed : products)
     params[placed.node->name()] = nearest_weights(placed, activations, methods.weights);
-  if (!methods.correct_bias && methods.weights != "gptq") return params;
+  if (products.empty() || (!methods.correct_bias && methods.weights != "gptq")) return params;
   Graph quantized = apply_quantization(graph_, placement_, activations, params);
 
   std::vector<Demand> demands;

@@ -1,4 +1,4 @@
-#include "quantize/apply_products.h"
+#include "quantize/apply_dynamic.h"
 
 #include <map>
 #include <unordered_map>
@@ -23,7 +23,7 @@ Tensor transposed_matrix(const Tensor& t) {
 
 class Applier {
  public:
-  Applier(Graph& graph, const ProductOptions& options) : graph_(graph), options_(options) {
+  Applier(Graph& graph, const DynamicOptions& options) : graph_(graph), options_(options) {
     graph_.for_each([&](Node& node) { nodes_[node.name()] = &node; });
   }
 
@@ -91,16 +91,16 @@ class Applier {
   }
 
   Graph& graph_;
-  const ProductOptions& options_;
+  const DynamicOptions& options_;
   std::unordered_map<std::string, Node*> nodes_;
   std::unordered_map<const Value*, Node*> quantized_;  // dynamic_quantize by its input
 };
 
 }  // namespace
 
-std::vector<ProductReport> apply_products(Graph& graph, const Placement& placement,
-                                          const ProductOptions& options) {
-  std::vector<ProductReport> reports;
+std::vector<DynamicReport> apply_dynamic(Graph& graph, const Placement& placement,
+                                         const DynamicOptions& options) {
+  std::vector<DynamicReport> reports;
   Applier applier(graph, options);
   for (const PlacedProduct& placed : placement.products)
     if (placed.precision == Precision::dynamic)
