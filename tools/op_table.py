@@ -127,7 +127,6 @@ def table_text(table: dict[str, Any], found: dict[str, Seen]) -> str:
     """The documentation."""
     order = list(SHORT.values())
     targets = list(table["ops"][0]["targets"])
-    targets.sort(key=["octavo", "onnxruntime", "openvino", "tensorrt"].index)
     lines = [HEAD]
     for stage in ("captured", "canonical", "quantized", "lowered"):
         ops = [op for op in table["ops"] if op["stage"] == stage]

@@ -7,6 +7,7 @@
 #include "graph/op_def.h"
 #include "ops/onnx_rules.h"
 #include "quantize/placement/facts.h"
+#include "quantize/placement/placement.h"
 
 namespace octavo {
 namespace {
@@ -72,8 +73,6 @@ json rule_json(const OnnxImportRule& rule) {
 }  // namespace
 
 json describe_ops() {
-  const TargetFacts* targets[] = {&octavo_facts(), &onnxruntime_facts(), &openvino_facts(),
-                                  &tensorrt_facts()};
   json table{{"ops", json::array()}, {"composed", json::array()}};
   for (const OpDef& op : all_ops()) {
     json row{{"name", op.name},
@@ -89,8 +88,8 @@ json describe_ops() {
       if (selector.op == op.name) row["kernels"] = true;
     for (const OnnxImportRule& rule : op.impl->onnx_import)
       row["imports"].push_back(rule_json(rule));
-    for (const TargetFacts* facts : targets)
-      row["targets"][facts->name] = form_name(*facts, op.name);
+    for (const PlacementTarget& target : placement_targets())
+      row["targets"][target.name] = form_name(target.facts(), op.name);
     table["ops"].push_back(std::move(row));
   }
   for (const auto rules : onnx_import::composed_rules())

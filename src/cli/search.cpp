@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "cli/analysis.h"
 #include "cli/command.h"
 #include "cli/tables.h"
 
@@ -9,9 +10,9 @@ namespace octavo::cli {
 namespace {
 
 struct Options {
-  std::string model, output, data, evaluation, preprocessing, record, rules, write_rules;
+  AnalysisOptions analysis;
+  std::string output;
   double max_drop = 0, least = 0;
-  size_t megabytes = 1024;
   SearchRequest request;
 };
 
@@ -38,35 +39,24 @@ void print_points(const nlohmann::json& record) {
   std::puts("* no other is as accurate and as fast; > chosen, with these layers in float:");
   for (const auto& name : points[record["chosen"].get<size_t>()]["float_layers"])
     std::printf("  %s\n", name.get<std::string>().c_str());
-  if (record["data"]["evaluated_on_calibration_data"].get<bool>())
-    std::puts("judged on the calibration data; give --evaluate-data for an honest figure");
+  print_judged_by(record);
 }
 
 void work(Options& o, bool has_drop, bool has_least, const Context& context) {
   SearchRequest& request = o.request;
   if (has_drop) request.options.max_drop = o.max_drop;
   if (has_least) request.options.least = o.least;
-  request.options.sensitivity.most_bytes = o.megabytes << 20;
   if (!o.output.empty()) check_output(o.output);
-  for (const std::string& path : {o.record, o.write_rules, request.options.sensitivity.checkpoint})
-    if (!path.empty()) check_writable(path);
-  if (!o.rules.empty()) request.quantization.rules = load_rules(o.rules);
-  const Graph graph = load_model(o.model);
-  const auto signature = signature_of(graph);
-  const auto data = open_dataset(o.data, signature, o.preprocessing);
-  std::unique_ptr<Dataset> evaluation;
-  if (!o.evaluation.empty()) {
-    evaluation = open_dataset(o.evaluation, signature, o.preprocessing);
-    request.options.sensitivity.evaluation = evaluation.get();
-  }
-  SearchOutcome outcome = search(graph, *data, request, context.command, progress_bar(context));
+  const Analysis opened =
+      open_analysis(o.analysis, request.quantization, request.options.sensitivity);
+  SearchOutcome outcome =
+      search(opened.graph, *opened.data, request, context.command, progress_bar(context));
   nlohmann::json& record = outcome.record;
-  record["model"]["path"] = o.model;
-  record["data"]["path"] = o.data;
   const auto chosen = record["chosen"].get<size_t>();
   check_interrupted();
-  if (!o.record.empty()) save_record(record, o.record);
-  if (!o.write_rules.empty()) save_text(point_rules(record, chosen), o.write_rules);
+  finish_record(record, o.analysis);
+  if (!o.analysis.write_rules.empty())
+    save_text(point_rules(record, chosen), o.analysis.write_rules);
   if (!o.output.empty()) save_model(outcome.graphs[chosen], o.output);
   if (context.json)
     print_json(record);
@@ -90,46 +80,23 @@ void add_search(CLI::App& app, Context& context) {
       "  octavo search model.onnx --data photos/ --max-drop 0.01 -o mixed.onnx\n"
       "  octavo search model.onnx --data x.npz --metric sqnr --least 25 --write-rules "
       "rules.json\n"));
-  sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
+  add_analysis_options(sub, o->analysis, o->request.quantization, o->request.options.sensitivity);
   sub->add_option("-o,--output", o->output, "the chosen network, .onnx or .octavo");
-  sub->add_option("--data", o->data,
-                  "calibration data, in the forms that `octavo quantize --help` lists")
-      ->required();
-  sub->add_option("--evaluate-data", o->evaluation,
-                  "data to judge by; default: the calibration data");
-  sub->add_option("--preprocessing", o->preprocessing, "how pictures become inputs");
   sub->add_option("--metric", o->request.options.sensitivity.metric, "agreement or sqnr")
       ->capture_default_str();
   auto* drop = sub->add_option("--max-drop", o->max_drop, "how much of agreement may be lost");
   auto* least = sub->add_option("--least", o->least, "what the metric must reach");
   drop->excludes(least);
-  sub->add_option("--target", o->request.quantization.target, "who will run it")
-      ->capture_default_str();
-  sub->add_option("--calibrator", o->request.options.sensitivity.calibrator,
-                  "how ranges are chosen: " + calibrator_names())
-      ->capture_default_str();
   sub->add_option("--weights", o->request.options.weights,
                   "how weights are rounded: " + weight_method_names())
       ->capture_default_str();
   sub->add_flag("--bias-correction,!--no-bias-correction", o->request.options.correct_bias,
                 "correct the mean error of each channel, layer by layer");
-  sub->add_option("--samples", o->request.quantization.most_samples,
-                  "use at most this many samples (0: all)")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option("--threads", o->request.quantization.threads,
-                  "threads (0: what affinity and cgroup allow)")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  sub->add_option("--memory", o->megabytes, "MB of activations that may be held at once")
-      ->capture_default_str()
-      ->check(CLI::Range(size_t{1}, size_t{1} << 24));
-  sub->add_option("--rules", o->rules, "rules file that holds for all of it");
   sub->add_option("--checkpoint", o->request.options.sensitivity.checkpoint,
                   "write the sensitivity of layers here, and go on from it");
-  sub->add_option("--write-rules", o->write_rules,
+  sub->add_option("--write-rules", o->analysis.write_rules,
                   "write the chosen rules file (for `octavo quantize --rules`)");
-  sub->add_option("--record", o->record,
+  sub->add_option("--record", o->analysis.record,
                   "write all points (JSON, schemas/search.schema.json) here");
   sub->callback(
       [o, drop, least, &context] { work(*o, drop->count() > 0, least->count() > 0, context); });

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "cli/analysis.h"
 #include "cli/command.h"
 #include "cli/tables.h"
 
@@ -9,8 +10,9 @@ namespace octavo::cli {
 namespace {
 
 struct Options {
-  std::string model, data, evaluation, preprocessing, mode = "only", record, rules, write_rules;
-  size_t worst = 1, megabytes = 1024;
+  AnalysisOptions analysis;
+  std::string mode = "only";
+  size_t worst = 1;
   SensitivityRequest request;
 };
 
@@ -33,30 +35,18 @@ void print_ranking(const nlohmann::json& record) {
         layer["op"].get<std::string>(), layer);
   row("    everything quantized", "", record["quantized"]);
   std::fputs(table(rows).c_str(), stdout);
-  if (record["data"]["evaluated_on_calibration_data"].get<bool>())
-    std::puts("judged on the calibration data; give --evaluate-data for an honest figure");
+  print_judged_by(record);
 }
 
 void work(Options& o, const Context& context) {
   SensitivityRequest& request = o.request;
   request.options.mode = parse_sensitivity_mode(o.mode);
-  request.options.most_bytes = o.megabytes << 20;
-  for (const std::string& path : {o.record, o.write_rules, request.options.checkpoint})
-    if (!path.empty()) check_writable(path);
-  if (!o.rules.empty()) request.quantization.rules = load_rules(o.rules);
-  const Graph graph = load_model(o.model);
-  const auto signature = signature_of(graph);
-  const auto data = open_dataset(o.data, signature, o.preprocessing);
-  std::unique_ptr<Dataset> evaluation;
-  if (!o.evaluation.empty()) {
-    evaluation = open_dataset(o.evaluation, signature, o.preprocessing);
-    request.options.evaluation = evaluation.get();
-  }
-  auto record = sensitivity(graph, *data, request, context.command, progress_bar(context));
-  record["model"]["path"] = o.model;
-  record["data"]["path"] = o.data;
-  if (!o.record.empty()) save_record(record, o.record);
-  if (!o.write_rules.empty()) save_text(disable_worst(record, o.worst), o.write_rules);
+  const Analysis opened = open_analysis(o.analysis, request.quantization, request.options);
+  auto record =
+      sensitivity(opened.graph, *opened.data, request, context.command, progress_bar(context));
+  finish_record(record, o.analysis);
+  if (!o.analysis.write_rules.empty())
+    save_text(disable_worst(record, o.worst), o.analysis.write_rules);
   if (context.json)
     print_json(record);
   else
@@ -83,43 +73,20 @@ void add_sensitivity(CLI::App& app, Context& context) {
       "  octavo sensitivity model.onnx --data x.npz --mode all_but --checkpoint part.json\n"
       "  octavo sensitivity model.onnx --data x.npz --worst 3 --write-rules rules.json\n"
       "  octavo quantize model.onnx -o int8.onnx --data x.npz --rules rules.json\n"));
-  sub->add_option("model", o->model, "the float model, .onnx or .octavo")->required();
-  sub->add_option("--data", o->data,
-                  "calibration data, in the forms that `octavo quantize --help` lists")
-      ->required();
-  sub->add_option("--evaluate-data", o->evaluation,
-                  "data to judge by; default: the calibration data");
-  sub->add_option("--preprocessing", o->preprocessing, "how pictures become inputs");
+  add_analysis_options(sub, o->analysis, o->request.quantization, o->request.options);
   sub->add_option("--mode", o->mode, "only, all_but or sqnr")->capture_default_str();
   sub->add_option("--metric", o->request.options.metric, "what ranks: sqnr or agreement")
       ->capture_default_str();
-  sub->add_option("--target", o->request.quantization.target, "who will run it")
-      ->capture_default_str();
-  sub->add_option("--calibrator", o->request.options.calibrator,
-                  "how ranges are chosen: " + calibrator_names())
-      ->capture_default_str();
   sub->add_option("--weights", o->request.quantization.weights,
                   "scales of weights: mse or max (default: mse)");
-  sub->add_option("--samples", o->request.quantization.most_samples,
-                  "use at most this many samples (0: all)")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  sub->add_option("--threads", o->request.quantization.threads,
-                  "threads (0: what affinity and cgroup allow)")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  sub->add_option("--memory", o->megabytes, "MB of activations that may be held at once")
-      ->capture_default_str()
-      ->check(CLI::Range(size_t{1}, size_t{1} << 24));
-  sub->add_option("--rules", o->rules, "rules file that holds for all of it");
   sub->add_option("--checkpoint", o->request.options.checkpoint,
                   "write what is measured here about once a second, and go on from it");
   sub->add_option("--worst", o->worst, "how many layers --write-rules leaves in float")
       ->capture_default_str();
-  sub->add_option("--write-rules", o->write_rules,
+  sub->add_option("--write-rules", o->analysis.write_rules,
                   "write a rules file (for `octavo quantize --rules`) that leaves the worst layers "
                   "in float");
-  sub->add_option("--record", o->record,
+  sub->add_option("--record", o->analysis.record,
                   "write the ranking (JSON, schemas/sensitivity.schema.json) here");
   sub->callback([o, &context] { work(*o, context); });
 }

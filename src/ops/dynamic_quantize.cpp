@@ -1,7 +1,7 @@
 // dynamic_quantize: u8 over the range of the values themselves, one float32 rounding each step:
-//   least = min(0, x), most = max(0, x), NaN left out;  scale = (most - least) / 255, 1 if that is
-//   0 zero = saturate(round_half_even(-least / scale)),  q = saturate(round_half_even(x / scale) +
-//   zero), where NaN counts as 0
+//   least = min(0, x), most = max(0, x), NaN left out;  scale = (most - least) / 255, or 1 for 0
+//   zero = saturate(round_half_even(-least / scale))
+//   q = saturate(round_half_even(x / scale) + zero), where NaN counts as 0
 #include <cmath>
 
 #include "ops/op.h"

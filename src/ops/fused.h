@@ -1,11 +1,11 @@
 // What the ops of the lowered stage share: the integer arithmetic after the accumulator. One
 // definition for the reference kernels; every fast kernel must equal it bit for bit.
-//   f = (float)acc * multiplier                                       int32 to float32: half to
-//   even f = f + (float)(residual - residual_zero_point) * residual_multiplier f = f < 0 ? f *
-//   negative_slope : f f = min(max(f, clamp_lo), clamp_hi) y = saturate(round_half_even(f) +
-//   y_zero_point)    u8, i8 outputs; y = f for f32 outputs
-// Where x comes with a scale and zero point (dynamic products; acc = sum (x - x_zero) * w, f32
-// out):
+//   f = (float)acc * multiplier                      int32 to float32: half to even
+//   f = f + (float)(residual - residual_zero_point) * residual_multiplier
+//   f = f < 0 ? f * negative_slope : f
+//   f = min(max(f, clamp_lo), clamp_hi)
+//   y = saturate(round_half_even(f) + y_zero_point)  u8, i8 outputs; y = f for f32 outputs
+// Where x comes with a scale and zero point (dynamic products, acc = sum (x - x_zero) w, y f32):
 //   f = (float)acc * (x_scale * multiplier), then f = f + bias, then f = f + residual …
 // Every operation is one float32 rounding. Multipliers and clamps are in units of the output step.
 #pragma once

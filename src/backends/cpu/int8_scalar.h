@@ -6,7 +6,7 @@
 
 namespace octavo::cpu {
 
-// The same where the scale and zero point of x come with the call; y is float.
+// Of a dynamic product: the scale and zero point of x come with the call; y is float.
 inline void finish_dynamic(uint32_t acc, const GemmInt8Tile& t, int64_t pixel, int64_t at,
                            const float* residual, float* y) {
   const Int8Epilogue& e = *t.epilogue;
