@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,27 +32,66 @@ def load_onnx(path: Path) -> Graph:
 
 
 def export_onnx(
-    graph: Graph,
+    model: Any,
     path: Path,
     *,
+    args: Any = None,
+    target: str | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_shapes: Any = None,
     opset: int | None = None,
     ir_version: int = 0,
     external_data: bool | None = None,
 ) -> None:
-    """Writes an ONNX file; a quantized graph becomes QuantizeLinear and DequantizeLinear nodes.
+    """Writes an ONNX file; what is quantized becomes QuantizeLinear and DequantizeLinear nodes.
+
+    Of a torch module: its own quantizers' scales and zero points, in evaluation, batch
+    normalization folded. It may hold modules of pytorch-quantization's interface, or those of
+    :mod:`octavo.quantization` after ``prepare_qat`` or ``convert``. It goes through
+    ``torch.onnx.export`` on torch.export, which needs onnxscript.
 
     Args:
-        graph: a float or quantized graph.
+        model: a float or quantized graph, or a ``torch.nn.Module``.
         path: the file.
+        args: of a module: example inputs, a tensor or a tuple.
+        target: who will run the file. Its placement is the model's; only how integers are stored is
+            adapted, not what they stand for: for ``"onnxruntime"``, i8 activations become u8, zero
+            points 128 higher. :func:`lint` says what the target makes of it. None: nothing changes.
+        input_names: of a module; None: the names of forward's parameters.
+        output_names: of a module.
+        dynamic_shapes: of a module, as for ``torch.onnx.export``.
         opset: version of the default domain, 13 to 21; None: the least from 17 on that has a form
             for every node (16-bit integers and groups want 21).
         ir_version: 0 takes the one that belongs to ``opset``.
         external_data: whether weights go to ``<path>.data``; None: only if they exceed 1.8 GB.
 
     Raises:
+        TypeError: ``model`` is neither; ``args`` is missing or not for it.
         FileError: the file cannot be written; nothing half written is left.
-        UnsupportedError: the graph needs a later ``opset``.
+        UserError: an unknown target; a quantizer that is not calibrated.
+        UnsupportedError: the graph needs a later ``opset``; an op that Octavo lacks; a quantized
+            module that has no ONNX form.
     """
+    of_module = (args, input_names, output_names, dynamic_shapes)
+    if isinstance(model, Graph):
+        if any(value is not None for value in of_module):
+            raise TypeError("args, names and dynamic_shapes are for a torch module, not a Graph")
+        graph = model
+    else:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(model, torch.nn.Module):
+            raise TypeError(
+                f"octavo.export_onnx takes a Graph or a torch module, not {type(model).__name__}"
+            )
+        if args is None:
+            raise TypeError("octavo.export_onnx of a torch module wants args, example inputs")
+        _core.check_writable(os.fspath(path))
+        export = importlib.import_module("octavo.export.module")
+        graph = export.module_graph(model, *of_module)
+    if target is not None:
+        graph = graph.clone()
+        _core.retarget(graph, target)
     _core.export_onnx(graph, os.fspath(path), opset or 0, ir_version, external_data)
 
 

@@ -8,6 +8,7 @@
 
 #include "api/octavo.h"
 #include "bindings.h"
+#include "quantize/placement/retarget.h"
 #include "support/error.h"
 
 namespace octavo::python {
@@ -143,6 +144,7 @@ void bind_quantize(nb::module_& m) {
         return lint_graph(graph, target).dump();
       },
       nb::arg("graph"), nb::arg("target"));
+  m.def("retarget", &retarget, nb::arg("graph"), nb::arg("target"));
   m.def(
       "plan_json",
       [](Program& program, std::optional<int64_t> batch, const Symbols& dims) {

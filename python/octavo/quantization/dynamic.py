@@ -72,8 +72,7 @@ class Linear(PackedModule):
         )
         return text + (f", {scheme_of(self._weight)}" if self._weight.is_quantized else "")
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+    def _save(self, destination: Any, prefix: str) -> None:
         destination[prefix + "scale"] = torch.tensor(1.0)  # torch saves them here too
         destination[prefix + "zero_point"] = torch.tensor(0)
         save_linear(self, destination, prefix)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octavo.errors import UserError
+from octavo.errors import UnsupportedError, UserError
+from octavo.export.qdq import INTEGERS, is_exporting, quantize_dequantize
 from octavo.quantization._ops import ops
 from octavo.quantization.observers import (
     FixedQParamsObserver,
@@ -31,6 +32,7 @@ class FakeQuantizeBase(WithArgs, nn.Module):
         super().__init__()
         self.register_buffer("fake_quant_enabled", torch.tensor([1], dtype=torch.uint8))
         self.register_buffer("observer_enabled", torch.tensor([1], dtype=torch.uint8))
+        self._enabled = True  # as fake_quant_enabled, whose value torch.export does not show
 
     def calculate_qparams(self) -> Any:
         """Scale and zero point."""
@@ -39,6 +41,7 @@ class FakeQuantizeBase(WithArgs, nn.Module):
     def enable_fake_quant(self, enabled: bool = True) -> None:
         """Quantize what passes."""
         self.fake_quant_enabled[0] = int(enabled)
+        self._enabled = bool(enabled)
 
     def disable_fake_quant(self) -> None:
         """Let pass unchanged."""
@@ -117,7 +120,9 @@ class FakeQuantize(FakeQuantizeBase):
         return scale, zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        """Observes and quantizes, as far as each is enabled."""
+        """Observes and quantizes, as far as each is enabled; torch.onnx.export is not observed."""
+        if is_exporting():
+            return self._exported(x)
         if self.observer_enabled[0] == 1:
             self.activation_post_process(x.detach())
             scale, zero_point = self.calculate_qparams()
@@ -142,6 +147,29 @@ class FakeQuantize(FakeQuantizeBase):
             )
         return x
 
+    def _exported(self, x: Tensor) -> Tensor:
+        if not self._enabled:
+            return x
+        if self.is_dynamic or self.dtype not in INTEGERS or self.zero_point.is_floating_point():
+            raise UnsupportedError(
+                f"torch.onnx.export: a FakeQuantize of {self.dtype}, {self.qscheme}"
+                f"{', dynamic' if self.is_dynamic else ''}"
+            )
+        dtype = INTEGERS[self.dtype]
+        axis = self.ch_axis if self.is_per_channel else None
+        limits = torch.iinfo(dtype)
+        shape = [1] * x.dim()
+        if axis is not None:
+            shape[axis] = -1
+        # ONNX saturates at the type's ends.
+        if self.quant_min > limits.min:
+            least = (self.quant_min - self.zero_point) * self.scale
+            x = torch.maximum(x, least.reshape(shape))
+        if self.quant_max < limits.max:
+            most = (self.quant_max - self.zero_point) * self.scale
+            x = torch.minimum(x, most.reshape(shape))
+        return quantize_dequantize(x, self.scale, self.zero_point, axis, dtype)
+
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         return (
@@ -159,6 +187,9 @@ class FakeQuantize(FakeQuantizeBase):
             saved = state_dict.get(prefix + name)
             if saved is not None:
                 getattr(self, name).resize_(saved.shape)
+        enabled = state_dict.get(prefix + "fake_quant_enabled")
+        if enabled is not None:
+            self._enabled = bool(enabled[0] == 1)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.errors import UserError
+from octavo.export.qdq import constants, dequantize, is_exporting
 from octavo.quantization.observers import is_per_channel
 
 
@@ -42,20 +43,38 @@ class PackedModule(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._weight: Any = None
+        # In lists, since torch.export looks into attributes and takes neither.
+        self._quantized: list[Any] = [None]
+        self._packed: list[Any] = []
         self._bias: Any = None
-        self._packed: Any = None
+
+    @property
+    def _weight(self) -> Any:
+        return self._quantized[0]
 
     def set_weight_bias(self, w: Tensor, b: Tensor | None) -> None:
         """Takes a qint8 weight and a float bias."""
-        self._weight = w
+        self._quantized = [w]
         self._bias = None if b is None else b.detach()
-        self._packed = None
+        self._packed = []
 
     def weight(self) -> Tensor:
         """The weight, a quantized tensor: ``int_repr()``, ``q_scale()``, …."""
         weight: Tensor = self._weight
         return weight
+
+    def _exported_weight(self) -> Tensor:
+        """The weight behind a DequantizeLinear, while torch.onnx exports."""
+        w = self._weight
+        with constants():
+            integers = w.int_repr()
+            if not is_per_channel(w.qscheme()):
+                numbers = torch.tensor(w.q_scale()), torch.tensor(w.q_zero_point())
+                axis = None
+            else:
+                numbers = w.q_per_channel_scales(), w.q_per_channel_zero_points()
+                axis = w.q_per_channel_axis()
+        return dequantize(integers, *numbers, axis)
 
     def bias(self) -> Tensor | None:
         """The bias, in float."""
@@ -66,12 +85,20 @@ class PackedModule(nn.Module):
         raise NotImplementedError
 
     def _layer(self) -> Any:
-        if self._packed is None:
-            self._packed = self._pack()
-        return self._packed
+        if not self._packed:
+            self._packed.append(self._pack())
+        return self._packed[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_packed": []}
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not is_exporting():  # the TorchScript engine takes plain tensors only
+            self._save(destination, prefix)
+
+    def _save(self, destination: Any, prefix: str) -> None:
+        raise NotImplementedError
 
     def _take(self, state: dict[str, Any], key: str, missing: list[str]) -> Any:
         if key not in state:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octavo.export.qdq import is_exporting
 from octavo.quantization import fuse
 
 
@@ -102,6 +103,12 @@ class ConvReLU2d(Conv2d):
     relu = True
 
 
+def _folded_bias(module: Any) -> Tensor:
+    scale, shift = fuse.batch_norm_factors(module.bn)
+    bias: Tensor = shift if module.bias is None else module.bias * scale + shift
+    return bias
+
+
 class _ConvBn(_Conv):
     """The weight is rounded as it will be once BatchNorm's running statistics are folded into it.
 
@@ -114,6 +121,11 @@ class _ConvBn(_Conv):
         """Convolution with the folded weight, unfolded again, then BatchNorm of the batch."""
         scale, _ = fuse.batch_norm_factors(self.bn)
         per_output = scale.reshape([-1] + [1] * (self.weight.dim() - 1))
+        if is_exporting():
+            y = self._conv_forward(
+                x, self.weight_fake_quant(self.weight * per_output), _folded_bias(self)
+            )
+            return functional.relu(y) if self.relu else y
         y = self._conv_forward(x, self.weight_fake_quant(self.weight * per_output), None)
         y = y / scale.reshape([1, -1] + [1] * (y.dim() - 2))
         if self.bias is not None:
@@ -158,7 +170,10 @@ class LinearBn1d(Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Product with the folded weight, unfolded again, then BatchNorm of the batch."""
         scale, _ = fuse.batch_norm_factors(self.bn)
-        y = functional.linear(x, self.weight_fake_quant(self.weight * scale.reshape(-1, 1)))
+        weight = self.weight_fake_quant(self.weight * scale.reshape(-1, 1))
+        if is_exporting():
+            return functional.linear(x, weight, _folded_bias(self))
+        y = functional.linear(x, weight)
         y = y / scale
         if self.bias is not None:
             y = y + self.bias

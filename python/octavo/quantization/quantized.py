@@ -10,11 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from octavo.errors import UnsupportedError, UserError
+from octavo.export.qdq import INTEGERS, constants, is_exporting, quantize_dequantize
 from octavo.quantization import fuse, qat
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.packed import PackedModule, observed_weight, scheme_of
+
+
+def _float(x: Tensor) -> Tensor:
+    """The floats of a quantized tensor; what torch.onnx exports are floats already, behind Q/DQ."""
+    return x if is_exporting() else ops.dequantize_int8(x)
 
 
 def _output_parameters(module: Any) -> tuple[float, int]:
@@ -54,6 +61,8 @@ class Quantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The integers."""
+        if is_exporting():
+            return quantize_dequantize(x, self.scale, self.zero_point, None, INTEGERS[self.dtype])
         if self._numbers is None:
             self._numbers = (float(self.scale), int(self.zero_point))
         y: Tensor = ops.quantize_int8(x, *self._numbers, self.dtype)
@@ -75,12 +84,28 @@ class DeQuantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The floats."""
-        y: Tensor = ops.dequantize_int8(x)
-        return y
+        return _float(x)
 
 
-class _Output(PackedModule):
-    """A packed module with a scale and a zero point of what it gives."""
+class _OnGrid(nn.Module):
+    """A module with a scale and a zero point of what it gives."""
+
+    scale: float
+    zero_point: int
+    dtype = torch.quint8  # what is observed, if not otherwise
+
+    def _take_grid(self, module: Any) -> None:
+        self.scale, self.zero_point = _output_parameters(module)
+        self.dtype = module.activation_post_process.dtype
+
+    def _exported(self, y: Tensor) -> Tensor:
+        with constants():
+            grid = torch.tensor(self.scale), torch.tensor(self.zero_point)
+        return quantize_dequantize(y, *grid, None, INTEGERS[self.dtype])
+
+
+class _Output(PackedModule, _OnGrid):
+    """A packed module on a grid."""
 
     relu = False
 
@@ -89,8 +114,10 @@ class _Output(PackedModule):
         self.scale = 1.0
         self.zero_point = 0
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+    def _exported_layer(self, y: Tensor) -> Tensor:
+        return self._exported(functional.relu(y) if self.relu else y)
+
+    def _save(self, destination: Any, prefix: str) -> None:
         destination[prefix + "scale"] = torch.tensor(self.scale)
         destination[prefix + "zero_point"] = torch.tensor(self.zero_point)
 
@@ -116,6 +143,8 @@ class Linear(_Output):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized in, quantized out."""
+        if is_exporting():
+            return self._exported_layer(functional.linear(x, self._exported_weight(), self._bias))
         y: Tensor = ops.linear_int8(x, self._layer(), self.scale, self.zero_point, self.relu)
         return y
 
@@ -123,7 +152,7 @@ class Linear(_Output):
     def from_float(cls, module: Any) -> Linear:
         """From an observed or trained module."""
         made = cls(*_features(module))
-        made.scale, made.zero_point = _output_parameters(module)
+        made._take_grid(module)
         layer: Any = module[0] if isinstance(module, fuse.FusedModule) else module
         weight, bias = qat.folded(layer)
         made.set_weight_bias(observed_weight(layer, weight), bias)
@@ -136,8 +165,8 @@ class Linear(_Output):
             f"scale={self.scale}, zero_point={self.zero_point}, {scheme_of(self.weight())}"
         )
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+    def _save(self, destination: Any, prefix: str) -> None:
+        super()._save(destination, prefix)
         save_linear(self, destination, prefix)
 
     def _load_from_state_dict(
@@ -223,6 +252,10 @@ class _Conv(_Output):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized in, quantized out."""
+        if is_exporting():
+            convolve: Any = functional.conv1d if self.rank == 1 else functional.conv2d
+            options = (self.stride, self.padding, self.dilation, self.groups)
+            return self._exported_layer(convolve(x, self._exported_weight(), self._bias, *options))
         y: Tensor = ops.conv_int8(x, self._layer(), self.scale, self.zero_point, self.relu)
         return y
 
@@ -231,7 +264,7 @@ class _Conv(_Output):
         """From an observed or trained module."""
         layer: Any = module[0] if isinstance(module, fuse.FusedModule) else module
         made = cls(layer)
-        made.scale, made.zero_point = _output_parameters(module)
+        made._take_grid(module)
         weight, bias = qat.folded(layer)
         made.set_weight_bias(observed_weight(layer, weight), bias)
         return made
@@ -250,10 +283,10 @@ class _Conv(_Output):
             text += f", groups={self.groups}"
         return text + (", bias=False" if self._bias is None else "")
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+    def _save(self, destination: Any, prefix: str) -> None:
         destination[prefix + "weight"] = self._weight
         destination[prefix + "bias"] = self._bias
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super()._save(destination, prefix)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, meta: Any, strict: bool, missing: Any, *rest: Any
@@ -283,6 +316,8 @@ class Conv1d(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized in, quantized out."""
+        if is_exporting():
+            return super().forward(x)
         return super().forward(x.unsqueeze(2)).squeeze(2)
 
 
@@ -303,6 +338,7 @@ class Activation(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.arguments = kind, arguments
+        self.dtype = torch.quint8
         if scale is not None:  # else the input's
             self.register_buffer("scale", torch.tensor(scale))
             self.register_buffer("zero_point", torch.tensor(zero_point))
@@ -314,7 +350,9 @@ class Activation(nn.Module):
         arguments = _activation_arguments(module)
         if isinstance(module, nn.ReLU6):
             return cls(nn.ReLU6, arguments, None, None)
-        return cls(type(module), arguments, *_output_parameters(module))
+        made = cls(type(module), arguments, *_output_parameters(module))
+        made.dtype = module.activation_post_process.dtype
+        return made
 
     def _get_name(self) -> str:
         return f"Quantized{self.kind.__name__}"
@@ -329,6 +367,11 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized in, quantized out."""
+        if is_exporting():
+            y: Tensor = self.kind(**self.arguments)(x)
+            if "scale" not in self._buffers:
+                return y
+            return quantize_dequantize(y, self.scale, self.zero_point, None, INTEGERS[self.dtype])
         key = (x.q_scale(), x.q_zero_point(), x.dtype)
         if self._table is None or self._table[0][:3] != key:
             scale, zero_point = key[:2]
@@ -339,8 +382,8 @@ class Activation(nn.Module):
                 values = values.view(torch.int8)
             every = torch._make_per_tensor_quantized_tensor(values, key[0], key[1])
             real = self.kind(**self.arguments)(ops.dequantize_int8(every))
-            y = ops.quantize_int8(real, scale, zero_point, x.dtype)
-            self._table = (*key, scale, zero_point), y.int_repr().view(torch.uint8)
+            on_grid = ops.quantize_int8(real, scale, zero_point, x.dtype)
+            self._table = (*key, scale, zero_point), on_grid.int_repr().view(torch.uint8)
         (*_, scale, zero_point), table = self._table
         result: Tensor = ops.lookup_int8(x, table, scale, zero_point)
         return result
@@ -376,7 +419,7 @@ class InFloat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized in, quantized out."""
-        y: Tensor = self.quantize(self.module(ops.dequantize_int8(x)))
+        y: Tensor = self.quantize(self.module(_float(x)))
         return y
 
 
@@ -395,7 +438,7 @@ def _on_grid_of(x: Tensor, function: Callable[[Any], Any]) -> Tensor:
     return y
 
 
-class QFunctional(nn.Module):
+class QFunctional(_OnGrid):
     """Additions, products and concatenations of quantized tensors."""
 
     def __init__(self) -> None:
@@ -408,7 +451,7 @@ class QFunctional(nn.Module):
     def from_float(cls, module: Any) -> QFunctional:
         """From an observed FloatFunctional."""
         made = cls()
-        made.scale, made.zero_point = _output_parameters(module)
+        made._take_grid(module)
         return made
 
     def forward(self, x: Tensor) -> Tensor:
@@ -420,6 +463,9 @@ class QFunctional(nn.Module):
         raise RuntimeError("QFunctional is not intended to use the forward; call its methods")
 
     def _binary(self, x: Tensor, y: Tensor, product: bool, relu: bool) -> Tensor:
+        if is_exporting():
+            exact = x * y if product else x + y
+            return self._exported(functional.relu(exact) if relu else exact)
         if x.shape != y.shape:
             x, y = torch.broadcast_tensors(x, y)
         z: Tensor = ops.binary_int8(x, y, self.scale, self.zero_point, product, relu)
@@ -439,6 +485,8 @@ class QFunctional(nn.Module):
 
     def add_scalar(self, x: Tensor, y: float) -> Tensor:
         """x + y for a number: the grid moves along, by whole steps if it can."""
+        if is_exporting():
+            return x + y
         moved = x.q_zero_point() - round(y / x.q_scale())
         least, most = _bounds(x.dtype)
         if least <= moved <= most:
@@ -447,6 +495,8 @@ class QFunctional(nn.Module):
 
     def mul_scalar(self, x: Tensor, y: float) -> Tensor:
         """x * y for a number: a positive one stretches the grid."""
+        if is_exporting():
+            return x * y
         if y > 0:
             return torch._make_per_tensor_quantized_tensor(
                 x.int_repr(), x.q_scale() * y, x.q_zero_point()
@@ -455,14 +505,16 @@ class QFunctional(nn.Module):
 
     def cat(self, x: list[Tensor], dim: int = 0) -> Tensor:
         """The tensors one after the other, on one grid."""
-        return self._in_float(torch.cat([ops.dequantize_int8(part) for part in x], dim), x[0].dtype)
+        return self._in_float(torch.cat([_float(part) for part in x], dim), x[0].dtype)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix product, computed in float."""
-        product = torch.matmul(ops.dequantize_int8(x), ops.dequantize_int8(y))
+        product = torch.matmul(_float(x), _float(y))
         return self._in_float(product, x.dtype)
 
     def _in_float(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if is_exporting():
+            return self._exported(x)
         y: Tensor = ops.quantize_int8(x, self.scale, self.zero_point, dtype)
         return y
 

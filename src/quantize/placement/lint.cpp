@@ -306,6 +306,7 @@ class Linter {
       if (!dq) return why;
       if (!first) first = dq;
     }
+    if (!first && taken) return {};  // the product's bias
     if (!first) return "no input is dequantized";
     if (!fact.quantized_output) return {};
     if (Why missing = output(node)) return missing;

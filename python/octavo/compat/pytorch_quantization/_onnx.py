@@ -1,8 +1,4 @@
-"""Fake quantization as QuantizeLinear and DequantizeLinear, for both of torch.onnx's engines.
-
-The TorchScript engine asks an autograd function for its symbol; the one on torch.export takes
-torch.onnx.ops.symbolic. Both give float32 Q/DQ: other dtypes are cast before and after.
-"""
+"""Fake quantization as ONNX nodes, for both of torch.onnx's engines."""
 
 from __future__ import annotations
 
@@ -11,14 +7,14 @@ from typing import Any
 import torch
 from torch.onnx import symbolic_helper
 
-import octavo._torch  # noqa: F401  registers torch.ops.octavo
+from octavo.export.qdq import (
+    from_float,
+    is_exporting_with_dynamo,
+    quantize_dequantize,
+    to_float,
+)
 
 _E4M3_MOST = 448.0
-
-
-def is_exporting_with_dynamo() -> bool:
-    """Whether torch.onnx.export runs on torch.export."""
-    return bool(torch.onnx.is_in_onnx_export() and torch.compiler.is_exporting())
 
 
 def _axis(amax: torch.Tensor) -> int | None:
@@ -49,56 +45,19 @@ def _step(amax: torch.Tensor, bound: int) -> torch.Tensor:
     return torch.where(step > 0, step, torch.ones_like(step))
 
 
-class IntegerExport(torch.autograd.Function):
-    """fake_tensor_quant while torch.onnx exports."""
+def fake_tensor_quant(
+    inputs: torch.Tensor, amax: torch.Tensor, num_bits: int, unsigned: bool, narrow_range: bool
+) -> torch.Tensor:
+    """fake_tensor_quant while torch.onnx exports.
 
-    @staticmethod
-    def run(
-        inputs: torch.Tensor, amax: torch.Tensor, num_bits: int, unsigned: bool, narrow_range: bool
-    ) -> torch.Tensor:
-        """Either engine."""
-        bound = _check(num_bits, unsigned, narrow_range)
-        axis = _axis(amax)
-        if not is_exporting_with_dynamo():
-            result: torch.Tensor = IntegerExport.apply(inputs, amax, num_bits, unsigned)
-            return result
-        step = _step(amax, bound)
-        dtype = torch.uint8 if unsigned else torch.int8
-        zero = torch.zeros_like(step, dtype=dtype)
-        attributes: Any = {} if axis is None else {"axis": axis}
-        x = inputs.float()
-        q = torch.onnx.ops.symbolic(
-            "QuantizeLinear", (x, step, zero), attributes, dtype=dtype, shape=x.shape
-        )
-        y = torch.onnx.ops.symbolic(
-            "DequantizeLinear", (q, step, zero), attributes, dtype=torch.float32, shape=x.shape
-        )
-        return y.to(inputs.dtype)
-
-    @staticmethod
-    def forward(
-        ctx: Any, inputs: torch.Tensor, amax: torch.Tensor, num_bits: int, unsigned: bool
-    ) -> torch.Tensor:
-        """What the trace computes."""
-        result: torch.Tensor = torch.ops.octavo.fake_tensor_quant(
-            inputs, amax, num_bits, unsigned, False
-        )
-        return result
-
-    @staticmethod
-    @symbolic_helper.parse_args("v", "t", "i", "b")
-    def symbolic(g: Any, inputs: Any, amax: torch.Tensor, num_bits: int, unsigned: bool) -> Any:
-        """Nodes of the TorchScript engine."""
-        axis = _axis(amax)
-        step = _step(amax, _check(num_bits, unsigned, False))
-        zero = torch.zeros_like(step, dtype=torch.uint8 if unsigned else torch.int8)
-        x, scalar = _to_float(g, inputs)
-        scale = g.op("Constant", value_t=step)
-        zero_point = g.op("Constant", value_t=zero)
-        attributes = {} if axis is None else {"axis_i": axis}
-        q = g.op("QuantizeLinear", x, scale, zero_point, **attributes)
-        y = g.op("DequantizeLinear", q, scale, zero_point, **attributes)
-        return _from_float(g, y, scalar, inputs)
+    Raises:
+        TypeError: amax belongs to several axes.
+        ValueError: no 8 bits, or a narrow range.
+    """
+    scale = _step(amax, _check(num_bits, unsigned, narrow_range))
+    zero_point = torch.zeros_like(scale, dtype=torch.int32)
+    dtype = torch.uint8 if unsigned else torch.int8
+    return quantize_dequantize(inputs, scale, zero_point, _axis(amax), dtype)
 
 
 class E4M3Export(torch.autograd.Function):
@@ -131,29 +90,10 @@ class E4M3Export(torch.autograd.Function):
     def symbolic(g: Any, inputs: Any, amax: torch.Tensor | None) -> Any:
         """Nodes of the TorchScript engine."""
         step = torch.ones(()) if amax is None else _step(amax, int(_E4M3_MOST))
-        x, scalar = _to_float(g, inputs)
+        x, scalar = to_float(g, inputs)
         scale = g.op("Constant", value_t=step)
         sizes = symbolic_helper._get_tensor_sizes(inputs)
         kinds = [x.type().with_dtype(d).with_sizes(sizes) for d in (torch.uint8, torch.float32)]
         q = g.op("trt::TRT_FP8QuantizeLinear", x, scale).setType(kinds[0])
         y = g.op("trt::TRT_FP8DequantizeLinear", q, scale).setType(kinds[1])
-        return _from_float(g, y, scalar, inputs)
-
-
-def _to_float(g: Any, inputs: Any) -> tuple[Any, str]:
-    scalar: str = inputs.type().scalarType()
-    if scalar == "Float":
-        return inputs, scalar
-    cast = g.op("Cast", inputs, to_i=torch.onnx.TensorProtoDataType.FLOAT)
-    return cast.setType(inputs.type().with_dtype(torch.float32)), scalar
-
-
-def _from_float(g: Any, y: Any, scalar: str, inputs: Any) -> Any:
-    if scalar == "Float":
-        return y
-    target = {
-        "Half": torch.onnx.TensorProtoDataType.FLOAT16,
-        "BFloat16": torch.onnx.TensorProtoDataType.BFLOAT16,
-        "Double": torch.onnx.TensorProtoDataType.DOUBLE,
-    }[scalar]
-    return g.op("Cast", y, to_i=target).setType(inputs.type())
+        return from_float(g, y, scalar, inputs)

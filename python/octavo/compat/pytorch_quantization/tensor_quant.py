@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 import octavo._torch  # noqa: F401  registers torch.ops.octavo
-from octavo.compat.pytorch_quantization import version
+from octavo.compat.pytorch_quantization import _onnx, version
 from octavo.compat.pytorch_quantization._logging import logger
-from octavo.compat.pytorch_quantization._onnx import E4M3Export, IntegerExport
 
 __all__ = [
     "QUANT_DESC_8BIT_CONV1D_WEIGHT_PER_CHANNEL",
@@ -218,7 +217,7 @@ def fake_tensor_quant(
     if num_bits == 0:
         return inputs * 0
     if torch.onnx.is_in_onnx_export():
-        return IntegerExport.run(inputs, amax, num_bits, unsigned, narrow_range)
+        return _onnx.fake_tensor_quant(inputs, amax, num_bits, unsigned, narrow_range)
     outputs: torch.Tensor = torch.ops.octavo.fake_tensor_quant(
         inputs, amax, num_bits, unsigned, narrow_range
     )
@@ -254,7 +253,7 @@ def scaled_e4m3(
     if (E, M) != (4, 3):
         raise NotImplementedError("Only support E=4 & M=3 for now.")
     if torch.onnx.is_in_onnx_export():
-        return E4M3Export.run(inputs, amax)
+        return _onnx.E4M3Export.run(inputs, amax)
     outputs: torch.Tensor = torch.ops.octavo.scaled_e4m3(inputs, amax, E, M)
     return outputs
 

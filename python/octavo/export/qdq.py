@@ -1,0 +1,172 @@
+"""QuantizeLinear and DequantizeLinear while torch.onnx exports, for both of its engines.
+
+The TorchScript engine asks an autograd function for its symbol; the one on torch.export takes
+torch.onnx.ops.symbolic. Both give float32 Q/DQ: other dtypes are cast before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.onnx import symbolic_helper
+from torch.utils._python_dispatch import _disable_current_modes
+
+import octavo._torch  # noqa: F401  registers torch.ops.octavo
+
+__all__ = [
+    "INTEGERS",
+    "constants",
+    "dequantize",
+    "is_exporting",
+    "is_exporting_with_dynamo",
+    "quantize_dequantize",
+]
+
+
+# The integers of torch's quantized types.
+INTEGERS = {torch.qint8: torch.int8, torch.quint8: torch.uint8}
+
+
+def is_exporting() -> bool:
+    """Whether torch.onnx.export runs."""
+    return bool(torch.onnx.is_in_onnx_export())
+
+
+def is_exporting_with_dynamo() -> bool:
+    """Whether torch.onnx.export runs on torch.export."""
+    return bool(torch.onnx.is_in_onnx_export() and torch.compiler.is_exporting())
+
+
+@contextlib.contextmanager
+def constants() -> Iterator[None]:
+    """Neither engine sees what is computed within: the results are constants to it."""
+    tracer: Any = torch._C
+    state = tracer._get_tracing_state()
+    tracer._set_tracing_state(None)
+    try:
+        with _disable_current_modes():
+            yield
+    finally:
+        tracer._set_tracing_state(state)
+
+
+def quantize_dequantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, dtype: torch.dtype
+) -> Tensor:
+    """Q/DQ of an activation or a float weight.
+
+    Args:
+        x: of any float type.
+        scale: one, or one for each index of ``axis``.
+        zero_point: integers, as many.
+        axis: None: one scale.
+        dtype: torch.int8 or torch.uint8.
+    """
+    if not is_exporting_with_dynamo():
+        with constants():
+            scale, zero_point = _shaped(scale, zero_point, axis, dtype)
+        result: Tensor = _QuantizeDequantize.apply(x, scale, zero_point, axis)
+        return result
+    scale, zero_point = _shaped(scale, zero_point, axis, dtype)
+    attributes: Any = {} if axis is None else {"axis": axis}
+    parameters = (scale, zero_point)
+    y = x.float()
+    q = torch.onnx.ops.symbolic(
+        "QuantizeLinear", (y, *parameters), attributes, dtype=dtype, shape=y.shape
+    )
+    y = torch.onnx.ops.symbolic(
+        "DequantizeLinear", (q, *parameters), attributes, dtype=torch.float32, shape=y.shape
+    )
+    return y.to(x.dtype)
+
+
+def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
+    """DequantizeLinear of constant integers, torch.int8 or torch.uint8; the rest as above."""
+    with constants():
+        parameters = _shaped(scale, zero_point, axis, integers.dtype)
+    if not is_exporting_with_dynamo():
+        result: Tensor = _Dequantize.apply(integers, *parameters, axis)
+        return result
+    return torch.onnx.ops.symbolic(
+        "DequantizeLinear",
+        (integers, *parameters),
+        {} if axis is None else {"axis": axis},
+        dtype=torch.float32,
+        shape=integers.shape,
+    )
+
+
+def _shaped(
+    scale: Tensor, zero_point: Tensor, axis: int | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    shape = () if axis is None else (-1,)
+    return scale.detach().float().reshape(shape), zero_point.detach().to(dtype).reshape(shape)
+
+
+class _QuantizeDequantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None) -> Tensor:
+        """What the trace computes."""
+        is_signed = zero_point.dtype == torch.int8
+        result: Tensor = torch.ops.octavo.fake_quantize(
+            x, scale, zero_point, axis or 0, 0, 8, is_signed, False, "onnx"
+        )
+        return result
+
+    @staticmethod
+    @symbolic_helper.parse_args("v", "t", "t", "i")
+    def symbolic(g: Any, x: Any, scale: Tensor, zero_point: Tensor, axis: int | None) -> Any:
+        """Nodes of the TorchScript engine."""
+        y, scalar = to_float(g, x)
+        parameters = [g.op("Constant", value_t=t) for t in (scale, zero_point)]
+        attributes = {} if axis is None else {"axis_i": axis}
+        q = g.op("QuantizeLinear", y, *parameters, **attributes)
+        y = g.op("DequantizeLinear", q, *parameters, **attributes)
+        return from_float(g, y, scalar, x)
+
+
+class _Dequantize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None
+    ) -> Tensor:
+        """What the trace computes."""
+        is_signed = integers.dtype == torch.int8
+        result: Tensor = torch.ops.octavo.dequantize(
+            integers, scale, zero_point, axis or 0, 0, 8, is_signed, False, "onnx"
+        )
+        return result
+
+    @staticmethod
+    @symbolic_helper.parse_args("t", "t", "t", "i")
+    def symbolic(
+        g: Any, integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None
+    ) -> Any:
+        """Nodes of the TorchScript engine."""
+        inputs = [g.op("Constant", value_t=t) for t in (integers, scale, zero_point)]
+        return g.op("DequantizeLinear", *inputs, **({} if axis is None else {"axis_i": axis}))
+
+
+def to_float(g: Any, inputs: Any) -> tuple[Any, str]:
+    """In the TorchScript engine: cast to float32; and the type before."""
+    scalar: str = inputs.type().scalarType()
+    if scalar == "Float":
+        return inputs, scalar
+    cast = g.op("Cast", inputs, to_i=torch.onnx.TensorProtoDataType.FLOAT)
+    return cast.setType(inputs.type().with_dtype(torch.float32)), scalar
+
+
+def from_float(g: Any, y: Any, scalar: str, inputs: Any) -> Any:
+    """In the TorchScript engine: cast back to the type before."""
+    if scalar == "Float":
+        return y
+    target = {
+        "Half": torch.onnx.TensorProtoDataType.FLOAT16,
+        "BFloat16": torch.onnx.TensorProtoDataType.BFLOAT16,
+        "Double": torch.onnx.TensorProtoDataType.DOUBLE,
+    }[scalar]
+    return g.op("Cast", y, to_i=target).setType(inputs.type())
