@@ -35,12 +35,19 @@ def _built_against(folder: Path) -> str | None:
     return str(json.loads(record.read_text())["torch"])
 
 
+# The extension's folder, where the package's own files may be links.
+_folder = Path(_core.__file__).parent
+
+
+def _missing(built: str | None) -> str:
+    install = f"install torch {built}" if built else f"install torch, then {_BUILD}"
+    return f"octavo._torch needs torch, which is not installed; {install}"
+
+
 try:
     import torch
 except ImportError as error:
-    raise ImportError("octavo._torch needs torch, which is not installed") from error
+    raise ImportError(_missing(_built_against(_folder))) from error
 
-# The extension's folder, where the package's own files may be links.
-_folder = Path(_core.__file__).parent
 _check(_built_against(_folder), str(torch.__version__))
 torch.classes.load_library(str(_folder / "liboctavo_torch.so"))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from octavo import _core
+from octavo._arguments import data_argument, path_argument, rules_argument
 from octavo._core import Graph, Program
-from octavo.rules import Rules, rules_argument
+from octavo.rules import Rules
 
 Path = str | os.PathLike[str]
 # One tuple of inputs: an array, several in order, or by input name.
@@ -215,10 +216,10 @@ def quantize(
         _core.check_writable(os.fspath(record))
     quantized, text = _core.quantize_graph(
         graph,
-        data if not isinstance(data, os.PathLike) else os.fspath(data),
+        data_argument(data),
         mode,
-        evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
-        os.fspath(preprocessing) if preprocessing is not None else "",
+        data_argument(evaluation),
+        path_argument(preprocessing),
         target,
         calibrator or "",
         list(compare),

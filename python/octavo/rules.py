@@ -40,10 +40,3 @@ class Rules:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a rules file, for ``octavo quantize --rules``; whole or not at all."""
         _core.write_text(self.json(), os.fspath(path))
-
-
-def rules_argument(rules: Rules | str | os.PathLike[str] | None) -> str:
-    """What the extension takes for rules: a path, or the content of a file."""
-    if rules is None:
-        return ""
-    return rules.json() if isinstance(rules, Rules) else os.fspath(rules)

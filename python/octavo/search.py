@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo import _core
+from octavo._arguments import data_argument, path_argument, rules_argument
 from octavo._core import Graph
 from octavo.api import Path, ProgressCallback, Sample
 from octavo.errors import UserError
-from octavo.rules import Rules, rules_argument
+from octavo.rules import Rules
 from octavo.sensitivity import (
     Figures,
     MetricFunction,
@@ -197,14 +198,14 @@ def search(
         _core.check_writable(os.fspath(record))
     text, graphs = _core.search_json(
         graph,
-        data if not isinstance(data, os.PathLike) else os.fspath(data),
+        data_argument(data),
         name,
         function,
         max_drop,
         least,
         latency,
-        evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
-        os.fspath(preprocessing) if preprocessing is not None else "",
+        data_argument(evaluation),
+        path_argument(preprocessing),
         target,
         calibrator,
         weights,
@@ -213,7 +214,7 @@ def search(
         samples,
         threads,
         memory,
-        os.fspath(checkpoint) if checkpoint is not None else "",
+        path_argument(checkpoint),
         progress,
     )
     if record is not None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo import _core
+from octavo._arguments import data_argument, path_argument, rules_argument
 from octavo._core import Graph
 from octavo.api import Path, ProgressCallback, Sample
 from octavo.errors import UserError
-from octavo.rules import Rules, rules_argument
+from octavo.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -271,12 +272,12 @@ def sensitivity(
         _core.check_writable(os.fspath(record))
     text = _core.sensitivity_json(
         graph,
-        data if not isinstance(data, os.PathLike) else os.fspath(data),
+        data_argument(data),
         mode,
         name,
         function,
-        evaluation if not isinstance(evaluation, os.PathLike) else os.fspath(evaluation),
-        os.fspath(preprocessing) if preprocessing is not None else "",
+        data_argument(evaluation),
+        path_argument(preprocessing),
         target,
         calibrator,
         weights,
@@ -284,7 +285,7 @@ def sensitivity(
         samples,
         threads,
         memory,
-        os.fspath(checkpoint) if checkpoint is not None else "",
+        path_argument(checkpoint),
         progress,
     )
     if record is not None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+import octavo
+import octavo.compat
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +57,38 @@ def samples(count: int = 16, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("model") / "small.onnx")
+
+
+@pytest.fixture
+def graph(model) -> octavo.Graph:
+    return octavo.load_onnx(model)
+
+
+@pytest.fixture
+def batches() -> list[tuple[np.ndarray]]:
+    return [(x[None],) for x in samples(8)]
+
+
+def validate(record: dict, name: str) -> None:
+    """Against ``schemas/<name>.schema.json``."""
+    schema = json.loads((ROOT / f"schemas/{name}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(record)
+
+
+@pytest.fixture
+def ptq() -> Iterator[Any]:
+    """pytorch_quantization, as a script imports it."""
+    octavo.compat.install()
+    yield importlib.import_module("pytorch_quantization")
+    octavo.compat.uninstall()
+
+
+@pytest.fixture
+def torch_seed() -> None:
+    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
+    print(f"repeat with OCTAVO_TEST_SEED={value}")
+    importlib.import_module("torch").manual_seed(value)
 
 
 @pytest.fixture

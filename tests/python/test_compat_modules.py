@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("octavo._torch")
 
-import octavo.compat  # noqa: E402
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 F = torch.nn.functional
-
-
-@pytest.fixture
-def ptq() -> Iterator[Any]:
-    octavo.compat.install()
-    yield importlib.import_module("pytorch_quantization")
-    octavo.compat.uninstall()
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
 
 
 def fake(ptq: Any, x: Any, kept: tuple[int, ...] = (), bits: int = 8) -> Any:

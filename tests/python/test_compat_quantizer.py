@@ -6,9 +6,7 @@ import copy
 import importlib
 import io
 import logging
-import os
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,23 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("octavo._torch")
 
-import octavo.compat  # noqa: E402
 
-pytestmark = pytest.mark.peers
-
-
-@pytest.fixture
-def ptq() -> Iterator[Any]:
-    octavo.compat.install()
-    yield importlib.import_module("pytorch_quantization")
-    octavo.compat.uninstall()
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
 
 def quantizer(ptq: Any, *, options: dict[str, bool] | None = None, **descriptor: Any) -> Any:

@@ -73,16 +73,46 @@ def test_install_and_uninstall() -> None:
         importlib.import_module("pytorch_quantization")
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import octavo
+import octavo.compat
+print(octavo.calibrator_names())
+"""
+
+
 @pytest.mark.parametrize(
-    "code", ["import octavo.compat; octavo.compat.install()", "import octavo.nn"]
+    "code",
+    [
+        "octavo.compat.install()",
+        "import octavo.nn",
+        "import octavo.quantization",
+        "import octavo.export",
+    ],
 )
 def test_without_torch(code: str) -> None:
-    blocked = f"import sys; sys.modules['torch'] = None; import octavo.compat; {code}"
+    """octavo works; what needs torch says so, and what to install, in one error."""
     done = subprocess.run(
-        [sys.executable, "-c", blocked], capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_TORCH + code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "ImportError: octavo._torch needs torch, which is not installed" in done.stderr
+    assert "'mse'" in done.stdout
+    version = torch.__version__
+    assert (
+        f"ImportError: octavo._torch needs torch, which is not installed; install torch {version}\n"
+    ) in done.stderr
+
+
+def test_a_build_without_torch_says_how_to_get_it() -> None:
+    module = importlib.import_module("octavo._torch")
+    assert "install torch, then build it in an environment with torch" in module._missing(None)
 
 
 def test_versions(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,14 +19,7 @@ import octavo.nn  # noqa: E402
 from octavo.compat.pytorch_quantization import nn as quant_nn  # noqa: E402
 from octavo.compat.pytorch_quantization.tensor_quant import QuantDescriptor  # noqa: E402
 
-pytestmark = pytest.mark.peers
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
 
 def build() -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -18,14 +16,7 @@ from octavo.compat.pytorch_quantization import quant_modules  # noqa: E402
 from octavo.compat.pytorch_quantization.nn.modules._utils import QuantMixin  # noqa: E402
 from octavo.compat.pytorch_quantization.tensor_quant import QuantDescriptor  # noqa: E402
 
-pytestmark = pytest.mark.peers
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
 
 class Net(torch.nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,7 @@ from octavo.compat.pytorch_quantization import nn as quant_nn  # noqa: E402
 from octavo.nn import sensitivity as module_sensitivity  # noqa: E402
 from octavo.nn.suffix import Suffix  # noqa: E402
 
-pytestmark = pytest.mark.peers
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
 
 class Net(torch.nn.Module):

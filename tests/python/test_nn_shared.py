@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -19,14 +17,7 @@ from octavo.compat.pytorch_quantization import enable_onnx_export  # noqa: E402
 from octavo.compat.pytorch_quantization import nn as quant_nn  # noqa: E402
 from octavo.nn.shared import SharedQuantizer  # noqa: E402
 
-pytestmark = pytest.mark.peers
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
 
 class Block(torch.nn.Module):

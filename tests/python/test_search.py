@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 
 import octavo
-from conftest import samples
-from test_sensitivity import validate
-
-
-@pytest.fixture
-def graph(model):
-    return octavo.load_onnx(model)
-
-
-@pytest.fixture
-def batches():
-    return [(x[None],) for x in samples(8)]
+from conftest import samples, validate
 
 
 def counted(graph: octavo.Graph) -> float:

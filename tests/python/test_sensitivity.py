@@ -9,30 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
 import octavo
-from conftest import ROOT, samples
+from conftest import samples, validate
 
 LAYERS = {"conv", "pool", "gemm"}
-
-
-def validate(record: dict, name: str = "sensitivity") -> None:
-    schema = json.loads((ROOT / f"schemas/{name}.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(record)
-
-
-@pytest.fixture
-def graph(model):
-    return octavo.load_onnx(model)
-
-
-@pytest.fixture
-def batches():
-    return [(x[None],) for x in samples(8)]
 
 
 def sqnr(truth, got) -> float:
@@ -72,7 +55,7 @@ def test_figures_are_those_of_the_graphs_that_rules_make(graph, batches, mode):
     assert checked >= 2
     ranked = [layer.figures.sqnr_db.value for layer in result.layers]
     assert ranked == sorted(ranked, reverse=mode == "all_but")
-    validate(result.record)
+    validate(result.record, "sensitivity")
 
 
 def test_any_function_is_a_metric(graph, batches):
@@ -92,7 +75,7 @@ def test_any_function_is_a_metric(graph, batches):
     means = [layer.figures.metric.value for layer in result.layers]
     assert means == sorted(means)
     assert result.record["metric"] == "hit (function)"
-    validate(result.record)
+    validate(result.record, "sensitivity")
 
 
 def test_the_bootstrap_is_that_of_numpy(graph, batches):
@@ -182,7 +165,7 @@ def test_command(cli, model, data, tmp_path):
     done = cli("sensitivity", model, "--data", data, *more)
     assert done.returncode == 0, done.stderr
     written = json.loads(record.read_text())
-    validate(written)
+    validate(written, "sensitivity")
     lines = done.stdout.splitlines()
     names = [line.split()[1] for line in lines[1 : 1 + len(LAYERS)]]
     assert names == [layer["name"] for layer in written["layers"]]
