@@ -21,10 +21,10 @@ class Net(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = torch.nn.Conv2d(1, 16, 3, padding=1)
-        self.conv = torch.nn.Conv2d(16, 16, 3, padding=1)
+        self.stem = torch.nn.Conv2d(1, 8, 3, padding=1)
+        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
         self.pool = torch.nn.MaxPool2d(2)
-        self.head = torch.nn.Linear(16 * 16, 10)
+        self.head = torch.nn.Linear(8 * 16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.stem(x))
@@ -33,9 +33,9 @@ class Net(torch.nn.Module):
 
 
 def train(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(6):
-        for part in torch.randperm(len(x)).split(64):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(10):
+        for part in torch.randperm(len(x)).split(100):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(x[part]), y[part]).backward()
             optimizer.step()
@@ -68,12 +68,12 @@ def main(method: str) -> None:
     every = {"quant_desc_input": three, "quant_desc_weight": rows}
     octavo.nn.replace(model, {torch.nn.Conv2d: every, torch.nn.Linear: every})
     octavo.nn.insert_shared(model, (x[:2],), quant_desc_input=three)
-    batches = list(x.split(64))
+    batches = list(x.split(100))
     octavo.calibrate(model, batches, method="max")
     report("max", model, reference, held_out)
 
     ranges = octavo.nn.learn_ranges(model, method)
-    result = octavo.nn.distill(model, batches, epochs=4, learning_rate=2e-3)
+    result = octavo.nn.distill(model, batches, epochs=5, learning_rate=2e-3)
     ranges.finish()
     report("distilled", model, reference, held_out)
     print(f"loss {result.losses[0]:.4f} at first, {result.losses[-1]:.4f} at last")
