@@ -9,6 +9,7 @@
 #include "frontends/onnx/import.h"
 #include "graph/octavo_file.h"
 #include "graph/op_def.h"
+#include "quantize/algorithms/awq.h"
 #include "quantize/names.h"
 #include "quantize/placement/precisions.h"
 #include "support/cpu.h"
@@ -91,26 +92,29 @@ void check_request(const QuantizeRequest& request, bool data) {
                     fmt::format("is not for mode {}", mode_name(mode)),
                     "leave it out, use mode weight_only, or a rules file");
   if (!request.smooth.empty()) parse_smoothing(request.smooth);
+  const std::string& weights = request.options.weights;
+  const auto refuse = [&](const std::string& what, const char* hint) {
+    throw UserError(ErrorKind::value, what, fmt::format("is not for mode {}", mode_name(mode)),
+                    hint);
+  };
   if (mode == QuantizeMode::static_) {
+    if (weights.starts_with("awq")) refuse("weights " + weights, "use gptq, or mode weight_only");
     if (!data)
       throw UserError(ErrorKind::value, "data", "mode static calibrates on data",
                       "give samples, or use mode dynamic or weight_only, which need none");
     return;
   }
-  const auto refuse = [&](const char* what, const char* hint) {
-    throw UserError(ErrorKind::value, what, fmt::format("is not for mode {}", mode_name(mode)),
-                    hint);
-  };
   constexpr const char* static_only =
       "leave it out; mode static calibrates, and a rules file may give nodes other precisions";
   if (!request.calibrator.empty()) refuse("calibrator", static_only);
   if (!request.compare.empty()) refuse("compare", static_only);
   if (request.bias_correction) refuse("bias_correction", static_only);
   if (!request.smooth.empty()) refuse("smooth", static_only);
-  if (request.options.weights != "gptq") return;
-  if (mode == QuantizeMode::dynamic) refuse("weights gptq", "use mse or max");
+  if (!looks_at_data(weights)) return;
+  if (mode == QuantizeMode::dynamic) refuse("weights " + weights, "use mse or max");
+  if (weights == "adaround") refuse("weights " + weights, "use gptq or awq");
   if (!data)
-    throw UserError(ErrorKind::value, "data", "gptq fits weights to data",
+    throw UserError(ErrorKind::value, "data", weights + " fits weights to data",
                     "give samples, or use mse or max, which need none");
 }
 
@@ -207,7 +211,15 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   PtqOptions options = request.options;
   options.correct_bias = request.bias_correction.value_or(true);
   Graph prepared = graph.clone();
-  const auto smoothed = smooth(prepared, data, request, progress);
+  auto smoothed = smooth(prepared, data, request, progress);
+  if (options.weights.starts_with("awq")) {
+    const Ptq unscaled(std::move(prepared), options);
+    prepared = awq_scaled(unscaled.graph(), unscaled.placement(), *data,
+                          {.most_samples = options.most_samples,
+                           .most_bytes = options.most_bytes,
+                           .threads = options.threads},
+                          progress, smoothed);
+  }
   Ptq ptq(std::move(prepared), options);
   const bool calibrates = ptq.needs_data(), fits = calibrates || ptq.fits_weights();
   if (calibrates && !data)

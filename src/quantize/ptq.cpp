@@ -54,14 +54,14 @@ struct Ptq::State {
     return result;
   }
   bool fits_weights() const {
-    return options.weights == "gptq" &&
+    return looks_at_data(options.weights) && options.weights != "adaround" &&
            std::any_of(placement.products.begin(), placement.products.end(),
                        [&](const PlacedProduct& p) { return nearest.contains(p.node->name()); });
   }
   RowsByNode fitted(const Dataset& data, const Progress& progress, size_t* samples) const {
     RowsByNode weights = nearest;
     if (fits_weights())
-      *samples = fit_weights(graph, placement, data,
+      *samples = fit_weights(graph, placement, options.weights, data,
                              {.most_samples = options.most_samples,
                               .most_bytes = options.most_bytes,
                               .threads = options.threads},
@@ -135,10 +135,10 @@ std::vector<PtqResult> Ptq::quantize(const std::vector<std::string>& calibrators
                                      const Dataset& data, const Progress& progress) const {
   s_->check_calibrated();
   for (const std::string& name : calibrators) find_calibrator(name);
-  const bool looks = s_->options.correct_bias || s_->options.weights == "gptq";
+  const bool looks = s_->options.correct_bias || looks_at_data(s_->options.weights);
   if (looks && data.size() == 0)
     throw UserError(ErrorKind::value, "calibration data", "there is no sample",
-                    "bias correction and gptq look at samples again");
+                    "bias correction, gptq and adaround look at samples again");
   LayerByLayer layers(s_->graph, s_->placement, data, s_->options.most_samples,
                       s_->options.most_bytes, s_->options.threads);
   size_t fitted_samples = 0;

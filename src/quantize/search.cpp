@@ -135,7 +135,7 @@ class Searcher {
       const PtqOptions& q = variants_.options();
       fitted_ = nearest;
       fit_weights(
-          variants_.graph(), variants_.everything(), data_,
+          variants_.graph(), variants_.everything(), options_.weights, data_,
           {.most_samples = q.most_samples, .most_bytes = q.most_bytes, .threads = q.threads},
           progress_, *fitted_);
     }
@@ -252,6 +252,10 @@ SearchResult search(Variants& variants, const Dataset& data, const SearchOptions
   if (options.sensitivity.mode != SensitivityMode::only)
     throw UserError(ErrorKind::value, "search", "looks at layers in mode only");
   check_weight_method(options.weights);
+  if (options.weights.starts_with("awq"))
+    throw UserError(ErrorKind::unsupported, "weights",
+                    options.weights + " changes the network that is searched",
+                    "use gptq, mse or max");
   return Searcher(variants, data, options, progress).run();
 }
 

@@ -86,10 +86,11 @@ Variants::Variants(Graph graph, PtqOptions options)
   find_placement_target(options_.target);
   if (options_.weights.empty()) options_.weights = "mse";
   check_weight_method(options_.weights);
-  if (options_.weights == "gptq")
+  if (looks_at_data(options_.weights))
     throw UserError(ErrorKind::unsupported, "weights",
-                    "gptq fits weights to what comes before a layer, so no layer has weights of "
-                    "its own",
+                    options_.weights +
+                        " fits weights to what comes before a layer, so no layer has weights of "
+                        "its own",
                     "use mse or max here, and gptq for the network that is chosen");
   canonicalize(graph_);
   if (graph_.stage == Stage::quantized)

@@ -149,10 +149,14 @@ double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params) {
 }
 
 namespace {
-constexpr const char* methods[] = {"max", "mse", "gptq"};
+constexpr const char* methods[] = {"max", "mse", "gptq", "adaround", "awq", "awq+gptq"};
 }
 
-double weight_error_left(const std::string& method) { return method == "gptq" ? 0.3 : 1; }
+bool looks_at_data(const std::string& method) {
+  return method == "gptq" || method == "adaround" || method.starts_with("awq");
+}
+
+double weight_error_left(const std::string& method) { return looks_at_data(method) ? 0.3 : 1; }
 
 std::string weight_method_names() {
   std::string names;

@@ -2,6 +2,9 @@
 //   max   scale by the largest magnitude, rounded to nearest
 //   mse   scale of least squared error, rounded to nearest
 //   gptq  scale by the largest magnitude, rounded for the data: algorithms/gptq.h
+//   adaround  the same by algorithms/adaround.h; of static products
+//   awq   scaled up where activations are large: algorithms/awq.h; of weight-only products
+//   awq+gptq  both
 #pragma once
 #include <cstdint>
 #include <map>
@@ -51,7 +54,10 @@ double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params);
 // What a method leaves of the squared output error of rounding to nearest, about: 1 of max and mse.
 double weight_error_left(const std::string& method);
 
-// "max, mse, gptq" for help texts; UserError unless `name` is one of them.
+// Whether the method fits weights to data.
+bool looks_at_data(const std::string& method);
+
+// "max, mse, …" for help texts; UserError unless `name` is one of them.
 std::string weight_method_names();
 void check_weight_method(const std::string& name);
 

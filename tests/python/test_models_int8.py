@@ -158,8 +158,9 @@ def test_minilm_dynamic_is_no_worse_than_onnx_runtimes(tmp_path):
     assert sum(s["op"] == "fused_attention" for s in steps) == 6
 
 
-def test_minilm_of_four_bits_by_gptq():
-    """Groups of 32 weights, on sentences that were not fitted on: at least 3 dB above nearest."""
+def test_minilm_of_few_bits():
+    """On sentences that were not fitted on, 4 bits in groups of 32 and 8 bits a channel; "max" is
+    nearest rounding with the groups' ranges."""
     graph = octavo.load_onnx(str(model("minilm")))
     samples, judging = feeds("calibration", 64), feeds("heldout", 128)
 
@@ -169,8 +170,8 @@ def test_minilm_of_four_bits_by_gptq():
 
     reference = embeddings(graph)
     sqnr, cosine = {}, {}
-    for bits in (4, 8):
-        for weights in ("max", "gptq"):
+    for bits, methods in ((4, ("max", "gptq", "awq", "awq+gptq")), (8, ("max", "gptq"))):
+        for weights in methods:
             result = octavo.quantize(graph, samples, mode="weight_only", bits=bits, weights=weights)
             got = embeddings(result)
             cosine[bits, weights] = (reference * got).sum(1).mean()
@@ -178,5 +179,7 @@ def test_minilm_of_four_bits_by_gptq():
             sqnr[bits, weights] = 10 * np.log10(np.square(reference).sum() / noise)
     print(sqnr, cosine)
     assert sqnr[4, "gptq"] >= sqnr[4, "max"] + 3
+    assert sqnr[4, "awq"] >= sqnr[4, "max"] + 1
+    assert sqnr[4, "awq+gptq"] >= sqnr[4, "max"] + 4
     assert sqnr[8, "gptq"] >= sqnr[8, "max"] + 3
-    assert cosine[4, "gptq"] >= 0.985
+    assert cosine[4, "awq+gptq"] >= 0.985

@@ -84,6 +84,8 @@ def test_measured_times_are_there(graph, batches, tmp_path):
 def test_errors(graph, batches):
     with pytest.raises(octavo.UserError, match="exactly one"):
         octavo.search(graph, batches)
+    with pytest.raises(octavo.UserError, match="awq changes the network"):
+        octavo.search(graph, batches, max_drop=1, weights="awq")
     with pytest.raises(octavo.UserError, match="use least"):
         octavo.search(graph, batches, metric="sqnr", max_drop=1)
     with pytest.raises(octavo.UserError, match="no positive time"):

@@ -165,7 +165,7 @@ TEST(Ptq, SaysWhatIsWrongWithTheRequest) {
   const Graph graph = parse_graph(nameless);
   const auto data = noise(graph, 2);
   EXPECT_EQ(error_of([&] { Ptq(graph.clone(), with("fancy")); }),
-            "weights: 'fancy' is not known; use one of: max, mse, gptq");
+            "weights: 'fancy' is not known; use one of: max, mse, gptq, adaround, awq, awq+gptq");
   Ptq ptq(graph.clone(), {});
   EXPECT_EQ(error_of([&] { ptq.quantize({"max"}, *data); }),
             "quantize: nothing was calibrated; call calibrate with data first");

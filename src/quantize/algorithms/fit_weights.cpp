@@ -7,9 +7,9 @@ namespace {
 constexpr double damping = 0.01;
 }
 
-size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset& data,
-                   const InputMomentsOptions& options, const Progress& progress,
-                   RowsByNode& weights) {
+size_t fit_weights(const Graph& graph, const Placement& placement, const std::string& method,
+                   const Dataset& data, const InputMomentsOptions& options,
+                   const Progress& progress, RowsByNode& weights) {
   std::vector<PlacedWeights> products;
   std::vector<const PlacedProduct*> placed;
   for (const PlacedProduct& p : placement.products) {
@@ -31,7 +31,7 @@ size_t fit_weights(const Graph& graph, const Placement& placement, const Dataset
                         GroupedRows& fitted = weights.at(placed[i]->node->name());
                         fitted =
                             quantize_rows(rows, scheme_of(*placed[i], placement), "mse", squares);
-                        gptq_round(rows, fitted, input.moments, damping, pool);
+                        if (method != "awq") gptq_round(rows, fitted, input.moments, damping, pool);
                         if (progress) progress("fitting weights", ++done, products.size());
                       }
                     });

@@ -7,6 +7,7 @@
 
 #include "codegen/compile.h"
 #include "graph/op_def.h"
+#include "quantize/algorithms/adaround.h"
 #include "quantize/algorithms/bias_correction.h"
 #include "quantize/algorithms/gptq.h"
 #include "quantize/algorithms/segments.h"
@@ -65,8 +66,8 @@ Moments moments_of(const InputSamples& samples, size_t group, size_t length, Thr
   return moments;
 }
 
-std::vector<int8_t> round_by_gptq(const Turn& turn, const WeightRows& rows,
-                                  const std::vector<float>& scales, uint64_t seed) {
+std::vector<int8_t> round_for_data(const Turn& turn, const WeightRows& rows,
+                                   const std::vector<float>& scales, bool learned, uint64_t seed) {
   const size_t groups = turn.shape.groups, budget = groups == 1 ? dense_rows : grouped_rows;
   const size_t per_input = (budget + turn.x.size() - 1) / turn.x.size();
   const InputSamples samples(turn.shape, turn.x, turn.x_params.zero_point, per_input, seed);
@@ -75,9 +76,10 @@ std::vector<int8_t> round_by_gptq(const Turn& turn, const WeightRows& rows,
   const size_t in_group = rows.channels / groups;
   auto task = [&](int64_t g, int) {
     const auto group = static_cast<size_t>(g);
+    const Moments moments = moments_of(samples, group, rows.length, turn.pool);
     const auto rounded =
-        gptq_round(rows, scales, group * in_group, in_group,
-                   moments_of(samples, group, rows.length, turn.pool), damping, turn.pool);
+        learned ? adaround(rows, scales, group * in_group, in_group, moments, turn.pool)
+                : gptq_round(rows, scales, group * in_group, in_group, moments, damping, turn.pool);
     std::copy(rounded.begin(), rounded.end(),
               q.begin() + static_cast<ptrdiff_t>(group * in_group * rows.length));
   };
@@ -257,7 +259,8 @@ std::map<std::string, WeightParams> LayerByLayer::run(
   std::map<std::string, WeightParams> params;
   for (const PlacedWeights& placed : products)
     params[placed.node->name()] = nearest_weights(placed, activations, methods.weights);
-  if (products.empty() || (!methods.correct_bias && methods.weights != "gptq")) return params;
+  const bool for_data = looks_at_data(methods.weights);
+  if (products.empty() || (!methods.correct_bias && !for_data)) return params;
   Graph quantized = apply_quantization(graph_, placement_, activations, params);
 
   std::vector<Demand> demands;
@@ -313,8 +316,9 @@ std::map<std::string, WeightParams> LayerByLayer::run(
       const Turn turn{placed, product_shape(placed), activations.at(placed.node->input(0)->name()),
                       tensors.at(x_names[k]), pool};
       const WeightRows rows = weight_rows(placed.node->input(1)->constant(), placed.axis);
-      std::vector<int8_t> q = methods.weights == "gptq" ? round_by_gptq(turn, rows, layer.scales, k)
-                                                        : round_to_nearest(rows, layer.scales);
+      std::vector<int8_t> q =
+          for_data ? round_for_data(turn, rows, layer.scales, methods.weights == "adaround", k)
+                   : round_to_nearest(rows, layer.scales);
       if (methods.correct_bias) {
         std::vector<double> residual(rows.channels, 0.0);
         if (!residual_names[k].empty()) {

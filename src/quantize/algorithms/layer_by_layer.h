@@ -19,7 +19,7 @@
 namespace octavo {
 
 struct LayerMethods {
-  std::string weights = "gptq";  // see weight_method_names
+  std::string weights = "gptq";  // max, mse, gptq or adaround
   bool correct_bias = true;
 };
 

@@ -8,7 +8,7 @@
 
 #include "codegen/compile.h"
 #include "graph/op_def.h"
-#include "passes/match.h"
+#include "quantize/algorithms/channel_factors.h"
 #include "quantize/samples.h"
 #include "support/error.h"
 
@@ -42,136 +42,15 @@ struct Extremes {
   }
 };
 
-// The product in whose output channels x is linear, and the addition of its bias, if it is a node
-// of its own.
-struct Source {
-  Node *product = nullptr, *bias = nullptr;
-};
-
-// Products with constant weights that read one tensor.
-struct Site {
-  Value* x;
-  std::vector<Node*> products;
-  const Value* before_gelu;  // what the gelu behind which x lies reads; or null
-  Source source;
+struct Site : ChannelSite {
+  explicit Site(ChannelSite site)
+      : ChannelSite(std::move(site)), all(channel_count(*this)), even(channel_count(*this)) {}
   Extremes all, even;  // of all samples, and of the even ones
   // Of the odd samples: what judges has not chosen the ranges.
   std::vector<float> rows = {}, rows_before = {};
   size_t channels() const { return all.least.size(); }
   size_t row_count() const { return rows.size() / channels(); }
 };
-
-// The weights of a product as [inputs, outputs].
-struct Matrix {
-  size_t rows = 0, columns = 0;
-  std::vector<float> values;
-};
-
-bool transposed(const Node& product) {
-  return product.is("gemm") && product.integer("trans_b") != 0;
-}
-
-Matrix weights_of(const std::vector<Node*>& products, size_t inputs) {
-  Matrix all{inputs, 0, {}};
-  for (const Node* product : products)
-    all.columns += static_cast<size_t>(product->input(1)->constant().size()) / inputs;
-  all.values.resize(inputs * all.columns);
-  size_t first = 0;
-  for (const Node* product : products) {
-    const auto w = product->input(1)->constant().values<float>();
-    const size_t outputs = w.size() / inputs;
-    for (size_t k = 0; k < inputs; ++k)
-      for (size_t o = 0; o < outputs; ++o)
-        all.values[k * all.columns + first + o] =
-            transposed(*product) ? w[o * inputs + k] : w[k * outputs + o];
-    first += outputs;
-  }
-  return all;
-}
-
-bool is_plain_product(const Node& node) {
-  if (node.is("gemm")) {
-    if (node.real("alpha") != 1 || node.integer("trans_a") != 0) return false;
-  } else if (!node.is("matmul")) {
-    return false;
-  }
-  const Value *x = node.input(0), *w = node.input(1);
-  return w && w->is_constant() && w->dtype() == DType::f32 && w->shape().rank() == 2 &&
-         w->constant().size() > 0 && !x->is_constant() && x->dtype() == DType::f32 &&
-         x->shape().rank() >= 2;
-}
-
-int64_t inputs_of(const Node& product) {
-  return product.input(1)->constant().dims()[transposed(product) ? 1 : 0];
-}
-
-bool is_channel_norm(const Node& node, int64_t channels) {
-  if (!node.is("layer_norm")) return false;
-  const int64_t rank = node.input(0)->shape().rank();
-  if (normalize_axis(node.integer("axis"), rank, node.where()) != rank - 1) return false;
-  for (size_t i = 1; i < node.outputs().size(); ++i)
-    if (!node.output(i)->uses().empty()) return false;
-  for (size_t i : {1u, 2u})
-    if (const Value* v = node.input(i); v && (!v->is_constant() || v->dtype() != DType::f32 ||
-                                              v->constant().dims() != Dims{channels}))
-      return false;
-  return true;
-}
-
-Source source_of(const Graph& graph, Value* x) {
-  Node* node = x->producer();
-  if (!node->is("relu") && !node->is("leaky_relu")) return {};
-  Value* value = node->input(0);
-  const auto step = [&](Value* to) {
-    value = to;
-    return only_user(graph, to) != nullptr;
-  };
-  if (!only_user(graph, value)) return {};
-  Source source;
-  const int64_t channels = value->shape().back().is_static() ? value->shape().back().value() : -1;
-  if (Node* add = value->producer(); add && add->is("add")) {
-    const size_t side = add->input(0)->is_constant() ? 0 : 1;
-    const Value* bias = add->input(side);
-    if (!bias->is_constant() || bias->dtype() != DType::f32 ||
-        bias->constant().dims() != Dims{channels} || !step(add->input(1 - side)))
-      return {};
-    source.bias = add;
-  }
-  Node* product = value->producer();
-  if (!product || !is_plain_product(*product)) return {};
-  if (const Value* bias = product->input(2);
-      bias && (!bias->is_constant() || bias->constant().dims() != Dims{channels}))
-    return {};
-  source.product = product;
-  return source;
-}
-
-std::vector<Site> find_sites(const Graph& graph, const SmoothOptions& options) {
-  std::vector<Site> sites;
-  graph.for_each([&](Node& node) {
-    if (!is_plain_product(node) || !options.rules.allows_integer(node)) return;
-    Value* x = node.input(0);
-    const Node* producer = x->producer();
-    if (!producer) return;
-    const bool norm = is_channel_norm(*producer, inputs_of(node));
-    const bool gelu = !norm && options.where == Smoothing::all && producer->is("gelu");
-    const Source source = norm || gelu ? Source{} : source_of(graph, x);
-    if (!norm && !gelu && !source.product) return;
-    const auto known =
-        std::find_if(sites.begin(), sites.end(), [&](const Site& s) { return s.x == x; });
-    if (known != sites.end()) {
-      known->products.push_back(&node);
-      return;
-    }
-    const Extremes none(static_cast<size_t>(inputs_of(node)));
-    sites.push_back({x, {&node}, gelu ? producer->input(0) : nullptr, source, none, none});
-  });
-  std::erase_if(sites, [&](const Site& site) {  // who else reads x would see it divided
-    return site.source.product &&
-           (site.x->uses().size() != site.products.size() || graph.is_output(site.x));
-  });
-  return sites;
-}
 
 // Rows at even distances, `wanted` of `available`.
 void take_rows(std::span<const float> x, size_t channels, size_t wanted, std::vector<float>& to) {
@@ -252,7 +131,7 @@ struct Steps {
 
 double gelu(double x) { return 0.5 * x * (1 + std::erf(x * 0.70710678118654752)); }
 
-std::vector<float> factors(const Extremes& x_extremes, const Matrix& w, double alpha) {
+std::vector<float> factors(const Extremes& x_extremes, const ChannelMatrix& w, double alpha) {
   std::vector<double> logs(w.rows, 0);
   double sum = 0;
   size_t counted = 0;
@@ -279,7 +158,7 @@ std::vector<float> factors(const Extremes& x_extremes, const Matrix& w, double a
 // and [inputs, outputs], by the float kernels.
 class Judge {
  public:
-  Judge(const Site& site, const Matrix& w, double weight_error, int threads)
+  Judge(const Site& site, const ChannelMatrix& w, double weight_error, int threads)
       : site_(site), w_(w), weight_error_(weight_error) {
     Graph graph;
     graph.stage = Stage::canonical;
@@ -356,69 +235,11 @@ class Judge {
   }
 
   const Site& site_;
-  const Matrix& w_;
+  const ChannelMatrix& w_;
   double weight_error_;
   std::vector<double> signal_;
   std::optional<Program> program_;
 };
-
-// vector / s, or 1 / s.
-Value* divided(Graph& graph, const Value* vector, const std::vector<float>& s,
-               const std::string& name) {
-  Tensor result(DType::f32, Dims{static_cast<int64_t>(s.size())});
-  auto to = result.mutable_values<float>();
-  for (size_t k = 0; k < s.size(); ++k)
-    to[k] = (vector ? vector->constant().values<float>()[k] : 1) / s[k];
-  return graph.add_constant(name + "/smoothed", std::move(result));
-}
-
-std::string smooth(Graph& graph, Site& site, const std::vector<float>& s) {
-  for (Node* product : site.products) {
-    const Value* w = product->input(1);
-    Tensor scaled(DType::f32, w->constant().dims());
-    const auto from = w->constant().values<float>();
-    auto to = scaled.mutable_values<float>();
-    const size_t inner = transposed(*product) ? 1 : from.size() / s.size();
-    for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] * s[i / inner % s.size()];
-    product->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
-  }
-  Node* producer = site.x->producer();
-  if (site.before_gelu) {
-    site.x = graph.apply("mul", {site.x, divided(graph, nullptr, s, producer->name() + "/factors")},
-                         {}, site.x->name() + "/smoothed", producer->next());
-    for (Node* product : site.products) product->set_input(0, site.x);
-    return "multiplication";
-  }
-  if (Node* source = site.source.product) {
-    const Value* w = source->input(1);
-    Tensor scaled(DType::f32, w->constant().dims());
-    const auto from = w->constant().values<float>();
-    auto to = scaled.mutable_values<float>();
-    const size_t inner = transposed(*source) ? from.size() / s.size() : 1;
-    for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] / s[i / inner % s.size()];
-    source->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
-    if (source->input(2))
-      source->set_input(2, divided(graph, source->input(2), s, source->name() + "/bias"));
-    if (Node* add = site.source.bias) {
-      const size_t side = add->input(0)->is_constant() ? 0 : 1;
-      add->set_input(side, divided(graph, add->input(side), s, add->name() + "/bias"));
-    }
-    return "product";
-  }
-  Value* gain = divided(graph, producer->input(1), s, producer->name() + "/gain");
-  Value* bias = producer->input(2)
-                    ? divided(graph, producer->input(2), s, producer->name() + "/bias")
-                    : nullptr;
-  if (site.x->uses().size() == site.products.size() && !graph.is_output(site.x)) {
-    producer->set_input(1, gain);
-    if (bias) producer->set_input(2, bias);
-    return "norm";
-  }
-  site.x = graph.apply("layer_norm", {producer->input(0), gain, bias}, producer->attributes(),
-                       site.x->name() + "/smoothed", producer->next());
-  for (Node* product : site.products) product->set_input(0, site.x);
-  return "own norm";
-}
 
 }  // namespace
 
@@ -440,7 +261,11 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
                                                const Progress& progress) {
   std::vector<SmoothedTensor> report;
   if (options.where == Smoothing::none) return report;
-  std::vector<Site> sites = find_sites(graph, options);
+  std::vector<Site> sites;
+  for (ChannelSite& site :
+       find_channel_sites(graph, options.where == Smoothing::all,
+                          [&](const Node& node) { return options.rules.allows_integer(node); }))
+    sites.emplace_back(std::move(site));
   if (sites.empty()) return report;
   ThreadPool pool(options.threads);
   measure(graph, sites, data, options, pool, progress);
@@ -448,7 +273,7 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
     Site& site = sites[i];
     if (progress) progress("smoothing", i + 1, sites.size());
     if (site.rows.empty()) continue;
-    const Matrix w = weights_of(site.products, site.channels());
+    const ChannelMatrix w = weights_of(site.products, site.channels());
     Judge judge(site, w, options.weight_error, options.threads);
     const double before = judge.noise(nullptr);
     double least = before, alpha = 0;
@@ -458,7 +283,7 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
     }
     const double gain = judge.sqnr_db(least) - judge.sqnr_db(before);
     if (alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
-    const std::string by = smooth(graph, site, factors(site.all, w, alpha));
+    const std::string by = apply_factors(graph, site, factors(site.all, w, alpha));
     SmoothedTensor done{site.x->name(), {}, by, alpha, judge.sqnr_db(before), judge.sqnr_db(least)};
     for (const Node* product : site.products) done.products.push_back(product->name());
     report.push_back(std::move(done));

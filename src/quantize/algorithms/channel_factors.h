@@ -1,0 +1,42 @@
+// Factors s of the channels of what products read: y = x W = (x / s) (s W). Where x / s can go:
+// into a layer_norm's gain and bias; if others read the norm too (a residual stream), the products
+// get a norm of their own; behind product, bias and relu, through which positive factors pass, into
+// that product; behind a gelu nowhere, so that a multiplication is inserted.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace octavo {
+
+// Matrix products with constant weights that read one tensor.
+struct ChannelSite {
+  Value* x;
+  std::vector<Node*> products;
+  const Value* before_gelu = nullptr;  // what the gelu behind which x lies reads; or null
+  // The product in whose output channels x is linear, and the addition of its bias, if it is a node
+  // of its own.
+  Node *source = nullptr, *source_bias = nullptr;
+};
+
+size_t channel_count(const ChannelSite& site);
+
+// Of the products that `takes` accepts, in graph order.
+std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelus,
+                                            const std::function<bool(const Node&)>& takes);
+
+// The weights of products of one input as [inputs, outputs].
+struct ChannelMatrix {
+  size_t rows = 0, columns = 0;
+  std::vector<float> values;
+};
+ChannelMatrix weights_of(const std::vector<Node*>& products, size_t inputs);
+
+// Moves factors, one for each channel of site.x, into the products' weights, and their inverse
+// before. Returns "norm", "own norm", "product" or "multiplication"; site.x is then what the
+// products read.
+std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<float>& s);
+
+}  // namespace octavo
