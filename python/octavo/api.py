@@ -178,7 +178,8 @@ def quantize(
         weights: how weights are rounded: ``"gptq"`` (one after the other, each error made good by
             the rest, for the calibration data; the default of mode static, for mode weight_only it
             needs ``data``), or to nearest with scales by ``"mse"`` (the default of the other modes)
-            or ``"max"``.
+            or ``"max"``; in mode static ``"adaround"`` too, in mode weight_only with ``data``
+            ``"awq"`` and ``"awq+gptq"``. See docs/quantization.md.
         bits: of weights, in mode weight_only: 8 or 4.
         group_size: in mode weight_only, how many weights along the inputs share a scale; 0 means
             all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).
