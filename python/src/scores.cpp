@@ -36,9 +36,9 @@ Row score(const nb::list& truth, const nb::list& outputs) {
 }
 
 std::string figures(const std::vector<Row>& rows, bool with_metric) {
-  if (rows.empty())
-    throw UserError(ErrorKind::value, "figures", "there is no sample", "give data");
+  if (rows.empty()) throw UserError(ErrorKind::value, "figures", "there is no sample", "give data");
   std::vector<Score> scores;
+  scores.reserve(rows.size());
   for (const auto& [signal, noise, count, same, metric] : rows)
     scores.push_back({signal, noise, count, same, metric});
   const nb::gil_scoped_release release;
