@@ -142,6 +142,32 @@ TEST(Softmax, AndItsLogarithmAndHardForm) {
   expect_rounded(evaluate_one("hardmax", {x}, axis), hard);
 }
 
+// exp(x - max) / sum with each step rounded, which one rounding at the end does not equal.
+TEST(Softmax, RoundsEachStepInFloat16) {
+  const auto half = [](double v) {
+    return static_cast<double>(half_to_float(float_to_half(static_cast<float>(v))));
+  };
+  const Tensor x = convert(uniform({2, 3, 4}, 9, -4, 4), DType::f16);
+  std::vector<double> wanted(24), once(24);
+  const auto rows = rows_of(x);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const double most = *std::max_element(rows[r].begin(), rows[r].end());
+    double sum = 0, exact_sum = 0;
+    for (const double v : rows[r]) sum += half(std::exp(half(v - most)));
+    for (const double v : rows[r]) exact_sum += std::exp(v - most);
+    for (size_t k = 0; k < 3; ++k) {
+      const size_t at = r / 4 * 12 + k * 4 + r % 4;
+      wanted[at] = half(half(std::exp(half(rows[r][k] - most))) / half(sum));
+      once[at] = half(std::exp(rows[r][k] - most) / exact_sum);
+    }
+  }
+  EXPECT_EQ(evaluate_one("softmax", {x}, {{"axis", int64_t{1}}}).to_doubles(), wanted);
+  EXPECT_NE(wanted, once);
+  // 100,000 ones add up to more than float16 holds.
+  const Tensor equal(DType::f16, {100000});
+  EXPECT_EQ(evaluate_one("softmax", {equal}).to_doubles()[0], half(1e-5));
+}
+
 struct Statistics {
   double mean = 0, variance = 0;
 };
