@@ -49,10 +49,8 @@ int64_t count_macs(const Node& node) {
 
 class Builder {
  public:
-  Builder(std::shared_ptr<const Graph> graph, int threads) : graph_(*graph), threads_(threads) {
-    plan_ = std::make_shared<Plan>();
-    plan_->keep_alive = std::move(graph);
-  }
+  Builder(const Graph& graph, int threads)
+      : graph_(graph), threads_(threads), plan_(std::make_shared<Plan>()) {}
 
   std::shared_ptr<Plan> build() {
     for (const Value* input : graph_.inputs()) {
@@ -176,8 +174,9 @@ class Builder {
 
 }  // namespace
 
-std::shared_ptr<const Plan> build_plan(Graph graph, int threads, std::optional<Continuation> then) {
-  auto plan = Builder(std::make_shared<const Graph>(std::move(graph)), threads).build();
+std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
+                                       std::optional<Continuation> then) {
+  auto plan = Builder(graph, threads).build();
   plan->then = std::move(then);
   return plan;
 }

@@ -67,7 +67,7 @@ Program make_program(Graph graph, const CompileOptions& options, int threads,
 std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options, int threads) {
   if (all_static(graph)) {
     lower_if(graph, options);
-    return build_plan(std::move(graph), threads);
+    return build_plan(graph, threads);
   }
   Cut parts = cut(graph);
   lower_if(parts.first, options);
@@ -81,7 +81,7 @@ std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options
       for (const size_t i : indices) inputs.push_back(outputs[i]);
       return interpret(*between, inputs);
     };
-  return build_plan(std::move(parts.first), threads, std::move(then));
+  return build_plan(parts.first, threads, std::move(then));
 }
 
 }  // namespace
@@ -106,6 +106,7 @@ Program compile(Graph graph, const CompileOptions& options) {
     dims.push_back(type.shape.dims());
   }
   program.plan(dims);
+  program.plan_no_more();
   return program;
 }
 

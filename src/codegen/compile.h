@@ -19,7 +19,7 @@ Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
               const CompileOptions& options = {});
 
 // The plan of a lowered graph for a pool of `threads`, and what comes after it.
-std::shared_ptr<const Plan> build_plan(Graph graph, int threads,
+std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
                                        std::optional<Continuation> then = {});
 
 }  // namespace octavo

@@ -78,10 +78,22 @@ constexpr Selector table[] = {
     {"resize", select_resize},
 };
 
+// `node` alone, in a graph of its own: the constants that it reads, and no others.
+Node& copy_alone(const Node& node, Graph& graph) {
+  std::vector<Value*> inputs;
+  for (const Value* input : node.inputs()) {
+    const std::string name = fmt::format("x{}", inputs.size());
+    inputs.push_back(!input                 ? nullptr
+                     : input->is_constant() ? graph.add_constant(name, input->constant())
+                                            : graph.add_input(name, input->type()));
+  }
+  return *graph.add(node.op_name(), std::move(inputs), node.attributes(), node.name());
+}
+
 // Any op by its plain definition, slow and allocating.
 class ReferenceKernel final : public StepKernel {
  public:
-  explicit ReferenceKernel(const Node& node) : node_(node) {
+  explicit ReferenceKernel(const Node& node) : node_(copy_alone(node, graph_)) {
     if (!node.op().impl->reference)
       throw UserError(ErrorKind::unsupported, node.where(), "has no kernel");
     for (const Value* output : node.outputs())
@@ -116,7 +128,8 @@ class ReferenceKernel final : public StepKernel {
   }
 
  private:
-  const Node& node_;  // the plan keeps the graph alive
+  Graph graph_;
+  const Node& node_;
 };
 
 }  // namespace

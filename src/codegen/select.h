@@ -13,7 +13,7 @@ namespace octavo {
 struct Selected {
   std::unique_ptr<const StepKernel> kernel;
   std::vector<std::string> declined;  // "kernel: reason" of those asked before
-  // Inputs that the kernel holds itself (packed weights): the step passes null for them.
+  // Inputs that the kernel holds copies of (packed weights): the step passes null for them.
   std::vector<size_t> absorbed;
 };
 

@@ -1,5 +1,5 @@
 // A compiled graph for one set of shapes: steps, memory, constants. Built by codegen, run by
-// Program; immutable and shared between threads.
+// Program; immutable and shared between threads. Nothing in it points into the graph.
 #pragma once
 #include <functional>
 #include <map>
@@ -46,10 +46,9 @@ struct Plan {
   std::vector<Slot> slots;
   std::vector<Tensor> constants;
   std::vector<Step> steps;
-  size_t arena_bytes = 0;    // activations
-  size_t scratch_bytes = 0;  // the most any step needs, for the pool it was planned for
-  std::shared_ptr<const void> keep_alive;  // what kernels point into
-  size_t least_arena_bytes = 0;            // the most that is alive at once: no plan can need less
+  size_t arena_bytes = 0;        // activations
+  size_t scratch_bytes = 0;      // the most any step needs, for the pool it was planned for
+  size_t least_arena_bytes = 0;  // the most that is alive at once: no plan can need less
   std::optional<Continuation> then;
 };
 

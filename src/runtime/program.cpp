@@ -191,6 +191,8 @@ std::shared_ptr<const Plan> Program::plan(const std::vector<Dims>& input_dims) {
   return s_->plan(input_dims, {});
 }
 
+void Program::plan_no_more() { s_->planner = nullptr; }
+
 std::shared_ptr<const Plan> Program::State::plan(const std::vector<Dims>& dims,
                                                  std::vector<Tensor> values) {
   {
@@ -202,6 +204,7 @@ std::shared_ptr<const Plan> Program::State::plan(const std::vector<Dims>& dims,
       }
   }
   check_dims(dims);
+  OCTAVO_CHECK(planner);
   std::shared_ptr<const Plan> fresh = planner(dims, values);
   const std::lock_guard lock(mutex);
   if (plans.size() >= most_plans) {

@@ -3,12 +3,18 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
 #include "support/error.h"
 
 namespace octavo {
+namespace {
+std::atomic<int64_t> held{0};
+}  // namespace
+
+int64_t Buffer::bytes_held() { return held.load(std::memory_order_relaxed); }
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
   std::shared_ptr<Buffer> buffer(new Buffer);
@@ -24,6 +30,7 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
 #endif
   buffer->size_ = bytes;
   buffer->owned_ = true;
+  held.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   return buffer;
 }
 
@@ -37,7 +44,9 @@ std::shared_ptr<Buffer> Buffer::view(const void* data, size_t bytes,
 }
 
 Buffer::~Buffer() {
-  if (owned_) std::free(data_);
+  if (!owned_) return;
+  held.fetch_sub(static_cast<int64_t>(size_), std::memory_order_relaxed);
+  std::free(data_);
 }
 
 std::byte* Buffer::mutable_data() {

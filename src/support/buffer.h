@@ -2,6 +2,7 @@
 // (a mapped file, a NumPy array).
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace octavo {
@@ -21,6 +22,8 @@ class Buffer {
   // InternalError for a view, which is read-only.
   std::byte* mutable_data();
   size_t size() const { return size_; }
+  // Of all buffers that are alive and no views.
+  static int64_t bytes_held();
 
  private:
   Buffer() = default;

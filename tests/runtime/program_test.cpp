@@ -11,6 +11,7 @@
 #include "codegen/memory.h"
 #include "graph/text.h"
 #include "support/allocations.h"
+#include "support/buffer.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -74,6 +75,52 @@ TEST(Program, ASteadyFloatCallAllocatesNothing) {
   for (int i = 0; i < 3; ++i) program.run(*plan, {&in, 1}, {&out, 1});
   EXPECT_EQ(allocations(), before);
   EXPECT_TRUE(y == program.run(std::vector<Tensor>{x}).at(0));
+}
+
+// Bytes of tensors that are left when a graph has become a program, workspaces aside.
+int64_t bytes_held_by(const std::string& text, const Dims& input) {
+  const int64_t before = Buffer::bytes_held();
+  Program program = compile(parse_graph(text), {.threads = 1});
+  program.plan({input});
+  return Buffer::bytes_held() - before;
+}
+
+TEST(Program, HoldsNoConstantBesideItsPackedForm) {
+  const auto text = [](std::string_view batch, std::string_view weights) {
+    return fmt::format(
+        "graph \"g\" quantized {{\n  input %x : f32[{}, 512]\n{}  %y = matmul(%x, %w)\n"
+        "  return %y\n}}\n",
+        batch, weights);
+  };
+  const std::string floats = "  const %w : f32[512, 1024] = random(1, -1, 1)\n", integers = R"(
+  const %q : i8[512, 1024] = random(1, -127, 127)
+  const %s : f32[] = 0.01
+  %w = dequantize(%q, %s)
+)";
+  constexpr int64_t elements = 512 * 1024, kilobytes = 64 * 1024;  // scales, biases
+  // What shapes are known has one plan and no graph: the packed weights alone.
+  EXPECT_LT(bytes_held_by(text("8", floats), {8, 512}), 4 * elements + kilobytes);
+  EXPECT_GE(bytes_held_by(text("8", floats), {8, 512}), 4 * elements);
+  EXPECT_LT(bytes_held_by(text("8", integers), {8, 512}), elements + kilobytes);
+  EXPECT_GE(bytes_held_by(text("8", integers), {8, 512}), elements);
+  // Other shapes may come: the graph's constants, and each plan's packed weights.
+  EXPECT_LT(bytes_held_by(text("N", floats), {8, 512}), 2 * 4 * elements + kilobytes);
+  EXPECT_LT(bytes_held_by(text("N", integers), {8, 512}), 2 * elements + kilobytes);
+}
+
+TEST(Program, AReferenceKernelHoldsWhatItReads) {
+  Program program = compile(parse_graph(R"(graph "g" canonical {
+    input %x : f64[2]
+    const %c : f64[2] = [5, 6]
+    %y = mul(%x, %c)
+    return %y
+  })"));
+  const auto plan = program.plan({{2}});
+  EXPECT_STREQ(plan->steps.at(0).kernel->name(), "reference");
+  EXPECT_EQ(program.run(std::vector<Tensor>{Tensor::from(Dims{2}, std::vector<double>{-1, 2})})
+                .at(0)
+                .to_doubles(),
+            (std::vector<double>{-5, 12}));
 }
 
 TEST(Program, ManyThreadsMayCallOneProgram) {
