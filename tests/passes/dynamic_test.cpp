@@ -82,6 +82,42 @@ TEST(FuseDynamic, Convolutions) {
                     {"dynamic_quantize", "fused_conv"});
 }
 
+// [groups, channels in, channels out]: two groups, one input channel a group, one of each.
+TEST(FuseDynamic, ConvolutionsOfSeveralGroups) {
+  const auto text = [](int64_t group, int64_t in, int64_t out, std::string_view tail) {
+    return fmt::format(R"(graph "g" quantized {{
+    input %x : f32[2, {1}, 7, 6]
+    input %r : f32[2, {2}, 4, 6]
+    const %w : i8[{2}, {3}, 3, 3] = random(1, -127, 127)
+    const %s : f32[1, {2}, 1, 1] = random(2, 0.001, 0.02)
+    const %b : f32[{2}, 1, 1] = random(3, -1, 1)
+    %q, %xs, %z = dynamic_quantize(%x)
+    %i = conv_integer(%q, %w, %z) {{group = {0}, pads = [1, 1, 1, 1], strides = [2, 1]}}
+    %f = cast(%i) {{to = "f32"}}
+    %t = mul(%xs, %s)
+    %m = mul(%f, %t)
+    {4}
+    return %y
+  }})",
+                       group, in, out, in / group, tail);
+  };
+  const Names one{"dynamic_quantize", "fused_conv"};
+  for (const std::string_view tail :
+       {"%y = relu(%m)", "%a = add(%m, %b) %c = add(%a, %r) %y = relu(%c)",
+        "%a = add(%m, %b) %y = leaky_relu(%a) {alpha = 0.125}"}) {
+    expect_one_kernel(text(2, 6, 8, tail), one);
+    expect_one_kernel(text(5, 5, 10, tail), one);
+    expect_one_kernel(text(70, 70, 70, tail), one);
+  }
+  // Depthwise has a kernel of its own.
+  const auto plan = compile(parse_graph(text(70, 70, 70, "%a = add(%m, %b) %y = relu(%a)")), {})
+                        .plan({{2, 70, 7, 6}, {2, 70, 4, 6}});
+  bool found = false;
+  for (const Step& step : plan->steps)
+    found = found || std::string_view(step.kernel->name()).starts_with("depthwise_int8");
+  EXPECT_TRUE(found);
+}
+
 TEST(FuseDynamic, LeavesWhatIsRoundedOtherwise) {
   const auto fused = [](const std::string& text) {
     const Graph graph = parse_graph(text);

@@ -127,6 +127,62 @@ def test_our_file_in_onnx_runtime(tmp_path):
     assert fused.count("DynamicQuantizeMatMul") + fused.count("MatMulIntegerToFloat") == 4
 
 
+def grouped(path: Path, seed: int) -> Path:
+    """Convolutions of two groups, depthwise, and depthwise with two outputs a channel."""
+    rng = np.random.default_rng(seed)
+    shapes = {"w1": (12, 3, 3, 3), "w2": (12, 1, 3, 3), "w3": (24, 1, 5, 5)}
+    weights = {n: rng.normal(0, 0.3, s).astype(np.float32) for n, s in shapes.items()}
+    weights |= {f"b{n[1]}": rng.normal(0, 0.3, s[0]).astype(np.float32) for n, s in shapes.items()}
+
+    def conv(x: str, i: int, group: int, **more: object) -> onnx.NodeProto:
+        return helper.make_node(
+            "Conv", [x, f"w{i}", f"b{i}"], [f"c{i}"], f"conv{i}", group=group, **more
+        )
+
+    nodes = [
+        conv("x", 1, 2, pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu"),
+        conv("r1", 2, 12, pads=[0, 1, 2, 1], strides=[2, 1]),
+        conv("c2", 3, 12, pads=[2] * 4),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "grouped",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 6, 9, 8])],
+        [helper.make_tensor_value_info("c3", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(v, n) for n, v in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+    return path
+
+
+def test_convolutions_of_several_groups(tmp_path):
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    x = values(seed, 2, 6, 9, 8)
+    graph = octavo.load_onnx(grouped(tmp_path / "float.onnx", seed))
+    ours = octavo.quantize(graph, mode="dynamic", target="onnxruntime")
+    octavo.export_onnx(ours, tmp_path / "ours.onnx")
+    quantize_dynamic(
+        str(tmp_path / "float.onnx"),
+        str(tmp_path / "theirs.onnx"),
+        op_types_to_quantize=["Conv"],
+        weight_type=QuantType.QInt8,
+    )
+    for name in ("ours", "theirs"):
+        path = tmp_path / f"{name}.onnx"
+        assert [n.op_type for n in onnx.load(path).graph.node].count("ConvInteger") == 3
+        program = octavo.compile(path)
+        (got,) = program(x)
+        assert np.array_equal(in_onnxruntime(path, x), got), name
+        found = [k.split("_")[:2] for k in kernels(program, "fused_conv")]
+        assert found == [["gemm", "int8"], ["depthwise", "int8"], ["gemm", "int8"]], name
+    wanted = in_onnxruntime(tmp_path / "float.onnx", x)
+    noise = np.square(in_octavo(tmp_path / "ours.onnx", x) - wanted).sum()
+    assert 10 * np.log10(np.square(wanted).sum() / noise) > 25  # 8 bits, three layers
+
+
 def dynamic_in_numpy(x: np.ndarray, w: np.ndarray, scales: np.ndarray) -> np.ndarray:
     f = np.float32
     least, most = min(f(0), x.min()), max(f(0), x.max())

@@ -20,8 +20,8 @@ std::unique_ptr<ConvKernel> gemm(const ConvProblem& problem, std::string& why) {
 template <Isa isa, DepthwiseInt8Function function>
 std::unique_ptr<ConvKernel> depthwise(const ConvProblem& problem, std::string& why) {
   if (!accepts_int8(problem, why)) return nullptr;
-  if (problem.negative_slope != 1 || problem.dynamic != ConvProblem::Dynamic::no) {
-    why = problem.negative_slope != 1 ? "negative outputs have a slope" : "the scale is dynamic";
+  if (problem.negative_slope != 1 || problem.dynamic == ConvProblem::Dynamic::row) {
+    why = problem.negative_slope != 1 ? "negative outputs have a slope" : "each row has a scale";
     return nullptr;
   }
   return make_depthwise_int8(problem, isa, depthwise_names[static_cast<int>(isa)], function, why);

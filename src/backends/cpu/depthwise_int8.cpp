@@ -35,26 +35,57 @@ class DepthwiseInt8 final : public ConvKernel {
     // Its vectors leave residuals to the general epilogue: networks add them after other layers.
     epilogue_.narrow = epilogue_.narrow && !p.residual;
     table_cols_ = (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
-    zeros_ = AlignedArray<uint8_t>(s_.c_in);
-    std::memset(zeros_.data(), static_cast<uint8_t>(p.x_zero_point), static_cast<size_t>(s_.c_in));
+    dynamic_ = p.dynamic != ConvProblem::Dynamic::no;
+    if (!dynamic_) {
+      zeros_ = AlignedArray<uint8_t>(s_.c_in);
+      std::memset(zeros_.data(), static_cast<uint8_t>(p.x_zero_point),
+                  static_cast<size_t>(s_.c_in));
+    }
     pack(p);
   }
 
   const char* name() const override { return name_; }
   Isa isa() const override { return isa_; }
   size_t packed_bytes() const override {
-    return weights_.bytes() + bias_.bytes() + multiplier_.bytes() + zeros_.bytes();
+    return weights_.bytes() + bias_.bytes() + multiplier_.bytes() + zeros_.bytes() +
+           float_bias_.bytes();
   }
+  // Tables of all threads, then, of dynamic ones, what a call's scale and zero point make.
   size_t scratch_bytes(int threads) const override {
-    return static_cast<size_t>(tiling(threads).table_bytes * threads);
+    const auto tables = static_cast<size_t>(tiling(threads).table_bytes * threads);
+    return dynamic_ ? tables + 2 * bias_.bytes() + static_cast<size_t>(s_.c_in) : tables;
   }
   void run(const ConvArgs& args, ThreadPool& pool) const override {
     const Tiling t = tiling(pool.size());
-    auto task = [&](int64_t i, int thread) { run_task(args, t, i, thread); };
+    Parameters with{bias_.data(), multiplier_.data(), zeros_.data()};
+    if (dynamic_)
+      with = of_call(args, static_cast<std::byte*>(args.scratch) + t.table_bytes * pool.size());
+    auto task = [&](int64_t i, int thread) { run_task(args, t, with, i, thread); };
     run_near(pool, s_.n * t.row_tiles * t.block_tiles, task);
   }
 
  private:
+  struct Parameters {
+    const int32_t* bias;
+    const float* multiplier;
+    const uint8_t* zeros;  // a pixel of pads
+  };
+
+  Parameters of_call(const ConvArgs& args, std::byte* memory) const {
+    const int64_t lanes = static_cast<int64_t>(bias_.bytes() / sizeof(int32_t));
+    auto* bias = reinterpret_cast<int32_t*>(memory);
+    auto* multiplier = reinterpret_cast<float*>(bias + lanes);
+    auto* zeros = reinterpret_cast<uint8_t*>(multiplier + lanes);
+    const uint32_t zero = *args.x_zero;
+    const float scale = *args.x_scale;
+    for (int64_t i = 0; i < lanes; ++i) {  // bias_ holds the sums of weights
+      bias[i] = static_cast<int32_t>(0 - zero * static_cast<uint32_t>(bias_[i]));
+      multiplier[i] = scale * multiplier_[i];
+    }
+    std::memset(zeros, static_cast<int>(zero), static_cast<size_t>(s_.c_in));
+    return {bias, multiplier, zeros};
+  }
+
   void pack(const ConvProblem& p) {
     const bool portable = isa_ == Isa::portable, wide = isa_ == Isa::avx2 || isa_ == Isa::avx512;
     const int64_t most = isa_ >= Isa::avx512 ? 64 : 32, row_groups = ceil_div(s_.kh, 4);
@@ -71,14 +102,16 @@ class DepthwiseInt8 final : public ConvKernel {
     weights_ = AlignedArray<int8_t>(weights);
     bias_ = AlignedArray<int32_t>(lanes);
     multiplier_ = AlignedArray<float>(lanes);
+    if (dynamic_ && p.bias) float_bias_ = AlignedArray<float>(lanes);
     const auto* w = static_cast<const int8_t*>(p.weights);
     for (const Block& block : blocks_)
       for (int64_t c = 0; c < block.channels; ++c) {
         const int64_t channel = block.channel + c, n = block.width / 4;
         const int64_t quarter = c / 4 % 4, lane = c / 16 * 4 + c % 4;
         const int64_t at = block.lanes + (portable ? c : quarter * n + lane);
-        bias_[at] = packed_bias(p, channel);
-        multiplier_[at] = p.multiplier[channel];
+        bias_[at] = dynamic_ ? weight_sum(p, channel) : packed_bias(p, channel);
+        multiplier_[dynamic_ ? block.lanes + c : at] = p.multiplier[channel];
+        if (float_bias_.bytes()) float_bias_[block.lanes + c] = p.bias[channel];
         for (int64_t ky = 0; ky < s_.kh; ++ky)
           for (int64_t kx = 0; kx < s_.kw; ++kx) {
             const int8_t value = w[(channel * s_.kh + ky) * s_.kw + kx];
@@ -114,7 +147,8 @@ class DepthwiseInt8 final : public ConvKernel {
     return t;
   }
 
-  void run_task(const ConvArgs& args, const Tiling& t, int64_t i, int thread) const {
+  void run_task(const ConvArgs& args, const Tiling& t, const Parameters& with, int64_t i,
+                int thread) const {
     const int64_t first = i % t.block_tiles * t.blocks;
     const int64_t last = std::min(first + t.blocks, static_cast<int64_t>(blocks_.size()));
     i /= t.block_tiles;
@@ -125,7 +159,7 @@ class DepthwiseInt8 final : public ConvKernel {
     void* memory = static_cast<char*>(args.scratch) + thread * t.table_bytes;
     auto** table = static_cast<const uint8_t**>(memory);
     fill_table(static_cast<const uint8_t*>(args.x) + n * s_.h * s_.w * s_.c_in, row, tile.rows,
-               table);
+               with.zeros, table);
     tile.pixels = table;
     tile.pixels_step = table_cols_;
     tile.kh = s_.kh;
@@ -140,6 +174,7 @@ class DepthwiseInt8 final : public ConvKernel {
     tile.residual_step = s_.c_out * residual_size_;
     tile.residual_row_step = s_.ow * tile.residual_step;
     tile.epilogue = &epilogue_;
+    tile.dynamic = dynamic_;
     const int64_t pixel = (n * s_.oh + row) * s_.ow * s_.c_out;
     for (int64_t b = first; b < last; ++b) {
       const Block& block = blocks_[static_cast<size_t>(b)];
@@ -147,8 +182,9 @@ class DepthwiseInt8 final : public ConvKernel {
       tile.width = block.width;
       tile.channels = block.channels;
       tile.weights = weights_.data() + block.weights;
-      tile.bias = bias_.data() + block.lanes;
-      tile.multiplier = multiplier_.data() + block.lanes;
+      tile.bias = with.bias + block.lanes;
+      tile.multiplier = with.multiplier + block.lanes;
+      if (float_bias_.bytes()) tile.float_bias = float_bias_.data() + block.lanes;
       tile.y = static_cast<uint8_t*>(args.y) + (pixel + block.channel) * y_size_;
       if (residual_size_)
         tile.residual =
@@ -157,20 +193,21 @@ class DepthwiseInt8 final : public ConvKernel {
     }
   }
 
-  void fill_table(const uint8_t* image, int64_t row, int64_t rows, const uint8_t** table) const {
+  void fill_table(const uint8_t* image, int64_t row, int64_t rows, const uint8_t* zeros,
+                  const uint8_t** table) const {
     const int64_t top = row * s_.stride_h - s_.pad_top;
     const int64_t bottom = top + (rows - 1) * s_.stride_h + (s_.kh - 1) * s_.dilation_h;
     const int64_t begin = std::min(s_.pad_left, table_cols_);
     const int64_t end = std::clamp(s_.w + s_.pad_left, begin, table_cols_);
     for (int64_t y = top; y <= bottom; ++y, table += table_cols_) {
       if (y < 0 || y >= s_.h) {
-        std::fill_n(table, table_cols_, zeros_.data());
+        std::fill_n(table, table_cols_, zeros);
         continue;
       }
       const uint8_t* pixel = image + (y * s_.w + begin - s_.pad_left) * s_.c_in;
-      std::fill_n(table, begin, zeros_.data());
+      std::fill_n(table, begin, zeros);
       for (int64_t x = begin; x < end; ++x, pixel += s_.c_in) table[x] = pixel;
-      std::fill(table + end, table + table_cols_, zeros_.data());
+      std::fill(table + end, table + table_cols_, zeros);
     }
   }
 
@@ -180,12 +217,14 @@ class DepthwiseInt8 final : public ConvKernel {
   ConvShape s_;
   Int8Epilogue epilogue_;
   uint8_t x_flip_ = 0;
+  bool dynamic_ = false;
   int64_t y_size_ = 1, residual_size_ = 0, table_cols_ = 1;
   std::vector<Block> blocks_;
   AlignedArray<int8_t> weights_;
   AlignedArray<int32_t> bias_;
   AlignedArray<float> multiplier_;
   AlignedArray<uint8_t> zeros_;
+  AlignedArray<float> float_bias_;  // dynamic only
 };
 
 }  // namespace

@@ -32,6 +32,30 @@ template <class V>
   }
 }
 
+// Whole blocks in each loop, so that the compiler makes vectors of them.
+template <class V>
+[[gnu::noinline]] void finish_dynamic_pixel(const DepthwiseInt8Tile& t, const int32_t* sums,
+                                            uint8_t* y, const uint8_t* residual) {
+  constexpr int width = V::width;
+  const Int8Epilogue& e = *t.epilogue;
+  alignas(64) int32_t ordered[width];
+  for (int c = 0; c < width; c += 4)
+    __builtin_memcpy(ordered + c, sums + (c / 4 % 4) * (width / 4) + c / 16 * 4, 16);
+  alignas(64) float f[width];
+  for (int c = 0; c < width; ++c) f[c] = static_cast<float>(ordered[c]) * t.multiplier[c];
+  if (t.float_bias)
+    for (int c = 0; c < width; ++c) f[c] = f[c] + t.float_bias[c];
+  if (residual) {
+    alignas(64) float r[width] = {};
+    __builtin_memcpy(r, residual, static_cast<unsigned>(t.channels) * 4U);
+    for (int c = 0; c < width; ++c) f[c] = f[c] + r[c] * e.residual_multiplier;
+  }
+  const float lo = e.lo, hi = e.hi;
+  for (int c = 0; c < width; ++c) f[c] = f[c] > lo ? f[c] : lo;
+  for (int c = 0; c < width; ++c) f[c] = f[c] < hi ? f[c] : hi;
+  __builtin_memcpy(y, f, static_cast<unsigned>(t.channels) * 4U);
+}
+
 // The general epilogue of C pixels.
 template <class V>
 [[gnu::noinline]] void finish_pixels(const DepthwiseInt8Tile& t, const int32_t* sums, int count,
@@ -39,9 +63,10 @@ template <class V>
   uint8_t* y = static_cast<uint8_t*>(t.y) + row * t.y_row_step + col * t.y_step;
   const auto* residual = static_cast<const uint8_t*>(t.residual);
   if (residual) residual += row * t.residual_row_step + col * t.residual_step;
+  const auto finish = t.dynamic ? finish_dynamic_pixel<V> : finish_pixel<V>;
   for (int j = 0; j < count; ++j)
-    finish_pixel<V>(t, sums + j * V::width, y + j * t.y_step,
-                    residual ? residual + j * t.residual_step : nullptr);
+    finish(t, sums + j * V::width, y + j * t.y_step,
+           residual ? residual + j * t.residual_step : nullptr);
 }
 
 // Inlined, so that sums stay in registers.

@@ -21,8 +21,12 @@ void depthwise_int8_portable(const DepthwiseInt8Tile& t) {
       auto* y = static_cast<uint8_t*>(t.y) + r * t.y_row_step + col * t.y_step;
       const auto* residual = static_cast<const uint8_t*>(t.residual);
       if (residual) residual += r * t.residual_row_step + col * t.residual_step;
-      for (int c = 0; c < t.channels; ++c)
-        finish_int8(acc[c], t.multiplier[c], *t.epilogue, residual, c, y);
+      for (int c = 0; c < t.channels; ++c) {
+        if (t.dynamic)
+          finish_dynamic_depthwise(acc[c], t, residual, c, y);
+        else
+          finish_int8(acc[c], t.multiplier[c], *t.epilogue, residual, c, y);
+      }
     }
 }
 

@@ -20,6 +20,16 @@ inline void finish_dynamic(uint32_t acc, const GemmInt8Tile& t, int64_t pixel, i
   y[at] = f < e.hi ? f : e.hi;
 }
 
+inline void finish_dynamic_depthwise(int32_t acc, const DepthwiseInt8Tile& t, const void* residual,
+                                     int at, void* y) {
+  const Int8Epilogue& e = *t.epilogue;
+  float f = static_cast<float>(acc) * t.multiplier[at];
+  if (t.float_bias) f = f + t.float_bias[at];
+  if (residual) f = f + static_cast<const float*>(residual)[at] * e.residual_multiplier;
+  f = f > e.lo ? f : e.lo;
+  static_cast<float*>(y)[at] = f < e.hi ? f : e.hi;
+}
+
 inline void finish_int8(int32_t acc, float multiplier, const Int8Epilogue& e, const void* residual,
                         int64_t at, void* y) {
   float f = static_cast<float>(acc) * multiplier;

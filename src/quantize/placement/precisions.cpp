@@ -71,15 +71,6 @@ void place_table(Node& node, const Rules& rules, const TargetFacts& facts, Place
   placement.tables.push_back({&node, 0, precision, group});
 }
 
-// The axis of the output channels in the weights of a product that has a dynamic form.
-std::optional<int64_t> dynamic_axis(const Node& node, std::string& why) {
-  const auto axis = product_weight_axis(node, why);
-  if (!axis || !node.is("conv")) return axis;
-  if (node.integer("group") == 1) return axis;
-  why = "convolutions of several groups gain nothing from scales found at each call";
-  return std::nullopt;
-}
-
 }  // namespace
 
 void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts& facts,
@@ -97,7 +88,7 @@ void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts&
       throw UserError(ErrorKind::unsupported, node.where(), facts.no_dynamic,
                       "use mode static, or precision float in the rules file");
     std::string why;
-    if (const auto axis = dynamic_axis(node, why))
+    if (const auto axis = product_weight_axis(node, why))
       placement.products.push_back({&node, *axis, precision});
     else
       placement.skipped.push_back({node.name(), std::string(node.op_name()), why});
