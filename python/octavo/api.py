@@ -313,7 +313,7 @@ def doctor() -> dict[str, Any]:
 class LintFinding:
     """One node that a target would run in float, or one rule of the target that a file breaks."""
 
-    kind: str  # "float" or "rule"
+    kind: str  # "float", "weights" (float, by integer weights) or "rule"
     node: str
     op: str
     reason: str

@@ -421,7 +421,9 @@ json lint_graph(const Graph& graph, const std::string& target) {
   const LintReport report = lint(graph, target);
   json findings = json::array();
   for (const LintFinding& f : report.findings)
-    findings.push_back({{"kind", f.kind == LintKind::rule ? "rule" : "float"},
+    findings.push_back({{"kind", f.kind == LintKind::rule      ? "rule"
+                                 : f.kind == LintKind::weights ? "weights"
+                                                               : "float"},
                         {"node", f.node},
                         {"op", f.op},
                         {"reason", f.reason}});

@@ -38,15 +38,17 @@ void print_model(const nlohmann::json& info) {
 
 void print_lint(const nlohmann::json& report) {
   std::vector<std::vector<std::string>> rows{{"node", "op", "finding", "why"}};
-  size_t rules = 0;
+  size_t rules = 0, weights = 0;
   for (const auto& f : report["findings"]) {
     rows.push_back({f["node"], f["op"], f["kind"], f["reason"]});
     rules += f["kind"] == "rule";
+    weights += f["kind"] == "weights";
   }
   if (rows.size() > 1) std::fputs(table(rows).c_str(), stdout);
-  std::printf("%s: %zu nodes on integers, %zu in float; rules broken: %zu\n",
-              report["target"].get<std::string>().c_str(), report["integer"].size(),
-              rows.size() - 1 - rules, rules);
+  std::printf(
+      "%s: %zu nodes on integers, %zu with integer weights alone, %zu in float; rules broken: %zu\n",
+      report["target"].get<std::string>().c_str(), report["integer"].size(), weights,
+      rows.size() - 1 - rules - weights, rules);
 }
 
 }  // namespace

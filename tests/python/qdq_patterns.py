@@ -30,6 +30,13 @@ class Builder:
         self.constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
+    def tensor(self, dtype: int, values: Any) -> str:
+        """Integers of 4 bits too."""
+        self.count += 1
+        name = f"constant{self.count}"
+        self.constants.append(helper.make_tensor(name, dtype, values.shape, values.flatten()))
+        return name
+
     def op(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         self.count += 1
         name = name or f"{op}{self.count}"
@@ -58,6 +65,8 @@ class Builder:
         w = self.weights((32, channels, kernel, kernel), **weights)
         return self.op("Conv", x, w, name=name, pads=[kernel // 2] * 4)
 
+    opset, ir_version = 13, 8
+
     def model(self, output: str) -> onnx.ModelProto:
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
@@ -66,7 +75,8 @@ class Builder:
             [value(output, TensorProto.FLOAT, None)],
             self.constants,
         )  # fmt: skip
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        opset = [helper.make_opsetid("", self.opset)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=self.ir_version)
 
 
 PATTERNS: dict[str, Callable[[Builder], str]] = {}
@@ -334,12 +344,104 @@ def matmul_with_output_quantize(b: Builder) -> str:
     return classifier(b, "MatMul", flatten=True, output=True)
 
 
+def weights_alone(name: str, op: str, dtype: int, scales: str | int, **how: int) -> None:
+    """A product A of a float activation and integers: one scale, per output ("outputs") or input
+    ("inputs"), or in groups along the inputs; `zero` is the zero point."""
+
+    def build(b: Builder) -> str:
+        b.opset, b.ir_version = 21, 10
+        k, n = (72 if scales == 24 else 64), 96
+        x = b.op("Reshape", "x", b.constant(np.array([128, 64])))
+        if k != 64:
+            x = b.op("MatMul", x, b.constant(np.ones((64, k), np.float32)))
+        across = how.get("transB", 0)
+        shape, inputs = ((n, k), 1) if across else ((k, n), 0)
+        attributes: dict[str, int] = {}
+        sizes: list[int] = []
+        if scales in ("outputs", "inputs"):
+            attributes["axis"] = inputs if scales == "inputs" else 1 - inputs
+            sizes = [shape[attributes["axis"]]]
+        elif isinstance(scales, int):
+            attributes = {"axis": inputs, "block_size": scales}
+            sizes = [*shape]
+            sizes[inputs] //= scales
+        w = b.random.integers(0, 8, shape)
+        values = [b.tensor(dtype, w), b.constant(np.full(sizes, 0.01, np.float32))]
+        if "zero" in how:
+            values.append(b.tensor(dtype, np.full(sizes, how["zero"])))
+        dq = b.op("DequantizeLinear", *values, **attributes)
+        return b.op(op, x, dq, name="A", **({"transB": 1} if across else {}))
+
+    PATTERNS[f"weights_alone_{name}"] = build
+
+
+I4, U4, I8, U8 = TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8
+weights_alone("matmul_i8", "MatMul", I8, "outputs")
+weights_alone("matmul_i8_one_scale", "MatMul", I8, "tensor")
+weights_alone("matmul_u8", "MatMul", U8, "outputs", zero=131)
+weights_alone("matmul_i8_groups_of_16", "MatMul", I8, 16)
+weights_alone("matmul_i8_scale_per_input", "MatMul", I8, "inputs")
+weights_alone("matmul_i4", "MatMul", I4, "outputs")
+weights_alone("matmul_u4_groups_of_32", "MatMul", U4, 32, zero=7)
+weights_alone("matmul_i4_groups_of_8", "MatMul", I4, 8)
+weights_alone("matmul_i4_groups_of_24", "MatMul", I4, 24)
+weights_alone("gemm_i8", "Gemm", I8, "outputs")
+weights_alone("gemm_u4_groups_of_16", "Gemm", U4, 16, zero=7)
+weights_alone("gemm_i8_transposed", "Gemm", I8, "outputs", transB=1)
+weights_alone("gemm_i4_groups_of_16_transposed", "Gemm", I4, 16, transB=1)
+
+
+@pattern
+def weights_alone_conv(b: Builder) -> str:
+    return b.conv("x", "A")
+
+
+@pattern
+def weights_alone_depthwise_conv(b: Builder) -> str:
+    w = b.weights((32, 1, 3, 3))
+    return b.op("Conv", "x", w, name="A", pads=[1] * 4, group=32)
+
+
+def dynamic(name: str, *, group: int = 0, bias: bool = False, one_scale: bool = False) -> None:
+    """DynamicQuantizeLinear, an integer product A (a convolution if `group`), a cast C, both scales
+    S multiplied in M, and a bias B."""
+
+    def build(b: Builder) -> str:
+        x = "x" if group else b.op("Reshape", "x", b.constant(np.array([128, 64])))
+        b.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], ["q", "s", "z"], "dynamic"))
+        shape = (32, 32 // group, 3, 3) if group else (64, 96)
+        w = b.constant(b.random.integers(-127, 128, shape).astype(np.int8))
+        zero = b.constant(np.int8(0))
+        if group:
+            i = b.op("ConvInteger", "q", w, "z", zero, name="A", pads=[1] * 4, group=group)
+            channels: tuple[int, ...] = (32, 1, 1)
+        else:
+            i = b.op("MatMulInteger", "q", w, "z", zero, name="A")
+            channels = (96,)
+        f = b.op("Cast", i, name="C", to=TensorProto.FLOAT)
+        scale = np.full(() if one_scale else channels, 0.01, np.float32)
+        y = b.op("Mul", f, b.op("Mul", "s", b.constant(scale), name="S"), name="M")
+        return b.op("Add", y, b.constant(np.ones(channels, np.float32)), name="B") if bias else y
+
+    PATTERNS[f"dynamic_{name}"] = build
+
+
+dynamic("matmul")
+dynamic("matmul_with_bias", bias=True)
+dynamic("matmul_with_bias_one_scale", bias=True, one_scale=True)
+dynamic("conv", group=1)
+dynamic("conv_with_bias", group=1, bias=True)
+dynamic("conv_of_two_groups", group=2, bias=True)
+dynamic("depthwise_conv", group=32, bias=True)
+
+
 def model_of(name: str) -> onnx.ModelProto:
     b = Builder()
     return b.model(PATTERNS[name](b))
 
 
-# ---- what the runtimes do. Treatment: "int8", "float", or "" for what has no kernel of its own.
+# ---- what the runtimes do. Treatment: "int8", "float", "weights" for float activations times
+# integer weights, or "" for what has no kernel of its own.
 
 
 def onnxruntime_treatment(model: onnx.ModelProto) -> dict[str, str]:
@@ -372,10 +474,14 @@ def onnxruntime_treatment(model: onnx.ModelProto) -> dict[str, str]:
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        integer = node.op_type.startswith(("QLinear", "QGemm", "MatMulInteger")) or holds_integers(
-            node.input[0]
-        )
-        result[node.name.split("_token")[0]] = "int8" if integer else "float"
+        name = node.name.split("_token")[0]
+        if node.op_type == "MatMulNBits":
+            result[name] = "weights"
+            continue
+        integer = node.op_type.startswith(
+            ("QLinear", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul", "ConvInteger")
+        ) or holds_integers(node.input[0])
+        result[name] = "int8" if integer else "float"
     return result
 
 
@@ -402,5 +508,8 @@ def openvino_treatment(model: onnx.ModelProto) -> dict[str, str]:
         # The first name is the kernel's own; the others run inside it.
         own = names.split(",")[0]
         matches = [n for n in nodes if own == n or own.startswith((n + "_o", n + "/"))]
-        result[max(matches, key=len, default=own)] = "int8" if integer else "float"
+        treatment = "int8" if integer else "float"
+        if precision in ("u8", "i8", "u4", "i4") and op.input(0).get_element_type().is_real():
+            treatment = "weights"
+        result[max(matches, key=len, default=own)] = treatment
     return result

@@ -74,6 +74,7 @@ def test_lint_says_what_the_runtime_does(name: str, target: str, tmp_path: Path)
     model = model_of(name)
     report = lint(model, target, tmp_path)
     in_float = {f.node: f.reason for f in report.findings if f.kind == "float"}
+    weights = {f.node for f in report.findings if f.kind == "weights"}
     if (name, target) == ("activation_per_channel", "onnxruntime"):
         # It makes an integer convolution of it, and that refuses at run time.
         assert in_float["A"] == "an activation has more than one scale"
@@ -84,16 +85,48 @@ def test_lint_says_what_the_runtime_does(name: str, target: str, tmp_path: Path)
     for node in model.graph.node:
         if len(node.name) != 1:
             continue
-        assert (node.name in in_float) != (node.name in report.integer), node.name
+        lists = (in_float, weights, report.integer)
+        assert sum(node.name in found for found in lists) == 1, node.name
         actual = truth.get(node.name, "")
         if not actual:  # inside another kernel, integer or float as that one
             continue
         judged += 1
-        assert actual == ("float" if node.name in in_float else "int8"), (
+        said = "float" if node.name in in_float else "weights" if node.name in weights else "int8"
+        assert actual == said, (
             f"{name}, {target}, {node.op_type} {node.name}: the runtime runs it in {actual}; "
-            f"the linter: {in_float.get(node.name, 'int8')}"
+            f"the linter: {in_float.get(node.name, said)}"
         )
     assert judged > 0
+
+
+@pytest.mark.parametrize("name", [n for n in PATTERNS if n.startswith("weights_alone_")])
+def test_what_octavo_keeps_as_integers(name: str, tmp_path: Path) -> None:
+    """The packed weights of a product have the size of the integers or of the floats."""
+    model = model_of(name)
+    onnx.save(model, tmp_path / "model.onnx")
+    graph = octavo.load_onnx(str(tmp_path / "model.onnx"))
+    kinds = {f.node: f.kind for f in octavo.lint(graph, "octavo").findings}
+    steps = octavo.inspect(octavo.compile(graph))["steps"]
+    (step,) = (s for s in steps if s["node"] == "A")
+    sizes = {i.name: int(np.prod(i.dims)) for i in model.graph.initializer}
+    (dequantize,) = (n for n in model.graph.node if n.op_type == "DequantizeLinear")
+    kept = step["packed_bytes"] < 2 * sizes[dequantize.input[0]]
+    assert kinds["A"] == ("weights" if kept else "float")
+
+
+@pytest.mark.parametrize("name", [n for n in PATTERNS if n.startswith("dynamic_")])
+def test_dynamic_products(name: str, tmp_path: Path) -> None:
+    """Octavo runs a whole chain in one kernel; TensorRT has none of it."""
+    report = lint(model_of(name), "octavo", tmp_path)
+    assert report.findings == []
+    assert "A" in report.integer
+    graph = octavo.load_onnx(str(tmp_path / "model.onnx"))
+    ops = [step["op"] for step in octavo.inspect(octavo.compile(graph))["steps"]]
+    assert {"cast", "mul", "add"}.isdisjoint(ops)
+    report = lint(model_of(name), "tensorrt", tmp_path)
+    assert ("A", "tensorrt has no dynamic quantization") in {
+        (f.node, f.reason) for f in report.findings if f.kind == "float"
+    }
 
 
 def small_network(path: Path) -> onnx.ModelProto:
@@ -270,7 +303,9 @@ def test_inspect_lint_says_by_its_exit_code_whether_it_found_something(tmp_path:
 
     good = run(clean, "tensorrt")
     assert (good.returncode, good.stderr) == (0, "")
-    assert good.stdout == "tensorrt: 7 nodes on integers, 0 in float; rules broken: 0\n"
+    assert good.stdout == (
+        "tensorrt: 7 nodes on integers, 0 with integer weights alone, 0 in float; rules broken: 0\n"
+    )
     bad = run(pool_of_other_scale, "tensorrt")
     assert bad.returncode == 1
     assert "do not share one scale" in bad.stdout

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "graph/op_def.h"
+#include "ops/packed.h"
 #include "passes/match.h"
 #include "passes/pipeline.h"
 #include "quantize/placement/facts.h"
@@ -23,6 +24,33 @@ bool is_float_activation(const Value* value) {
 const Node* dequantize_of(const Value* value) {
   const Node* node = value ? value->producer() : nullptr;
   return node && node->is("dequantize") ? node : nullptr;
+}
+
+bool is_integer_product(const Node* node) {
+  return node && (node->is("matmul_integer") || node->is("conv_integer"));
+}
+
+// The integer product that a value comes from by a cast to float, its scales and a constant bias,
+// each step read by the next alone.
+const Node* dynamic_product(const Graph& graph, const Node& node) {
+  const auto before = [&](const Value* value) -> const Node* {
+    const Node* at = value && only_user(graph, value) ? value->producer() : nullptr;
+    if (!at) return nullptr;
+    return is_integer_product(at) ? at : dynamic_product(graph, *at);
+  };
+  if (node.is("cast"))
+    return is_float(node.output()->dtype()) && is_integer_product(node.input(0)->producer())
+               ? before(node.input(0))
+               : nullptr;
+  if (!node.is("mul") && !node.is("add")) return nullptr;
+  for (size_t side : {0u, 1u}) {
+    const Value *other = node.input(1 - side), *from = node.input(side);
+    const Node* step = from->producer();
+    if (!step || !(step->is("cast") || step->is("mul"))) continue;
+    if (node.is("mul") ? !step->is("cast") : !step->is("mul") || !other->is_constant()) continue;
+    if (const Node* product = before(from)) return product;
+  }
+  return nullptr;
 }
 
 bool is_constant_chain(const Value* value) {
@@ -48,6 +76,7 @@ class Linter {
 
   void judge(const Node& node) {
     if (node.op().kind == OpKind::quantization) return check_parameters(node);
+    if (is_integer_product(&node)) return judge_dynamic(node);
     if (node.outputs().empty() || !is_float(node.output()->dtype())) return;
     if (is_constant_chain_node(node)) return;
     if (node.is("batch_norm"))
@@ -57,11 +86,84 @@ class Linter {
       report_.integer.push_back(node.name());
       return;
     }
-    if (const Why why = in_float(node))
+    const Why why = in_float(node);
+    if (!why) return report_.integer.push_back(node.name());
+    const auto [kind, reason] =
+        weight_only(node, *why).value_or(std::pair(LintKind::in_float, *why));
+    report_.findings.push_back({kind, node.name(), std::string(node.op_name()), reason});
+  }
+
+  void judge_dynamic(const Node& node) {
+    if (facts_.no_dynamic)
       report_.findings.push_back(
-          {LintKind::in_float, node.name(), std::string(node.op_name()), *why});
+          {LintKind::in_float, node.name(), std::string(node.op_name()), facts_.no_dynamic});
     else
       report_.integer.push_back(node.name());
+  }
+
+  // What stands behind a dynamic product, and the multiplication of both scales.
+  bool in_dynamic_product(const Node& node) const {
+    const Node* end = &node;
+    if (node.is("mul") && node.input(0)->producer() != nullptr) {
+      const Node* user = only_user(graph_, node.output());
+      const bool scales = std::any_of(node.inputs().begin(), node.inputs().end(), [](Value* v) {
+        return v->producer() && v->producer()->is("dynamic_quantize");
+      });
+      if (user && user->is("mul") && scales) end = user;
+    }
+    const Node* product = dynamic_product(graph_, *end);
+    if (!product) return false;
+    return product->is("matmul_integer") ? facts_.dynamic_matrix_tail : facts_.dynamic_conv_tail;
+  }
+
+  // Of a product of a float activation and dequantized constants: whether the target multiplies by
+  // their integers, or why not.
+  std::optional<std::pair<LintKind, std::string>> weight_only(const Node& node,
+                                                              const std::string& in_float) const {
+    if (!is_product(node) || dequantize_of(node.input(0))) return std::nullopt;
+    const Node* dq = dequantize_of(node.input(1));
+    if (!dq) return std::nullopt;
+    for (const Value* input : dq->inputs())
+      if (input && !input->is_constant()) return std::nullopt;
+    const DType type = integer_type(*dq);
+    if (type != DType::i8 && type != DType::u8) return std::nullopt;
+    const int bits = is_packed(*dq) ? 4 : 8;
+    if (const Why why = weights_become_float(node, *dq, bits))
+      return std::pair(LintKind::in_float, in_float + "; weights alone are integers: " + *why);
+    return std::pair(LintKind::weights,
+                     fmt::format("its activation is float; its weights stay integers of {} bits",
+                                 bits));
+  }
+
+  Why weights_become_float(const Node& node, const Node& dq, int bits) const {
+    const TargetFacts::WeightOnly& facts = facts_.weight_only;
+    const bool conv = node.is("conv") || node.is("conv_transpose");
+    if (bits == 8 && !facts.int8)
+      return fmt::format("{} has no products of 8-bit weights and floats", facts_.name);
+    if (node.is("conv_transpose") || (conv && !facts.conv))
+      return fmt::format("{} dequantizes those of convolutions", facts_.name);
+    if (conv && node.integer("group") != 1)
+      return fmt::format("{} dequantizes those of convolutions with groups", facts_.name);
+    const bool trans_b = node.is("gemm") && node.integer("trans_b") != 0;
+    if (trans_b && !facts.trans_b)
+      return fmt::format("{} dequantizes transposed ones at each call", facts_.name);
+    if (facts.symmetric && dq.input(2))
+      for (const double zero : dq.input(2)->constant().to_doubles())
+        if (zero != 0) return "a zero point is not 0";
+    if (dq.input(1)->constant().size() == 1) return {};
+    const int64_t rank = dq.output()->shape().rank(), group = dq.integer("group_size");
+    const int64_t axis = normalize_axis(dq.integer("axis"), rank, dq.where());
+    const int64_t outputs = conv || trans_b ? 0 : rank - 1;
+    if (group == 0)
+      return axis == outputs || facts.input_scales ? Why()
+                                                   : "their scales are not those of the outputs";
+    if (conv || rank != 2 || axis == outputs) return "their groups do not run along the inputs";
+    const int64_t least = facts.least_group;
+    if (least > 0 && (group < least || (group & (group - 1)) != 0))
+      return fmt::format("{} dequantizes them at each call: groups of {} are no power of two from "
+                         "{} on",
+                         facts_.name, group, least);
+    return {};
   }
 
   bool is_constant_chain_node(const Node& node) const {
@@ -110,6 +212,7 @@ class Linter {
 
   // What runs inside the op before or the quantize behind it.
   bool fused(const Node& node) {
+    if (!facts_.no_dynamic && in_dynamic_product(node)) return true;
     if (facts_.clamp_vanishes && clamp_bounds(node)) {
       const Node* before = node.input(0)->producer();
       if (before && is_integer(*before) && !clamp_stays(node)) return true;
@@ -123,8 +226,10 @@ class Linter {
     if (!facts_.fuses_functions || node.op().kind != OpKind::pointwise) return false;
     // x -> f(x), and x -> x * f(x), right behind a product that runs on integers.
     const Node* before = nullptr;
+    bool any = false;
     for (const Value* input : node.inputs()) {
       if (!is_float_activation(input)) continue;
+      any = true;
       const Node* producer = input->producer();
       if (!producer) return false;
       if (!is_product(*producer) && fused_.contains(producer)) continue;
@@ -132,7 +237,7 @@ class Linter {
       before = producer;
     }
     if (before && !(is_product(*before) && is_integer(*before))) return false;
-    if (!before && node.inputs().empty()) return false;
+    if (!any) return false;
     if (node.is("add") && before &&
         std::count_if(node.inputs().begin(), node.inputs().end(), is_float_activation) > 1)
       return false;

@@ -11,6 +11,7 @@ namespace octavo {
 
 enum class LintKind {
   in_float,  // the node runs in float
+  weights,   // it runs in float, but multiplies by the integers of its weights
   rule,      // the file breaks a rule of the target
 };
 

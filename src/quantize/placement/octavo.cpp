@@ -296,8 +296,12 @@ const TargetFacts& octavo_facts() {
                       .tables = true,
                       .four_bit_tables = true,
                       .gathers_integers = false,
-                      .group = 32},
+                      .group = 32,
+                      .least_group = 0,
+                      .input_scales = false},
       .no_dynamic = nullptr,
+      .dynamic_matrix_tail = true,
+      .dynamic_conv_tail = true,
       .least_channels = 1,
       .least_matrix = 1,
   };

@@ -51,8 +51,12 @@ const TargetFacts& onnxruntime_facts() {
                       .tables = true,
                       .four_bit_tables = false,
                       .gathers_integers = true,
-                      .group = 32},
+                      .group = 32,
+                      .least_group = 16,
+                      .input_scales = false},
       .no_dynamic = nullptr,
+      .dynamic_matrix_tail = true,
+      .dynamic_conv_tail = false,
       .least_channels = 1,
       .least_matrix = 1,
   };

@@ -48,9 +48,13 @@ const TargetFacts& openvino_facts() {
                       .tables = true,
                       .four_bit_tables = false,
                       .gathers_integers = false,
-                      .group = 32},
+                      .group = 32,
+                      .least_group = 0,
+                      .input_scales = true},
       .no_dynamic =
           "openvino computes products of activations that are quantized at each call in float",
+      .dynamic_matrix_tail = false,
+      .dynamic_conv_tail = false,
       .least_channels = 1,
       .least_matrix = 1,
   };

@@ -38,8 +38,12 @@ const TargetFacts& tensorrt_facts() {
                       .tables = false,
                       .four_bit_tables = false,
                       .gathers_integers = false,
-                      .group = 128},
+                      .group = 128,
+                      .least_group = 0,
+                      .input_scales = false},
       .no_dynamic = "tensorrt has no dynamic quantization",
+      .dynamic_matrix_tail = false,
+      .dynamic_conv_tail = false,
       .least_channels = 16,
       .least_matrix = 16,
   };
