@@ -39,7 +39,8 @@ class Importer {
   void add_input(const ::onnx::ValueInfoProto& input) {
     const std::string where = fmt::format("graph input '{}'", input.name());
     if (!input.type().has_tensor_type())
-      throw UserError(ErrorKind::unsupported, where, "only tensors are supported");
+      throw UserError(ErrorKind::unsupported, where, "only tensors are supported",
+                      "let the model take the tensors themselves");
     const auto& tensor = input.type().tensor_type();
     if (!tensor.has_shape())
       throw UserError(ErrorKind::unsupported, where, "a shape of unknown rank is not supported",
@@ -52,7 +53,8 @@ class Importer {
       } else if (dim.has_dim_value()) {
         if (dim.dim_value() < 0)
           throw UserError(ErrorKind::file, where,
-                          fmt::format("dimension {} is negative", dim.dim_value()));
+                          fmt::format("dimension {} is negative", dim.dim_value()),
+                          "give a dimension that varies a name (dim_param)");
         type.shape.emplace_back(dim.dim_value());
         check_size(type, where);
       } else {
@@ -83,7 +85,7 @@ class Importer {
       if (const auto it = scope->values.find(name); it != scope->values.end()) return it->second;
       if (const auto it = scope->missing_outputs.find(name); it != scope->missing_outputs.end())
         throw UserError(ErrorKind::unsupported, it->second,
-                        fmt::format("its output '{}' is not supported", name));
+                        fmt::format("its output '{}' is not supported", name), cut_hint);
       auto* tensor = scope->model ? scope->model->initializer(name) : nullptr;
       if (!tensor) continue;
       const std::string where = fmt::format("initializer '{}'", name);
@@ -106,7 +108,8 @@ class Importer {
     for (const Step& step : model.steps()) {
       if (++steps_ > most_steps)
         throw UserError(ErrorKind::unsupported, node_where(*step.node, step.opset),
-                        "the loops of the model unroll to too many nodes");
+                        "the loops of the model unroll to too many nodes",
+                        "export it with fewer steps, or the body alone");
       add_node(model, step);
     }
   }
@@ -131,7 +134,8 @@ class Importer {
       name_nodes(before ? before->next() : graph_.first(), *step.node);
     } catch (const UserError& e) {  // of a shape function, say: name the file's node
       if (e.kind() != ErrorKind::value) throw;
-      throw UserError(ErrorKind::file, where, e.message(), e.hint());
+      throw UserError(ErrorKind::file, where, e.message(),
+                      e.hint().empty() ? unsound_hint : e.hint());
     }
   }
 
@@ -184,7 +188,8 @@ class Importer {
     try {
       element_count(known);
     } catch (const UserError& e) {
-      throw UserError(ErrorKind::file, where, e.message());
+      throw UserError(ErrorKind::file, where, e.message(),
+                      "give the input the sizes that it has at run time");
     }
   }
 
@@ -231,7 +236,8 @@ class Importer {
       if (declared != result->dtype())
         throw UserError(ErrorKind::file, where,
                         fmt::format("is declared as {} but computed as {}", dtype_name(declared),
-                                    dtype_name(result->dtype())));
+                                    dtype_name(result->dtype())),
+                        "declare the output's type as computed, or add a Cast");
     }
     graph_.add_output(result);
   }
@@ -276,7 +282,8 @@ class Importer {
 };
 
 Graph import_bytes(std::span<const std::byte> bytes, const std::string& folder) {
-  if (bytes.empty()) throw UserError(ErrorKind::file, "", "the file is empty, not an ONNX model");
+  if (bytes.empty()) throw UserError(ErrorKind::file, "", "the file is empty, not an ONNX model",
+                                     "write or download it again");
   if (bytes.size() > std::numeric_limits<int>::max())
     throw UserError(ErrorKind::file, "", "larger than 2 GB, the most that an ONNX file can be",
                     "save it with external data");
@@ -285,7 +292,8 @@ Graph import_bytes(std::span<const std::byte> bytes, const std::string& folder) 
                                                 static_cast<int>(bytes.size()));
   stream.SetRecursionLimit(64);  // subgraphs are not supported, so a sound file needs few
   if (!proto.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage())
-    throw UserError(ErrorKind::file, "", "not an ONNX model, or truncated or corrupted");
+    throw UserError(ErrorKind::file, "", "not an ONNX model, or truncated or corrupted",
+                    "write or download it again; other formats must be exported to ONNX first");
   return Importer(proto, folder).run();
 }
 
@@ -295,7 +303,8 @@ Graph load_onnx_bytes(std::span<const std::byte> bytes, const std::string& folde
   try {
     return import_bytes(bytes, folder);
   } catch (const std::bad_alloc&) {
-    throw UserError(ErrorKind::file, "", "the model does not fit into memory");
+    throw UserError(ErrorKind::file, "", "the model does not fit into memory",
+                    "save it with external data, which is mapped and not copied");
   }
 }
 

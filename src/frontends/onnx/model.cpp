@@ -15,7 +15,7 @@ constexpr int64_t oldest_ir = 3, newest_ir = 14;        // ONNX 1.0 to 1.23
 constexpr int64_t oldest_opset = 7, newest_opset = 28;  // of domain ai.onnx
 constexpr int most_nodes = 1'000'000;
 
-[[noreturn]] void fail(const std::string& message, const std::string& hint = "") {
+[[noreturn]] void fail(const std::string& message, const std::string& hint = unsound_hint) {
   throw UserError(ErrorKind::file, "", message, hint);
 }
 
@@ -82,7 +82,8 @@ class Missing {
     if (rows_.size() > 20) list += fmt::format("; and {} more ops", rows_.size() - 20);
     throw UserError(ErrorKind::unsupported, "",
                     fmt::format("{} not supported: {}",
-                                rows_.size() == 1 ? "this op is" : "these ops are", list));
+                                rows_.size() == 1 ? "this op is" : "these ops are", list),
+                    cut_hint);
   }
 
  private:
@@ -207,7 +208,8 @@ std::vector<int> Model::needed_nodes() const {
       for (const auto& sparse : graph_.sparse_initializer())
         if (sparse.values().name() == value)
           throw UserError(ErrorKind::unsupported, "",
-                          fmt::format("initializer '{}' is sparse, which is not supported", value));
+                          fmt::format("initializer '{}' is sparse, which is not supported", value),
+                          "store it as a dense tensor");
       fail(fmt::format("{} '{}', which nothing defines", reader, value));
     }
   };
@@ -284,11 +286,12 @@ void Model::check_attributes(const ::onnx::NodeProto& node, int64_t opset) const
       throw UserError(
           ErrorKind::file, node_where(node, opset),
           fmt::format("attribute '{}' refers to a function's attribute, outside a function",
-                      attribute.name()));
+                      attribute.name()),
+          unsound_hint);
     for (int j = 0; j < i; ++j)
       if (node.attribute(j).name() == attribute.name())
         throw UserError(ErrorKind::file, node_where(node, opset),
-                        fmt::format("attribute '{}' is given twice", attribute.name()));
+                        fmt::format("attribute '{}' is given twice", attribute.name()), unsound_hint);
   }
 }
 

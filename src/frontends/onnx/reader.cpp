@@ -53,7 +53,9 @@ std::optional<Ints> Reader::known_ints(size_t i) const {
 std::optional<Ints> Reader::constant_ints(size_t i, std::string_view what) const {
   if (!input(i)) return std::nullopt;
   if (auto known = known_ints(i)) return known;
-  unsupported(fmt::format("{} (input {}) is computed; it must be a constant", what, i));
+  throw UserError(ErrorKind::unsupported, where_,
+                  fmt::format("{} (input {}) is computed; it must be a constant", what, i),
+                  "make it an initializer, or give the model's inputs the sizes it follows from");
 }
 
 bool Reader::has(std::string_view attribute) const {
@@ -148,11 +150,11 @@ Value* Reader::apply(std::string_view op, std::vector<Value*> inputs, Attributes
 Value* Reader::constant_value(Tensor tensor) { return graph_.add_constant("", std::move(tensor)); }
 
 void Reader::unsupported(const std::string& message) const {
-  throw UserError(ErrorKind::unsupported, where_, message);
+  throw UserError(ErrorKind::unsupported, where_, message, cut_hint);
 }
 
 void Reader::invalid(const std::string& message) const {
-  throw UserError(ErrorKind::file, where_, message);
+  throw UserError(ErrorKind::file, where_, message, unsound_hint);
 }
 
 }  // namespace octavo::onnx_import

@@ -12,6 +12,11 @@ namespace octavo::onnx_import {
 std::string node_where(const ::onnx::NodeProto& node, int64_t opset);
 // The node's name, else that of its first output.
 const std::string& node_label(const ::onnx::NodeProto& node);
+// What helps with a file that is not sound, and with a node that nothing here reads.
+inline constexpr const char* unsound_hint =
+    "onnx.checker.check_model may tell more; export the model again";
+inline constexpr const char* cut_hint =
+    "docs/onnx_support.md lists what is read; onnx.utils.extract_model cuts a model before a node";
 // ONNX's own domain has two spellings.
 std::string_view canonical_domain(std::string_view domain);
 

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 using ::onnx::TensorProto;
 
 [[noreturn]] void fail(const std::string& where, const std::string& message,
-                       const std::string& hint = "") {
+                       const std::string& hint = "export or copy the model again") {
   throw UserError(ErrorKind::file, where, message, hint);
 }
 
@@ -107,11 +107,13 @@ std::shared_ptr<MappedFile> ExternalFiles::open(const std::string& location,
   const fs::path folder = fs::canonical(folder_, error);
   const fs::path path = inside && !error ? fs::canonical(folder / relative, error) : fs::path();
   if (inside && error)
-    fail(where, fmt::format("external data file '{}': {}", location, error.message()));
+    fail(where, fmt::format("external data file '{}': {}", location, error.message()),
+         "it belongs beside the model, under this name");
   // A symbolic link may lead out too.
   const auto [end, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
   if (!inside || end != folder.end())
-    fail(where, fmt::format("external data file '{}' is outside the model's folder", location));
+    fail(where, fmt::format("external data file '{}' is outside the model's folder", location),
+         "move it into that folder and save the model again");
   if (!fs::is_regular_file(path, error))
     fail(where, fmt::format("external data file '{}' is not a file", location));
   return files_[location] = MappedFile::open(path.string());
@@ -178,7 +180,8 @@ DType read_dtype(int32_t onnx_type, const std::string& where) {
   const auto type = static_cast<::onnx::TensorProto_DataType>(onnx_type);
   throw UserError(ErrorKind::unsupported, where,
                   fmt::format("elements of type {} are not supported",
-                              ::onnx::TensorProto_DataType_Name(type)));
+                              ::onnx::TensorProto_DataType_Name(type)),
+                  "numbers can be cast to another type on the way into the model");
 }
 
 bool is_four_bits(int32_t onnx_type) {
@@ -225,7 +228,8 @@ Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& 
   }
   const auto bytes = static_cast<uint64_t>(count) * dtype_size(dtype);
   if (proto.has_segment())
-    throw UserError(ErrorKind::unsupported, where, "segmented tensors are not supported");
+    throw UserError(ErrorKind::unsupported, where, "segmented tensors are not supported",
+                    "load and save the model with the onnx package");
   if (four_bits) return take_four_bits(proto, files, std::move(dims), count, where);
   std::shared_ptr<Buffer> buffer;
   if (proto.data_location() == TensorProto::EXTERNAL) {

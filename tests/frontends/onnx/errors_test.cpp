@@ -91,7 +91,7 @@ TEST(OnnxErrors, AllUnsupportedOpsAtOnce) {
   model.mutable_graph()->mutable_node(2)->set_output(0, "z");
   add_node(model, "Mystery", {"z"}, {"y"}, "again");
   EXPECT_EQ(
-      error_of(model),
+      message_of(model),
       "these ops are not supported: Frobnicate (domain com.example, opset 3) at node 'relu0'; "
       "Mystery (domain ai.onnx, opset 17) at node 'add0' and 1 more");
   model = conv_relu_add();
@@ -110,49 +110,49 @@ TEST(OnnxErrors, AllUnsupportedOpsAtOnce) {
 TEST(OnnxErrors, Names) {
   auto model = conv_relu_add();
   model.mutable_graph()->mutable_node(1)->set_input(0, "gone");
-  EXPECT_EQ(error_of(model), "node 'relu0' reads 'gone', which nothing defines");
+  EXPECT_EQ(message_of(model), "node 'relu0' reads 'gone', which nothing defines");
   model = conv_relu_add();
   model.mutable_graph()->mutable_initializer()->DeleteSubrange(0, 1);
-  EXPECT_EQ(error_of(model), "node 'conv0' reads 'w', which nothing defines");
+  EXPECT_EQ(message_of(model), "node 'conv0' reads 'w', which nothing defines");
   model = conv_relu_add();
   model.mutable_graph()->mutable_output(0)->set_name("gone");
-  EXPECT_EQ(error_of(model), "the graph outputs 'gone', which nothing defines");
+  EXPECT_EQ(message_of(model), "the graph outputs 'gone', which nothing defines");
   model = conv_relu_add();
   model.mutable_graph()->mutable_node(1)->set_output(0, "c");
-  EXPECT_EQ(error_of(model), "value 'c' is defined twice, by node 'relu0' and elsewhere");
+  EXPECT_EQ(message_of(model), "value 'c' is defined twice, by node 'relu0' and elsewhere");
   model = conv_relu_add();
   *model.mutable_graph()->add_initializer() = model.graph().initializer(0);
-  EXPECT_EQ(error_of(model), "initializer 'w' is defined twice");
+  EXPECT_EQ(message_of(model), "initializer 'w' is defined twice");
   model = conv_relu_add();
   *model.mutable_graph()->add_input() = model.graph().input(0);
-  EXPECT_EQ(error_of(model), "graph input 'x' is defined twice");
+  EXPECT_EQ(message_of(model), "graph input 'x' is defined twice");
   model = conv_relu_add();
   *model.mutable_graph()->add_output() = model.graph().output(0);
-  EXPECT_EQ(error_of(model), "graph output 'y' is listed twice");
+  EXPECT_EQ(message_of(model), "graph output 'y' is listed twice");
   model = conv_relu_add();
   model.mutable_graph()->clear_output();
-  EXPECT_EQ(error_of(model), "the model has no outputs");
+  EXPECT_EQ(message_of(model), "the model has no outputs");
 }
 
 TEST(OnnxErrors, Cycle) {
   auto model = conv_relu_add();
   model.mutable_graph()->mutable_node(0)->set_input(0, "r");
-  EXPECT_EQ(error_of(model), "the graph has a cycle: 'conv0' → 'relu0' → 'conv0'");
+  EXPECT_EQ(message_of(model), "the graph has a cycle: 'conv0' → 'relu0' → 'conv0'");
   model.mutable_graph()->mutable_node(0)->set_input(0, "c");
-  EXPECT_EQ(error_of(model), "the graph has a cycle: 'conv0' → 'conv0'");
+  EXPECT_EQ(message_of(model), "the graph has a cycle: 'conv0' → 'conv0'");
 }
 
 TEST(OnnxErrors, Attributes) {
   auto model = conv_relu_add();
   auto* attribute = model.mutable_graph()->mutable_node(0)->mutable_attribute(0);
   *model.mutable_graph()->mutable_node(0)->add_attribute() = *attribute;
-  EXPECT_EQ(error_of(model),
+  EXPECT_EQ(message_of(model),
             "Conv 'conv0' (domain ai.onnx, opset 17): attribute 'pads' is given twice");
   model = conv_relu_add();
   attribute = model.mutable_graph()->mutable_node(0)->mutable_attribute(0);
   attribute->set_type(::onnx::AttributeProto::STRING);
   EXPECT_EQ(
-      error_of(model),
+      message_of(model),
       "Conv 'conv0' (domain ai.onnx, opset 17): attribute 'pads' is of type STRING, not INTS");
   attribute->set_type(::onnx::AttributeProto::INTS);
   attribute->set_ref_attr_name("outer");
@@ -167,25 +167,25 @@ TEST(OnnxErrors, Attributes) {
 TEST(OnnxErrors, Inputs) {
   auto model = conv_relu_add();
   *model.mutable_graph()->mutable_input(0) = value_info("x", {"N", "-2", "3", "3"});
-  EXPECT_EQ(error_of(model), "graph input 'x': dimension -2 is negative");
+  EXPECT_EQ(message_of(model), "graph input 'x': dimension -2 is negative");
   model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type()->clear_shape();
   EXPECT_THAT(error_of(model), HasSubstr("graph input 'x': a shape of unknown rank"));
   *model.mutable_graph()->mutable_input(0) =
       value_info("x", {"1", "1", "3", "3"}, TensorProto::STRING);
-  EXPECT_EQ(error_of(model), "graph input 'x': elements of type STRING are not supported");
+  EXPECT_EQ(message_of(model), "graph input 'x': elements of type STRING are not supported");
   *model.mutable_graph()->mutable_input(0) = value_info("x", {"1", "1", "3", "3"}, 1234);
-  EXPECT_EQ(error_of(model), "graph input 'x': 1234 is not an element type");
+  EXPECT_EQ(message_of(model), "graph input 'x': 1234 is not an element type");
   model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_sequence_type();
-  EXPECT_EQ(error_of(model), "graph input 'x': only tensors are supported");
+  EXPECT_EQ(message_of(model), "graph input 'x': only tensors are supported");
   model = conv_relu_add();
   *model.mutable_graph()->mutable_input(0) = value_info("x", {"N", "2", "3", "3"});
   EXPECT_THAT(error_of(model),
               HasSubstr("Conv 'conv0' (domain ai.onnx, opset 17): input has 2 channels"));
   *model.mutable_graph()->mutable_input(0) = value_info("x", {"2000000", "1", "3000", "3000"});
-  EXPECT_EQ(error_of(model), "graph input 'x': more than 2^40 elements");
+  EXPECT_EQ(message_of(model), "graph input 'x': more than 2^40 elements");
   model = conv_relu_add();
   *model.mutable_graph()->mutable_output(0) = value_info("y", {}, TensorProto::INT64);
-  EXPECT_EQ(error_of(model), "graph output 'y': is declared as i64 but computed as f32");
+  EXPECT_EQ(message_of(model), "graph output 'y': is declared as i64 but computed as f32");
 }
 
 // conv_relu_add() whose weight is spoilt by `f`.
@@ -193,7 +193,7 @@ std::string weight_error(const std::function<void(TensorProto&)>& f,
                          const std::string& folder = "") {
   auto model = conv_relu_add();
   f(*model.mutable_graph()->mutable_initializer(0));
-  return error_of(model, folder);
+  return message_of(model, folder);
 }
 
 TEST(OnnxErrors, Tensors) {

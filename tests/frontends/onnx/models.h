@@ -1,5 +1,7 @@
 // Small ONNX models for tests, built in place so that each can be spoilt in one way.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -115,8 +117,19 @@ inline std::string error_of(const std::function<void()>& f) {
   }
   return "no error";
 }
-inline std::string error_of(const ::onnx::ModelProto& model, const std::string& folder = "") {
-  return error_of([&] { load(model, folder); });
+// Of an import, which always says what to do.
+inline std::string error_of(const ::onnx::ModelProto& model, const std::string& folder = "",
+                            bool with_hint = true) {
+  try {
+    load(model, folder);
+  } catch (const UserError& e) {
+    EXPECT_NE(e.hint(), "") << e.what();
+    return with_hint ? e.what() : UserError(e.kind(), e.where(), e.message()).what();
+  }
+  return "no error";
+}
+inline std::string message_of(const ::onnx::ModelProto& model, const std::string& folder = "") {
+  return error_of(model, folder, false);
 }
 
 }  // namespace octavo::testing
