@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ from 17 on that has a form for every node.
   kernel that every op has. Fused ops are what others become: `fast` if they have kernels.
 - **dtypes**: element types of the first input in the tests of ONNX that the op's ONNX names pass.
 - **ONNX**: the names under which it is read, with the first and last opset of the rule where there
-  is one; `→` where it is written too.
+  is one; `→` where it is written too, with the opsets from the least that has a form for any of
+  ONNX's tests of the op to the newest that is written, and `all from` the least that has one for each.
 - **octavo, onnxruntime, openvino, tensorrt**: how the target runs it between Q/DQ: as a `product`,
   as integer `arithmetic` with scales of its own, as a `copy` of one scale; empty: in float.
 """
@@ -54,6 +56,54 @@ class Seen:
     dtypes: set[str] = field(default_factory=set)
     fast: int = 0
     all: int = 0
+
+
+OLDEST_WRITTEN, NEWEST_WRITTEN = 13, 21
+
+
+def least_opset(graph: Any) -> int | None:
+    """The first opset in which a graph can be written; None if there is none."""
+    import octavo
+
+    with tempfile.TemporaryDirectory() as folder:
+        for opset in range(OLDEST_WRITTEN, NEWEST_WRITTEN + 1):
+            try:
+                octavo.export_onnx(graph, Path(folder) / "model.onnx", opset=opset)
+                return opset
+            except octavo.UnsupportedError:
+                continue
+    return None
+
+
+def written_opsets() -> dict[str, set[int]]:
+    """Of each of our ops, the first opset of every ONNX node test that becomes this op alone."""
+    from onnx.backend.test.loader import load_model_tests
+
+    import octavo
+    from octavo import _core
+
+    found: dict[str, set[int]] = defaultdict(set)
+    for case in load_model_tests(kind="node"):
+        try:
+            graph = _core.load_onnx_bytes(case.model.SerializeToString())
+        except octavo.UserError:
+            continue
+        ops = octavo.inspect(graph)["ops"]
+        first = least_opset(graph) if len(ops) == 1 else None
+        if first is not None:
+            found[next(iter(ops))].add(first)
+    return found
+
+
+def written_text(op: dict[str, Any], opsets: dict[str, set[int]]) -> str:
+    """→ 13–21, → 13–21 (all from 18), or → alone where no test is of the op alone."""
+    if not op["exports"]:
+        return ""
+    seen = opsets.get(op["name"])
+    if not seen:
+        return " →"
+    rest = f" (all from {max(seen)})" if len(seen) > 1 else ""
+    return f" → {min(seen)}–{NEWEST_WRITTEN}{rest}"
 
 
 def on_reference(model: Any, inputs: list[Any]) -> bool | None:
@@ -123,7 +173,7 @@ def speed_text(op: dict[str, Any], cases: list[Seen]) -> str:
     return "fast" if fast == total else "partly" if fast else "reference"
 
 
-def table_text(table: dict[str, Any], found: dict[str, Seen]) -> str:
+def table_text(table: dict[str, Any], found: dict[str, Seen], opsets: dict[str, set[int]]) -> str:
     """The documentation."""
     order = list(SHORT.values())
     targets = list(table["ops"][0]["targets"])
@@ -140,7 +190,7 @@ def table_text(table: dict[str, Any], found: dict[str, Seen]) -> str:
             own = {str(r["op_type"]) for r in op["imports"] if not r["domain"]}
             cases = [found[name] for name in sorted(own) if name in found]
             seen = {d for case in cases for d in case.dtypes}
-            onnx = ", ".join(dict.fromkeys(names)) + (" →" if op["exports"] else "")
+            onnx = ", ".join(dict.fromkeys(names)) + written_text(op, opsets)
             forms = ["" if op["targets"][t] == "float" else op["targets"][t] for t in targets]
             cells = [
                 f"`{op['name']}`",
@@ -177,7 +227,7 @@ def main() -> int:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        text = table_text(json.loads(_core.ops_json()), passing_cases())
+        text = table_text(json.loads(_core.ops_json()), passing_cases(), written_opsets())
     if arguments.check:
         if not TABLE.exists() or TABLE.read_text() != text:
             print(f"{TABLE.relative_to(ROOT)} is out of date: run {Path(__file__).name}",

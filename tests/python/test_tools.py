@@ -184,18 +184,20 @@ def test_table_of_ops_is_current(tmp_path, monkeypatch):
     from octavo import _core
 
     table, cases = json.loads(_core.ops_json()), op_table.passing_cases()
-    text = op_table.table_text(table, cases)
+    opsets = op_table.written_opsets()
+    text = op_table.table_text(table, cases, opsets)
     assert op_table.TABLE.read_text() == text, "run tools/op_table.py"
     # What the library's tables say, and what the cases showed.
     assert {op["name"] for op in table["ops"]} == set(_core.op_names())
     row = next(line for line in text.splitlines() if line.startswith("| `conv` "))
-    assert row.startswith("| `conv` | compute | weighted | fast | f32 | Conv → | product")
+    assert row.startswith("| `conv` | compute | weighted | fast | f32 | Conv → 13–21 | product")
+    assert opsets["bit_not"] == {18}  # BitwiseNot is of opset 18
     assert next(x for x in text.splitlines() if x.startswith("| `sin` ")).count("reference") == 1
     # A table that changed shows.
     for op in table["ops"]:
         if op["name"] == "conv":
             op["targets"]["octavo"] = "float"
-    assert op_table.table_text(table, cases) != text
+    assert op_table.table_text(table, cases, opsets) != text
 
 
 def test_check_of_the_table_of_ops(tmp_path, monkeypatch, capsys):
@@ -203,6 +205,7 @@ def test_check_of_the_table_of_ops(tmp_path, monkeypatch, capsys):
     import op_table
 
     monkeypatch.setattr(op_table, "passing_cases", dict)
+    monkeypatch.setattr(op_table, "written_opsets", dict)
     monkeypatch.setattr(op_table, "ROOT", tmp_path)
     monkeypatch.setattr(op_table, "TABLE", tmp_path / "ops.md")
     monkeypatch.setattr(sys, "argv", ["op_table.py", "--check"])
