@@ -42,7 +42,7 @@ from 17 on that has a form for every node.
 - **dtypes**: element types of the first input in the tests of ONNX that the op's ONNX names pass.
 - **ONNX**: the names under which it is read, with the first and last opset of the rule where there
   is one; `→` where it is written too, with the opsets from the least that has a form for any of
-  ONNX's tests of the op to the newest that is written, and `all from` the least that has one for each.
+  ONNX's tests of the op to the newest that is written; `all from`: the least with one for each.
 - **octavo, onnxruntime, openvino, tensorrt**: how the target runs it between Q/DQ: as a `product`,
   as integer `arithmetic` with scales of its own, as a `copy` of one scale; empty: in float.
 """
@@ -70,7 +70,7 @@ def least_opset(graph: Any) -> int | None:
             try:
                 octavo.export_onnx(graph, Path(folder) / "model.onnx", opset=opset)
                 return opset
-            except octavo.UnsupportedError:
+            except octavo.UserError:
                 continue
     return None
 

@@ -46,7 +46,8 @@ void print_lint(const nlohmann::json& report) {
   }
   if (rows.size() > 1) std::fputs(table(rows).c_str(), stdout);
   std::printf(
-      "%s: %zu nodes on integers, %zu with integer weights alone, %zu in float; rules broken: %zu\n",
+      "%s: %zu nodes on integers, %zu with integer weights alone, %zu in float; rules broken: "
+      "%zu\n",
       report["target"].get<std::string>().c_str(), report["integer"].size(), weights,
       rows.size() - 1 - rules - weights, rules);
 }

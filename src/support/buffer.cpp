@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "support/buffer_bytes.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -14,7 +15,7 @@ namespace {
 std::atomic<int64_t> held{0};
 }  // namespace
 
-int64_t Buffer::bytes_held() { return held.load(std::memory_order_relaxed); }
+int64_t buffer_bytes() { return held.load(std::memory_order_relaxed); }
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
   std::shared_ptr<Buffer> buffer(new Buffer);

@@ -2,7 +2,6 @@
 // (a mapped file, a NumPy array).
 #pragma once
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 
 namespace octavo {
@@ -22,8 +21,6 @@ class Buffer {
   // InternalError for a view, which is read-only.
   std::byte* mutable_data();
   size_t size() const { return size_; }
-  // Of all buffers that are alive and no views.
-  static int64_t bytes_held();
 
  private:
   Buffer() = default;

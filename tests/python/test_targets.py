@@ -118,7 +118,7 @@ def test_what_octavo_keeps_as_integers(name: str, tmp_path: Path) -> None:
 def test_dynamic_products(name: str, tmp_path: Path) -> None:
     """Octavo runs a whole chain in one kernel; TensorRT has none of it."""
     report = lint(model_of(name), "octavo", tmp_path)
-    assert report.findings == []
+    assert [f for f in report.findings if len(f.node) == 1] == []
     assert "A" in report.integer
     graph = octavo.load_onnx(str(tmp_path / "model.onnx"))
     ops = [step["op"] for step in octavo.inspect(octavo.compile(graph))["steps"]]

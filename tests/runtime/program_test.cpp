@@ -11,7 +11,7 @@
 #include "codegen/memory.h"
 #include "graph/text.h"
 #include "support/allocations.h"
-#include "support/buffer.h"
+#include "support/buffer_bytes.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -79,10 +79,10 @@ TEST(Program, ASteadyFloatCallAllocatesNothing) {
 
 // Bytes of tensors that are left when a graph has become a program, workspaces aside.
 int64_t bytes_held_by(const std::string& text, const Dims& input) {
-  const int64_t before = Buffer::bytes_held();
+  const int64_t before = buffer_bytes();
   Program program = compile(parse_graph(text), {.threads = 1});
   program.plan({input});
-  return Buffer::bytes_held() - before;
+  return buffer_bytes() - before;
 }
 
 TEST(Program, HoldsNoConstantBesideItsPackedForm) {

@@ -77,8 +77,8 @@ struct DepthwiseInt8Tile {
   const void* residual;
   int64_t residual_step, residual_row_step;
   const Int8Epilogue* epilogue;
-  // Dynamic: bias is -x_zero_point * sum(w), in the order above; multiplier, which the scale of x is
-  // part of, and float_bias, null if there is none, are [width] in the order of the channels.
+  // Dynamic: bias is -x_zero_point * sum(w), in the order above; multiplier, which the scale of x
+  // is part of, and float_bias, null if there is none, are [width] in the order of the channels.
   bool dynamic;
   const float* float_bias;
 };

@@ -282,8 +282,9 @@ class Importer {
 };
 
 Graph import_bytes(std::span<const std::byte> bytes, const std::string& folder) {
-  if (bytes.empty()) throw UserError(ErrorKind::file, "", "the file is empty, not an ONNX model",
-                                     "write or download it again");
+  if (bytes.empty())
+    throw UserError(ErrorKind::file, "", "the file is empty, not an ONNX model",
+                    "write or download it again");
   if (bytes.size() > std::numeric_limits<int>::max())
     throw UserError(ErrorKind::file, "", "larger than 2 GB, the most that an ONNX file can be",
                     "save it with external data");

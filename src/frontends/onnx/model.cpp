@@ -291,7 +291,8 @@ void Model::check_attributes(const ::onnx::NodeProto& node, int64_t opset) const
     for (int j = 0; j < i; ++j)
       if (node.attribute(j).name() == attribute.name())
         throw UserError(ErrorKind::file, node_where(node, opset),
-                        fmt::format("attribute '{}' is given twice", attribute.name()), unsound_hint);
+                        fmt::format("attribute '{}' is given twice", attribute.name()),
+                        unsound_hint);
   }
 }
 

@@ -178,10 +178,10 @@ DType read_dtype(int32_t onnx_type, const std::string& where) {
   if (onnx_type == TensorProto::UNDEFINED || !::onnx::TensorProto_DataType_IsValid(onnx_type))
     fail(where, fmt::format("{} is not an element type", onnx_type));
   const auto type = static_cast<::onnx::TensorProto_DataType>(onnx_type);
-  throw UserError(ErrorKind::unsupported, where,
-                  fmt::format("elements of type {} are not supported",
-                              ::onnx::TensorProto_DataType_Name(type)),
-                  "numbers can be cast to another type on the way into the model");
+  throw UserError(
+      ErrorKind::unsupported, where,
+      fmt::format("elements of type {} are not supported", ::onnx::TensorProto_DataType_Name(type)),
+      "numbers can be cast to another type on the way into the model");
 }
 
 bool is_four_bits(int32_t onnx_type) {

@@ -130,9 +130,9 @@ class Linter {
     const int bits = is_packed(*dq) ? 4 : 8;
     if (const Why why = weights_become_float(node, *dq, bits))
       return std::pair(LintKind::in_float, in_float + "; weights alone are integers: " + *why);
-    return std::pair(LintKind::weights,
-                     fmt::format("its activation is float; its weights stay integers of {} bits",
-                                 bits));
+    return std::pair(
+        LintKind::weights,
+        fmt::format("its activation is float; its weights stay integers of {} bits", bits));
   }
 
   Why weights_become_float(const Node& node, const Node& dq, int bits) const {
@@ -160,9 +160,10 @@ class Linter {
     if (conv || rank != 2 || axis == outputs) return "their groups do not run along the inputs";
     const int64_t least = facts.least_group;
     if (least > 0 && (group < least || (group & (group - 1)) != 0))
-      return fmt::format("{} dequantizes them at each call: groups of {} are no power of two from "
-                         "{} on",
-                         facts_.name, group, least);
+      return fmt::format(
+          "{} dequantizes them at each call: groups of {} are no power of two from "
+          "{} on",
+          facts_.name, group, least);
     return {};
   }
 
