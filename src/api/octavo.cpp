@@ -53,8 +53,6 @@ Program::Signature signature_of(const Graph& graph) {
 
 namespace {
 
-json finite(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
-
 size_t constant_bytes(const Graph& graph) {
   size_t bytes = 0;
   for (const Value* value : graph.constants()) bytes += value->constant().bytes();
@@ -164,8 +162,8 @@ json describe(const std::vector<SmoothedTensor>& smoothed) {
                    {"products", s.products},
                    {"by", s.by},
                    {"alpha", s.alpha},
-                   {"sqnr_db_before", finite(s.sqnr_db_before)},
-                   {"sqnr_db_after", finite(s.sqnr_db_after)}});
+                   {"sqnr_db_before", finite_or_null(s.sqnr_db_before)},
+                   {"sqnr_db_after", finite_or_null(s.sqnr_db_after)}});
   return all;
 }
 
@@ -178,14 +176,14 @@ void describe_results(json& record, const Ptq& ptq, const std::vector<std::strin
     record["tensors"].push_back({{"name", tensor.name}, {"layer", tensor.layer}});
   for (const LayerReport& layer : quantized[0].layers) {
     json entry{{"name", layer.node}, {"op", layer.op}, {"by_calibrator", json::object()}};
-    if (!layer.calibrated) entry["weights_sqnr_db"] = finite(layer.weight_sqnr_db);
+    if (!layer.calibrated) entry["weights_sqnr_db"] = finite_or_null(layer.weight_sqnr_db);
     record["layers"].push_back(std::move(entry));
   }
   for (size_t k = 0; k < comparisons.size(); ++k) {
     const std::string& name = calibrators[k];
     const Comparison& c = comparisons[k];
     record["calibrators"].push_back({{"name", name},
-                                     {"output_sqnr_db", finite(c.output_sqnr_db)},
+                                     {"output_sqnr_db", finite_or_null(c.output_sqnr_db)},
                                      {"agreement", c.agreement},
                                      {"confident_agreement", c.confident_agreement},
                                      {"confident_samples", c.confident_samples},
@@ -194,12 +192,12 @@ void describe_results(json& record, const Ptq& ptq, const std::vector<std::strin
     for (size_t i = 0; i < c.tensors.size(); ++i) {
       json& entry = record["tensors"][i]["by_calibrator"][name];
       entry = chosen.value(c.tensors[i].name, json::object());
-      entry["sqnr_db"] = finite(c.tensors[i].sqnr_db);
+      entry["sqnr_db"] = finite_or_null(c.tensors[i].sqnr_db);
     }
     for (size_t i = 0; i < quantized[k].layers.size(); ++i)
       if (const LayerReport& layer = quantized[k].layers[i]; layer.calibrated)
         record["layers"][i]["by_calibrator"][name]["weights_sqnr_db"] =
-            finite(layer.weight_sqnr_db);
+            finite_or_null(layer.weight_sqnr_db);
   }
 }
 

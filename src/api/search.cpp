@@ -53,7 +53,7 @@ SearchOutcome search(const Graph& graph, const Dataset& data, const SearchReques
     json point = figures_json(p.figures, custom);
     point["float_layers"] = p.float_layers;
     point["rules"] = json::parse(print_rules(p.rules))["rules"];
-    point["drop"] = std::isfinite(p.drop) ? json(p.drop) : json(nullptr);
+    point["drop"] = finite_or_null(p.drop);
     point["microseconds"] = p.microseconds;
     point["enough"] = p.enough;
     point["on_front"] = p.on_front;

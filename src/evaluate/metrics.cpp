@@ -26,10 +26,11 @@ void Sqnr::add(const Tensor& truth, const Tensor& approximation) {
   count_ += truth.size();
 }
 
-double Sqnr::decibels() const {
-  if (noise_ == 0) return std::numeric_limits<double>::infinity();
-  return 10 * std::log10(signal_ / noise_);
+double decibels(double signal, double noise) {
+  return noise == 0 ? std::numeric_limits<double>::infinity() : 10 * std::log10(signal / noise);
 }
+
+double Sqnr::decibels() const { return octavo::decibels(signal_, noise_); }
 
 void TopAgreement::add(const Tensor& truth, const Tensor& approximation) {
   check_pair(truth, approximation);

@@ -7,6 +7,9 @@
 
 namespace octavo {
 
+// 10 log10(signal / noise), infinite where there is no noise.
+double decibels(double signal, double noise);
+
 // Signal to quantization noise ratio over everything added so far, in float64:
 // 10 log10(sum y^2 / sum (y - y')^2) dB. Infinite where there is no noise.
 class Sqnr {

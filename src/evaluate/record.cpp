@@ -1,6 +1,7 @@
 #include "evaluate/record.h"
 
 #include <chrono>
+#include <cmath>
 #include <ctime>
 
 #include "support/cpu.h"
@@ -27,6 +28,10 @@ nlohmann::json new_record(const std::string& command) {
             {"hardware_isa", isa_name(hardware_isa())},
             {"threads", default_pool().size()}}},
           {"warnings", nlohmann::json::array()}};
+}
+
+nlohmann::json finite_or_null(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
 
 void save_record(const nlohmann::json& record, const std::string& path) {

@@ -10,6 +10,7 @@
 
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "graph/transposed.h"
 #include "ops/packed.h"
 #include "passes/layout.h"
 #include "passes/match.h"
@@ -68,17 +69,6 @@ std::optional<Product> product_of(const Graph& graph, Node& node) {
   return std::nullopt;
 }
 
-Tensor transpose_2d(const Tensor& t) {
-  const int64_t rows = t.dims()[0], columns = t.dims()[1];
-  Tensor out(t.dtype(), {columns, rows});
-  const size_t size = dtype_size(t.dtype());
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c)
-      std::memcpy(out.mutable_data() + static_cast<size_t>(c * rows + r) * size,
-                  t.data() + static_cast<size_t>(r * columns + c) * size, size);
-  return out;
-}
-
 struct IntegerWeights {
   Tensor values;              // i8
   std::vector<float> scales;  // one per output channel
@@ -107,7 +97,7 @@ std::optional<IntegerWeights> integer_weights(const Product& product) {
     const auto from = w.values<uint8_t>();
     for (size_t i = 0; i < from.size(); ++i) to[i] = static_cast<int8_t>(from[i] - 128);
   }
-  if (product.transpose_w) result.values = transpose_2d(result.values);
+  if (product.transpose_w) result.values = transposed_matrix(result.values);
   return result;
 }
 
@@ -153,14 +143,14 @@ std::optional<KeptWeights> kept_weights(const Product& product) {
     } else {
       if (product.conv || dims.size() != 2 || axis == out_axis) return std::nullopt;
       kept.group = group;
-      if (product.transpose_w) scale = transpose_2d(scale);
-      if (product.transpose_w && zero) zero = transpose_2d(zero);
+      if (product.transpose_w) scale = transposed_matrix(scale);
+      if (product.transpose_w && zero) zero = transposed_matrix(zero);
     }
   }
   const Tensor& stored = dq->input(0)->constant();
   if (is_packed(*dq)) kept.bits = 4;
   kept.values = kept.bits == 4 ? unpack_nibbles(stored, dims, type) : stored;
-  if (product.transpose_w) kept.values = transpose_2d(kept.values);
+  if (product.transpose_w) kept.values = transposed_matrix(kept.values);
   kept.scale = scale;
   kept.zero = zero;
   return kept;
@@ -232,7 +222,7 @@ std::optional<DynamicOperands> dynamic_operands(Graph& graph, const Product& pro
       return std::nullopt;
     found.weights.values = centred_weights(node);
     if (!found.weights.values) return std::nullopt;
-    if (product.transpose_w) found.weights.values = transpose_2d(found.weights.values);
+    if (product.transpose_w) found.weights.values = transposed_matrix(found.weights.values);
     return found;
   }
   return std::nullopt;
@@ -310,7 +300,7 @@ class Fuser {
       if (!float_weights || float_weights.dtype() != DType::f32 ||
           node_.output()->dtype() != DType::f32)
         return;
-      if (product_.transpose_w) float_weights = transpose_2d(float_weights);
+      if (product_.transpose_w) float_weights = transposed_matrix(float_weights);
     }
     const int64_t channels = (integer ? weights->values
                               : kept  ? kept->values

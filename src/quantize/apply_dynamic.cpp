@@ -4,22 +4,12 @@
 #include <unordered_map>
 
 #include "graph/op_def.h"
+#include "graph/transposed.h"
 #include "quantize/weights.h"
 #include "support/error.h"
 
 namespace octavo {
 namespace {
-
-Tensor transposed_matrix(const Tensor& t) {
-  const int64_t rows = t.dims()[0], columns = t.dims()[1];
-  Tensor out(DType::i8, {columns, rows});
-  const auto from = t.values<int8_t>();
-  auto to = out.mutable_values<int8_t>();
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c)
-      to[static_cast<size_t>(c * rows + r)] = from[static_cast<size_t>(r * columns + c)];
-  return out;
-}
 
 class Applier {
  public:

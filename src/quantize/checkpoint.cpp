@@ -2,9 +2,9 @@
 
 #include <sys/stat.h>
 
-#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "evaluate/record.h"
 #include "support/error.h"
 #include "support/file.h"
 #include "support/hash.h"
@@ -17,8 +17,7 @@ using nlohmann::json;
 std::string hex(uint64_t hash) { return fmt::format("{:016x}", hash); }
 
 // JSON has no NaN and no infinity.
-json number(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
-double number(const json& value) { return value.is_null() ? NAN : value.get<double>(); }
+double finite_or_null(const json& value) { return value.is_null() ? NAN : value.get<double>(); }
 
 }  // namespace
 
@@ -49,8 +48,8 @@ void Checkpoint::load() {
     for (const auto& [layer, scores] : content.at("layers").items())
       for (const json& s : scores) {
         if (s.size() != 5) damaged("a score has five numbers");
-        layers_[layer].push_back(
-            {number(s[0]), number(s[1]), s[2].get<int64_t>(), s[3].get<int64_t>(), number(s[4])});
+        layers_[layer].push_back({finite_or_null(s[0]), finite_or_null(s[1]), s[2].get<int64_t>(),
+                                  s[3].get<int64_t>(), finite_or_null(s[4])});
       }
   } catch (const json::exception& e) {
     damaged(e.what());
@@ -81,7 +80,8 @@ void Checkpoint::save(bool always) {
   for (const auto& [name, scores] : layers_) {
     json& list = layers[name] = json::array();
     for (const Score& s : scores)
-      list.push_back({number(s.signal), number(s.noise), s.rows, s.same, number(s.metric)});
+      list.push_back({finite_or_null(s.signal), finite_or_null(s.noise), s.rows, s.same,
+                      finite_or_null(s.metric)});
   }
   const std::string text = json{
       {"schema_version", 1},

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "evaluate/metrics.h"
 #include "graph/op_def.h"
+#include "graph/transposed.h"
 #include "ops/packed.h"
 #include "support/error.h"
 #include "support/thread_pool.h"
@@ -60,17 +62,6 @@ Group choose(std::span<const float> w, const GroupScheme& scheme, bool search,
     if (error < least) least = error, best = g;
   }
   return best;
-}
-
-Tensor transposed(const Tensor& t) {
-  const auto rows = static_cast<size_t>(t.dims()[0]), columns = static_cast<size_t>(t.dims()[1]);
-  const size_t size = dtype_size(t.dtype());
-  Tensor out(t.dtype(), {t.dims()[1], t.dims()[0]});
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t c = 0; c < columns; ++c)
-      std::copy_n(t.data() + (r * columns + c) * size, size,
-                  out.mutable_data() + (c * rows + r) * size);
-  return out;
 }
 
 class Applier {
@@ -149,10 +140,10 @@ class Applier {
       parts.values = parts.values.reshaped(node.input(1)->shape().dims());
     } else {
       // [K, N] in all of them, which every runtime has a kernel for.
-      parts.values = transposed(parts.values);
+      parts.values = transposed_matrix(parts.values);
       if (group > 0) {
-        parts.scale = transposed(parts.scale);
-        if (parts.zero) parts.zero = transposed(parts.zero);
+        parts.scale = transposed_matrix(parts.scale);
+        if (parts.zero) parts.zero = transposed_matrix(parts.zero);
       }
       axis = group > 0 ? 0 : 1;
       if (node.is("gemm")) node.set("trans_b", int64_t{0});
@@ -260,7 +251,7 @@ double sqnr_db(const WeightRows& rows, const GroupedRows& quantized) {
       signal += w * w;
       noise += e * e;
     }
-  return noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
+  return decibels(signal, noise);
 }
 
 WeightRows rows_of(const PlacedProduct& placed) {

@@ -1,19 +1,17 @@
 #include "quantize/scores.h"
 
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "evaluate/metrics.h"
+#include "evaluate/record.h"
 #include "support/error.h"
 
 namespace octavo {
 namespace {
 
-double decibels(double signal, double noise) {
-  if (noise == 0) return std::numeric_limits<double>::infinity();
-  if (!std::isfinite(noise)) return not_finite_db;
-  return 10 * std::log10(signal / noise);
+double score_decibels(double signal, double noise) {
+  return std::isfinite(noise) ? decibels(signal, noise) : not_finite_db;
 }
 
 template <class F>
@@ -22,10 +20,6 @@ Figure figure(std::span<const Score> scores, F&& of) {
   for (size_t i = 0; i < all.size(); ++i) all[i] = i;
   const auto statistic = [&](std::span<const size_t> which) { return of(which); };
   return {statistic(all), bootstrap(scores.size(), statistic)};
-}
-
-nlohmann::json finite(double value) {
-  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
 
 }  // namespace
@@ -58,7 +52,7 @@ Figures figures_of(std::span<const Score> scores) {
   figures.sqnr_db = figure(scores, [&](std::span<const size_t> which) {
     double signal = 0, noise = 0;
     for (const size_t i : which) signal += scores[i].signal, noise += scores[i].noise;
-    return decibels(signal, noise);
+    return score_decibels(signal, noise);
   });
   for (const Score& score : scores) figures.has_agreement |= score.rows > 0;
   if (figures.has_agreement)
@@ -76,8 +70,9 @@ Figures figures_of(std::span<const Score> scores) {
 }
 
 nlohmann::json to_json(const Figure& figure) {
-  return {{"value", finite(figure.value)},
-          {"interval", {finite(figure.interval.low), finite(figure.interval.high)}}};
+  return {
+      {"value", finite_or_null(figure.value)},
+      {"interval", {finite_or_null(figure.interval.low), finite_or_null(figure.interval.high)}}};
 }
 
 }  // namespace octavo

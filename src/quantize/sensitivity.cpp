@@ -394,13 +394,4 @@ SensitivityResult sensitivity(Variants& variants, const Dataset& data,
   return Run(variants, data, options, progress).run();
 }
 
-Rules disable_worst(const Variants& variants, const SensitivityResult& result, size_t k) {
-  if (k > result.layers.size())
-    throw UserError(ErrorKind::value, "disable_worst",
-                    fmt::format("there are {} layers, not {}", result.layers.size(), k));
-  std::vector<std::string> names;
-  for (size_t i = 0; i < k; ++i) names.push_back(result.layers[i].layer.name);
-  return variants.without(names);
-}
-
 }  // namespace octavo

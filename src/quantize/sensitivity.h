@@ -60,8 +60,4 @@ struct SensitivityResult {
 SensitivityResult sensitivity(Variants& variants, const Dataset& data,
                               const SensitivityOptions& options, const Progress& progress = {});
 
-// Rules that leave the worst `k` layers in float, on top of the result's own. UserError if there
-// are not so many.
-Rules disable_worst(const Variants& variants, const SensitivityResult& result, size_t k);
-
 }  // namespace octavo

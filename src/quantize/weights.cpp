@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "evaluate/metrics.h"
 #include "support/error.h"
 #include "support/thread_pool.h"
 
@@ -145,7 +146,7 @@ double weight_sqnr_db(const PlacedWeights& placed, const WeightParams& params) {
     signal += static_cast<double>(w[i]) * w[i];
     noise += e * e;
   }
-  return noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
+  return decibels(signal, noise);
 }
 
 namespace {

@@ -278,7 +278,7 @@ TEST(Sensitivity, FindsTheOneBadLayer) {
       EXPECT_LT(result.layers[0].figures.sqnr_db.value + 20,
                 result.layers[1].figures.sqnr_db.value);
     }
-    const Rules rules = disable_worst(variants, result, 1);
+    const Rules rules = variants.without({result.layers[0].layer.name});
     const Graph better = variants.quantize(variants.place(rules));
     const auto scores = from_the_start(variants.graph(), better, *data);
     EXPECT_GT(figures_of(scores).sqnr_db.value, result.quantized.sqnr_db.value + 20);
@@ -287,7 +287,6 @@ TEST(Sensitivity, FindsTheOneBadLayer) {
     ASSERT_EQ(read.rules.size(), 1u);
     EXPECT_EQ(read.rules[0].name, "middle");
     EXPECT_EQ(read.rules[0].precision, Precision::float32);
-    EXPECT_THROW(disable_worst(variants, result, 4), UserError);
   }
 }
 
