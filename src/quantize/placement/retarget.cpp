@@ -62,8 +62,10 @@ void quantize_behind_copies(Graph& graph, const TargetFacts& facts) {
     const std::vector<Use> readers(out->uses().begin(), out->uses().end());
     Value *scale = dq->input(1), *zero_point = dq->input(2);
     Node* next = node.next();
-    Value* q = graph.apply("quantize", {out, scale, zero_point}, {}, node.name() + "/quantize", next);
-    Value* x = graph.apply("dequantize", {q, scale, zero_point}, {}, node.name() + "/dequantize", next);
+    Value* q =
+        graph.apply("quantize", {out, scale, zero_point}, {}, node.name() + "/quantize", next);
+    Value* x =
+        graph.apply("dequantize", {q, scale, zero_point}, {}, node.name() + "/dequantize", next);
     for (const Use& use : readers) use.node->set_input(use.index, x);
   });
 }
