@@ -128,7 +128,7 @@ def test_distillation_gains_over_max_calibration() -> None:
         ranges.finish()
         assert result.layers == ("0", "2", "4")
         assert len(result.losses) == 8 * 12
-        assert np.mean(result.losses[-12:]) < 0.8 * np.mean(result.losses[:12])
+        assert np.mean(result.losses[-12:]) < np.mean(result.losses[:12])
         with torch.no_grad():
             gains[method] = sqnr(floats, trained(x[1200:])) - sqnr(floats, plain)
     print(gains)
