@@ -2,21 +2,11 @@
 #pragma once
 #include "backends/cpu/affine.h"
 #include "backends/cpu/vec_double.h"
+#include "backends/cpu/vec_parts.h"
 
 namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
-template <class V>
-typename V::F affine_load(const typename V::Scalar* p, int n) {
-  return n == V::width ? V::load(p) : V::load_n(p, n);
-}
-template <class V>
-void affine_store(typename V::Scalar* p, typename V::F v, int n) {
-  if (n == V::width)
-    V::store(p, v);
-  else
-    V::store_n(p, v, n);
-}
 template <class V>
 typename V::I affine_load_ints(const int32_t* p, int n) {
   if (n == V::width) return V::load_int(p);
@@ -31,14 +21,6 @@ void affine_store_ints(int32_t* p, typename V::I v, int n) {
   V::store_int(part, v);
   __builtin_memcpy(p, part, static_cast<size_t>(n) * sizeof *part);
 }
-// f(i, n) for whole vectors, then the tail.
-template <class V, class F>
-void affine_vectors(int64_t begin, int64_t end, const F& f) {
-  int64_t i = begin;
-  for (; i + V::width <= end; i += V::width) f(i, V::width);
-  if (i < end) f(i, static_cast<int>(end - i));
-}
-
 // What an element is scaled by. The bounds less zero are whole and exact, so that clamping commutes
 // with rounding and adding.
 template <class V>
@@ -83,21 +65,21 @@ struct AffineHow {
 
 // f(i, n, parameters, how as a constant).
 template <class V, AffineScale how, class F>
-void affine_each(const AffineRun<typename V::Scalar>& run, int64_t begin, const F& f) {
+void affine_each(const AffineRun<typename V::Scalar>& run, const F& f) {
   using A = AffineOf<V>;
   constexpr AffineHow<how> constant;
   const typename V::F none = V::set(0);
   if (!run.per_element) {
     const auto p = A::make(run, V::set(*run.scale), run.zero ? V::set(*run.zero) : none);
-    affine_vectors<V>(begin, run.count, [&](int64_t i, int n) { f(i, n, p, constant); });
+    for_vectors<V>(0, run.count, [&](int64_t i, int n) { f(i, n, p, constant); });
   } else if (run.zero) {
-    affine_vectors<V>(begin, run.count, [&](int64_t i, int n) {
-      f(i, n, A::make(run, affine_load<V>(run.scale + i, n), affine_load<V>(run.zero + i, n)),
+    for_vectors<V>(0, run.count, [&](int64_t i, int n) {
+      f(i, n, A::make(run, load_part<V>(run.scale + i, n), load_part<V>(run.zero + i, n)),
         constant);
     });
   } else {
-    affine_vectors<V>(begin, run.count, [&](int64_t i, int n) {
-      f(i, n, A::make(run, affine_load<V>(run.scale + i, n), none), constant);
+    for_vectors<V>(0, run.count, [&](int64_t i, int n) {
+      f(i, n, A::make(run, load_part<V>(run.scale + i, n), none), constant);
     });
   }
 }
@@ -105,11 +87,11 @@ template <class V, class F>
 void affine_each(const AffineRun<typename V::Scalar>& run, const F& f) {
   switch (run.how) {
     case AffineScale::multiply:
-      return affine_each<V, AffineScale::multiply>(run, 0, f);
+      return affine_each<V, AffineScale::multiply>(run, f);
     case AffineScale::divide:
-      return affine_each<V, AffineScale::divide>(run, 0, f);
+      return affine_each<V, AffineScale::divide>(run, f);
     case AffineScale::reciprocal:
-      return affine_each<V, AffineScale::reciprocal>(run, 0, f);
+      return affine_each<V, AffineScale::reciprocal>(run, f);
   }
 }
 
@@ -117,7 +99,7 @@ template <class V, class T = typename V::Scalar>
 void affine_quantize(const AffineRun<T>& run, const T* x, int32_t* q) {
   using A = AffineOf<V>;
   affine_each<V>(run, [&](int64_t i, int n, const AffineVector<V>& p, auto how) {
-    const auto r = A::template scaled<how.value>(affine_load<V>(x + i, n), p);
+    const auto r = A::template scaled<how.value>(load_part<V>(x + i, n), p);
     const auto whole = V::add(V::to_float(A::whole(r, p)), p.zero);
     affine_store_ints<V>(q + i, V::round(whole), n);
   });
@@ -128,7 +110,7 @@ void affine_dequantize(const AffineRun<T>& run, const int32_t* q, T* x) {
   using A = AffineOf<V>;
   affine_each<V>(run, [&](int64_t i, int n, const AffineVector<V>& p, auto how) {
     const auto whole = V::sub(V::to_float(affine_load_ints<V>(q + i, n)), p.zero);
-    affine_store<V>(x + i, A::template back<how.value>(whole, p), n);
+    store_part<V>(x + i, A::template back<how.value>(whole, p), n);
   });
 }
 
@@ -136,11 +118,11 @@ template <class V, class T = typename V::Scalar>
 void affine_fake(const AffineRun<T>& run, const T* x, T* y, bool stream) {
   using A = AffineOf<V>;
   const auto one = [&](int64_t i, int n, const AffineVector<V>& p, auto how) {
-    const auto r = A::template scaled<how.value>(affine_load<V>(x + i, n), p);
+    const auto r = A::template scaled<how.value>(load_part<V>(x + i, n), p);
     return A::template back<how.value>(V::to_float(A::whole(r, p)), p);
   };
   const auto plain = [&](int64_t i, int n, const AffineVector<V>& p, auto how) {
-    affine_store<V>(y + i, one(i, n, p, how), n);
+    store_part<V>(y + i, one(i, n, p, how), n);
   };
   constexpr int64_t alignment = V::width * sizeof(T);
   const int64_t misaligned = reinterpret_cast<intptr_t>(y) % alignment;
@@ -172,13 +154,13 @@ void affine_fake_gradient(const AffineRun<T>& run, const T* g, const T* x, T* gx
   using A = AffineOf<V>;
   const auto zero = V::set(0), one = V::set(1);
   affine_each<V>(run, [&](int64_t i, int n, const AffineVector<V>& p, auto how) {
-    const auto r = A::template scaled<how.value>(affine_load<V>(x + i, n), p);
+    const auto r = A::template scaled<how.value>(load_part<V>(x + i, n), p);
     // A step beyond the bounds is as good as any.
     const auto near = V::min(V::max(r, V::sub(p.lo, one)), V::add(p.hi, one));
     const auto whole = V::to_float(V::round(near));
-    auto y = V::select(V::less(whole, p.lo), zero, affine_load<V>(g + i, n));
+    auto y = V::select(V::less(whole, p.lo), zero, load_part<V>(g + i, n));
     y = V::select(V::less(p.hi, whole), zero, y);
-    affine_store<V>(gx + i, V::select(V::is_nan(r), zero, y), n);
+    store_part<V>(gx + i, V::select(V::is_nan(r), zero, y), n);
   });
 }
 
@@ -187,14 +169,14 @@ void affine_step_gradient(const AffineRun<T>& run, const T* g, const T* x, T* gx
   using A = AffineOf<V>;
   const auto zero = V::set(0);
   affine_each<V>(run, [&](int64_t i, int n, const AffineVector<V>& p, auto) {
-    const auto v = V::div(affine_load<V>(x + i, n), p.scale), out = affine_load<V>(g + i, n);
+    const auto v = V::div(load_part<V>(x + i, n), p.scale), out = load_part<V>(g + i, n);
     auto slope = V::sub(V::to_float(A::whole(v, p)), v);
     slope = V::select(V::less(p.lo, v), slope, p.lo);
     slope = V::select(V::less(v, p.hi), slope, p.hi);
     const auto nan = V::is_nan(v);
     const auto inside = V::select(V::less(v, p.hi), out, zero);
-    affine_store<V>(gx + i, V::select(V::less(p.lo, v), inside, zero), n);
-    affine_store<V>(gs + i, V::select(nan, zero, V::mul(out, slope)), n);
+    store_part<V>(gx + i, V::select(V::less(p.lo, v), inside, zero), n);
+    store_part<V>(gs + i, V::select(nan, zero, V::mul(out, slope)), n);
   });
 }
 
@@ -202,18 +184,18 @@ void affine_step_gradient(const AffineRun<T>& run, const T* g, const T* x, T* gx
 template <class V, class F>
 void bounds_each(const BoundsRun<typename V::Scalar>& run, const F& f) {
   if (run.per_element)
-    return affine_vectors<V>(0, run.count, [&](int64_t i, int n) {
-      f(i, n, affine_load<V>(run.low + i, n), affine_load<V>(run.high + i, n));
+    return for_vectors<V>(0, run.count, [&](int64_t i, int n) {
+      f(i, n, load_part<V>(run.low + i, n), load_part<V>(run.high + i, n));
     });
   const auto low = V::set(*run.low), high = V::set(*run.high);
-  affine_vectors<V>(0, run.count, [&](int64_t i, int n) { f(i, n, low, high); });
+  for_vectors<V>(0, run.count, [&](int64_t i, int n) { f(i, n, low, high); });
 }
 
 template <class V, class T = typename V::Scalar>
 void bounds_clip(const BoundsRun<T>& run, const T* x, T* y) {
   bounds_each<V>(run, [&](int64_t i, int n, auto low, auto high) {
     // min and max give their second operand where one is NaN.
-    affine_store<V>(y + i, V::max(low, V::min(high, affine_load<V>(x + i, n))), n);
+    store_part<V>(y + i, V::max(low, V::min(high, load_part<V>(x + i, n))), n);
   });
 }
 
@@ -221,10 +203,10 @@ template <class V, class T = typename V::Scalar>
 void bounds_inside(const BoundsRun<T>& run, const T* g, const T* x, T* gx) {
   const auto zero = V::set(0);
   bounds_each<V>(run, [&](int64_t i, int n, auto low, auto high) {
-    const auto v = affine_load<V>(x + i, n);
-    auto y = V::select(V::less(v, low), zero, affine_load<V>(g + i, n));
+    const auto v = load_part<V>(x + i, n);
+    auto y = V::select(V::less(v, low), zero, load_part<V>(g + i, n));
     y = V::select(V::less(high, v), zero, y);
-    affine_store<V>(gx + i, V::select(V::is_nan(v), zero, y), n);
+    store_part<V>(gx + i, V::select(V::is_nan(v), zero, y), n);
   });
 }
 
@@ -232,11 +214,11 @@ template <class V, class T = typename V::Scalar>
 void bounds_clip_gradient(const BoundsRun<T>& run, const T* g, const T* x, T* gx, T* gl, T* gh) {
   const auto zero = V::set(0);
   bounds_each<V>(run, [&](int64_t i, int n, auto low, auto high) {
-    const auto v = affine_load<V>(x + i, n), out = affine_load<V>(g + i, n);
+    const auto v = load_part<V>(x + i, n), out = load_part<V>(g + i, n);
     const auto nan = V::is_nan(v), above = V::less(low, v), below = V::less(v, high);
-    affine_store<V>(gx + i, V::select(above, V::select(below, out, zero), zero), n);
-    affine_store<V>(gl + i, V::select(nan, zero, V::select(above, zero, out)), n);
-    affine_store<V>(gh + i, V::select(nan, zero, V::select(below, zero, out)), n);
+    store_part<V>(gx + i, V::select(above, V::select(below, out, zero), zero), n);
+    store_part<V>(gl + i, V::select(nan, zero, V::select(above, zero, out)), n);
+    store_part<V>(gh + i, V::select(nan, zero, V::select(below, zero, out)), n);
   });
 }
 
@@ -255,11 +237,11 @@ template <class V, class T = typename V::Scalar>
 void fp8_fake(const Fp8Run<T>& run, const T* x, T* y) {
   const auto zero = V::set(0), tiny = V::set(0x1p-24);
   const auto all = V::set(*run.scale);
-  affine_vectors<V>(0, run.count, [&](int64_t i, int n) {
-    const auto scale = run.per_element ? affine_load<V>(run.scale + i, n) : all;
-    const auto v = affine_load<V>(x + i, n);
+  for_vectors<V>(0, run.count, [&](int64_t i, int n) {
+    const auto scale = run.per_element ? load_part<V>(run.scale + i, n) : all;
+    const auto v = load_part<V>(x + i, n);
     const auto r = V::div(to_e4m3<V>(V::mul(v, scale)), scale);
-    affine_store<V>(y + i, V::select(V::less(V::abs(v), tiny), zero, r), n);
+    store_part<V>(y + i, V::select(V::less(V::abs(v), tiny), zero, r), n);
   });
 }
 

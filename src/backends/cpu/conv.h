@@ -37,7 +37,7 @@ struct ConvShape {
 
 // Weights of an f32 product that are stored as integers: w = (q - zero_point) * scale in float, one
 // rounding. ConvProblem::weights are then one byte each, of the type `element`.
-struct IntegerWeights {
+struct StoredIntegers {
   Element element = Element::s8;      // or u8
   int bits = 8;                       // or 4: they lie in [-8, 7] or [0, 15]
   int64_t group = 0;                  // inputs that share a scale (of a matrix product); 0: all
@@ -58,7 +58,7 @@ struct ConvProblem {
   enum class Dynamic : uint8_t { no, tensor, row } dynamic = Dynamic::no;
   // f32 or dynamic only
   const float* bias = nullptr;  // [c_out] or none
-  std::optional<IntegerWeights> integers;
+  std::optional<StoredIntegers> integers;
   // int8 only
   const int32_t* bias_i32 = nullptr;  // [c_out] or none
   const float* multiplier = nullptr;  // [c_out]

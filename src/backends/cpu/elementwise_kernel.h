@@ -3,29 +3,12 @@
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/parallel.h"
 #include "backends/cpu/vec_math.h"
+#include "backends/cpu/vec_parts.h"
 
 namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
 
 constexpr int64_t elementwise_grain = 16384;  // elements: a few µs, inside the level 2 cache
-
-// f(load, store) for [begin, end), whole vectors and then the tail.
-template <class F>
-void for_vectors(int64_t begin, int64_t end, const F& f) {
-  int64_t i = begin;
-  for (; i + Vec::width <= end; i += Vec::width) f(i, Vec::width);
-  if (i < end) f(i, static_cast<int>(end - i));
-}
-
-inline VecF load_part(const float* p, int n) {
-  return n == Vec::width ? Vec::load(p) : Vec::load_n(p, n);
-}
-inline void store_part(float* p, VecF v, int n) {
-  if (n == Vec::width)
-    Vec::store(p, v);
-  else
-    Vec::store_n(p, v, n);
-}
 
 template <class Op>
 void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {

@@ -8,7 +8,7 @@ namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
-PackedWeights::PackedWeights(const IntegerWeights& weights, int64_t length,
+PackedWeights::PackedWeights(const StoredIntegers& weights, int64_t length,
                              std::vector<int64_t> depths)
     : weights_(weights),
       zeros_(weights.zero_points != nullptr),

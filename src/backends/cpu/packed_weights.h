@@ -16,7 +16,7 @@ class PackedWeights {
   };
 
   // A channel's weights in depth blocks of `depths`; `length`: of the axis that groups divide.
-  PackedWeights(const IntegerWeights& weights, int64_t length, std::vector<int64_t> depths);
+  PackedWeights(const StoredIntegers& weights, int64_t length, std::vector<int64_t> depths);
 
   // `order[k]`: where step k of the depth lies in the row of a channel.
   void pack(const void* weights, const std::vector<int64_t>& order,
@@ -29,7 +29,7 @@ class PackedWeights {
  private:
   int64_t packed_depth(int64_t depth) const;  // bytes for one channel
 
-  IntegerWeights weights_;  // its pointers are used by pack() only
+  StoredIntegers weights_;  // its pointers are used by pack() only
   bool zeros_;
   int64_t groups_;                                       // scales of a channel
   int64_t run_;                                          // steps of the depth that share a scale
