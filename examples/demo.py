@@ -113,6 +113,26 @@ def verdict(rows: list[dict[str, Any]]) -> bool:
     return all(held for _, held in claims)
 
 
+def demonstrate(threads: int, rounds: int) -> tuple[list[dict[str, Any]], bool]:
+    """The table, printed with its claims, and whether all of them held."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    prepare()
+    with np.load(PHOTOS / "heldout.npz") as arrays:
+        heldout = arrays["input"]
+    graph = octavo.load_onnx(str(MODEL))
+    ours_float = octavo_runner("Octavo FP32", MODEL, threads)
+    ours = quantize_all(graph, heldout, threads)
+    theirs = peers.runners(MODEL, PHOTOS / "calibration.npz", threads=threads)
+
+    held = float_error(MODEL, ours_float, theirs[0], heldout[:8])
+    rows = peers.compare([*theirs, ours_float, *ours], heldout, rounds)
+    print(f"\n{len(heldout)} crops of photographs that no method has seen:")
+    print(peers.table(rows))
+    print()
+    (OUT / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return rows, verdict(rows) and held
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,25 +140,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="for each engine (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="timed blocks each (%(default)s)")
     options = parser.parse_args()
-    OUT.mkdir(parents=True, exist_ok=True)
-    prepare()
-
     info = octavo.doctor()
     print(f"Octavo {info['octavo']} on {info['cpu']}, {info['isa']}, {options.threads} threads")
-    with np.load(PHOTOS / "heldout.npz") as arrays:
-        heldout = arrays["input"]
-    graph = octavo.load_onnx(str(MODEL))
-    ours_float = octavo_runner("Octavo FP32", MODEL, options.threads)
-    ours = quantize_all(graph, heldout, options.threads)
-    theirs = peers.runners(MODEL, PHOTOS / "calibration.npz", threads=options.threads)
-
-    held = float_error(MODEL, ours_float, theirs[0], heldout[:8])
-    rows = peers.compare([*theirs, ours_float, *ours], heldout, options.rounds)
-    print(f"\n{len(heldout)} crops of photographs that no method has seen:")
-    print(peers.table(rows))
-    print()
-    (OUT / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
-    return 0 if verdict(rows) and held else 1
+    _, held = demonstrate(options.threads, options.rounds)
+    return 0 if held else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     make demo-models
 
 all-MiniLM-L6-v2 on sentences of Debian's copyright files; PP-OCR's detector and recogniser, with
-dynamic height and width, on pages set in Debian's fonts, so that the truth is known. What
+dynamic height and width, on pages set in Debian's fonts, so that the truth is known; and
+EfficientNet-Lite0, as in `make demo`. What
 calibrates and what judges are apart. Each table shows, for Octavo by every calibrator and for the
 peers in one run: the task's metric, SQNR against float, file size, latency. The calibrator that the
 claims are about is chosen on the calibration data. "Octavo dynamic" and weights rounded to nearest
@@ -28,6 +29,7 @@ import octavo
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 
+import demo  # noqa: E402
 import make_models  # noqa: E402
 import ocr_pages  # noqa: E402
 import peers  # noqa: E402
@@ -354,7 +356,17 @@ def demonstrate_reading(threads: int, rounds: int) -> tuple[list[Row], list[Clai
     ]
 
 
-PARTS_OF_DEMO = {"sentences": demonstrate_sentences, "reading": demonstrate_reading}
+def demonstrate_photographs(threads: int, rounds: int) -> tuple[list[Row], list[Claim]]:
+    print("\nEfficientNet-Lite0, as `make demo` shows it:")
+    rows, held = demo.demonstrate(threads, rounds)
+    return rows, [Claim("efficientnet-lite0: every claim above", held)]
+
+
+PARTS_OF_DEMO = {
+    "photographs": demonstrate_photographs,
+    "sentences": demonstrate_sentences,
+    "reading": demonstrate_reading,
+}
 
 
 def main() -> int:
