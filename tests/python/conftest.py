@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ import octavo
 import octavo.compat
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Jobs that a shell starts with & ignore Ctrl-C, and so would what is interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_model(path: Path, batch: int | str = "N") -> Path:
