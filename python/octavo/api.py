@@ -6,13 +6,12 @@ import importlib
 import json
 import os
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from octavo import _core
-from octavo._arguments import data_argument, path_argument, rules_argument
+from octavo._arguments import data_argument, is_module, path_argument, rules_argument
 from octavo._core import Graph, Program
 from octavo.rules import Rules
 
@@ -80,8 +79,7 @@ def export_onnx(
             raise TypeError("args, names and dynamic_shapes are for a torch module, not a Graph")
         graph = model
     else:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(model, torch.nn.Module):
+        if not is_module(model):
             raise TypeError(
                 f"octavo.export_onnx takes a Graph or a torch module, not {type(model).__name__}"
             )
@@ -166,7 +164,7 @@ def quantize(
     Args:
         graph: a float graph.
         data: calibration samples; in the other modes, if given, samples to judge by and, with
-            ``weights="gptq"`` in mode weight_only, to fit weights to. An iterable
+            ``weights`` that are fitted (gptq, awq) in mode weight_only, to fit them to. An iterable
             of arrays, tuples or ``{name: array}``, or a path (``.npz``, ``.npy``, a folder of
             either, or of pictures). Arrays have the dtypes and shapes that ``graph.inputs`` lists,
             batch axis included. An iterable is read once and held in memory.

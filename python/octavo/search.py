@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo import _core
-from octavo._arguments import data_argument, path_argument, rules_argument
+from octavo._arguments import (
+    data_argument,
+    is_module,
+    path_argument,
+    refuse_graph_options,
+    rules_argument,
+)
 from octavo._core import Graph
 from octavo.api import Path, ProgressCallback, Sample
 from octavo.errors import UserError
@@ -18,9 +24,7 @@ from octavo.rules import Rules
 from octavo.sensitivity import (
     Figures,
     MetricFunction,
-    is_module,
     metric_arguments,
-    refuse_options,
 )
 
 
@@ -95,10 +99,10 @@ class ModuleSearch(Search):
         return self._apply(self._index(point))
 
 
-_GRAPH_OPTIONS: dict[str, Any] = {
-    "target": "octavo", "calibrator": "mse", "weights": "gptq", "bias_correction": True,
-    "evaluation": None, "preprocessing": None, "rules": None, "memory": 1 << 30, "record": None,
-}  # fmt: skip
+_GRAPH_OPTIONS = (
+    "target", "calibrator", "weights", "bias_correction", "evaluation", "preprocessing", "rules",
+    "memory", "record",
+)  # fmt: skip
 
 
 def search(
@@ -170,8 +174,7 @@ def search(
             latency that is not positive.
     """
     if is_module(graph):
-        given = {name: value for name, value in locals().items() if name in _GRAPH_OPTIONS}
-        refuse_options("octavo.search", given, _GRAPH_OPTIONS)
+        refuse_graph_options(search, locals(), _GRAPH_OPTIONS)
         from octavo.nn import search as of_modules  # noqa: PLC0415  needs torch
 
         module: Any = graph
@@ -187,7 +190,7 @@ def search(
             threads=threads,
             forward=forward,
             checkpoint=checkpoint,
-            progress=progress,
+            progress=True if progress is None else progress,
         )
     if forward is not None:
         raise TypeError("octavo.search: forward is for torch modules")

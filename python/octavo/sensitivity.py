@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from octavo import _core
-from octavo._arguments import data_argument, path_argument, rules_argument
+from octavo._arguments import (
+    data_argument,
+    is_module,
+    path_argument,
+    refuse_graph_options,
+    rules_argument,
+)
 from octavo._core import Graph
 from octavo.api import Path, ProgressCallback, Sample
 from octavo.errors import UserError
@@ -151,25 +157,10 @@ def metric_arguments(metric: str | MetricFunction | None) -> tuple[str, Any]:
     return f"{name} (function)", call
 
 
-def is_module(model: Any) -> bool:
-    """Whether it is a torch.nn.Module; torch is not imported for that."""
-    return any(c.__name__ == "Module" and c.__module__ == "torch.nn.modules.module"
-               for c in type(model).__mro__)  # fmt: skip
-
-
-def refuse_options(function: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """TypeError if an option for graphs alone is given with a torch module."""
-    others = [name for name, value in given.items() if value is not defaults[name]
-              and value != defaults[name]]  # fmt: skip
-    if others:
-        raise TypeError(f"{function}: {', '.join(others)} {'is' if len(others) == 1 else 'are'} "
-                        "for graphs, not for torch modules")  # fmt: skip
-
-
-_GRAPH_OPTIONS: dict[str, Any] = {
-    "target": "octavo", "calibrator": "mse", "weights": "mse", "evaluation": None,
-    "preprocessing": None, "rules": None, "threads": 0, "memory": 1 << 30, "record": None,
-}  # fmt: skip
+_GRAPH_OPTIONS = (
+    "target", "calibrator", "weights", "evaluation", "preprocessing", "rules", "threads", "memory",
+    "record",
+)  # fmt: skip
 
 
 def sensitivity(
@@ -247,8 +238,7 @@ def sensitivity(
             NaN; a module without quantizers.
     """
     if is_module(graph):
-        given = {name: value for name, value in locals().items() if name in _GRAPH_OPTIONS}
-        refuse_options("octavo.sensitivity", given, _GRAPH_OPTIONS)
+        refuse_graph_options(sensitivity, locals(), _GRAPH_OPTIONS)
         from octavo.nn import sensitivity as of_modules  # noqa: PLC0415  needs torch
 
         module: Any = graph

@@ -106,7 +106,7 @@ Program compile(Graph graph, const CompileOptions& options) {
     dims.push_back(type.shape.dims());
   }
   program.plan(dims);
-  program.plan_no_more();
+  program.release_planner();
   return program;
 }
 

@@ -191,7 +191,7 @@ std::shared_ptr<const Plan> Program::plan(const std::vector<Dims>& input_dims) {
   return s_->plan(input_dims, {});
 }
 
-void Program::plan_no_more() { s_->planner = nullptr; }
+void Program::release_planner() { s_->planner = nullptr; }
 
 std::shared_ptr<const Plan> Program::State::plan(const std::vector<Dims>& dims,
                                                  std::vector<Tensor> values) {

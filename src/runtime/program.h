@@ -48,7 +48,7 @@ class Program {
   // shapes depend on values it is only the first (Plan::then).
   std::shared_ptr<const Plan> plan(const std::vector<Dims>& input_dims);
   // Releases the planner and the graph it holds; all shapes that fit must have their plan.
-  void plan_no_more();
+  void release_planner();
 
   // UserError if dtypes or shapes do not fit; outputs are freshly allocated.
   std::vector<Tensor> run(std::span<const Tensor> inputs);

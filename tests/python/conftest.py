@@ -88,11 +88,22 @@ def ptq() -> Iterator[Any]:
     octavo.compat.uninstall()
 
 
-@pytest.fixture
-def torch_seed() -> None:
+def printed_seed() -> int:
     value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
     print(f"repeat with OCTAVO_TEST_SEED={value}")
+    return value
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(printed_seed())
+
+
+@pytest.fixture
+def torch_seed() -> int:
+    value = printed_seed()
     importlib.import_module("torch").manual_seed(value)
+    return value
 
 
 @pytest.fixture

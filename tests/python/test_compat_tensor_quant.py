@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import os
 import subprocess
 import sys
 import types
@@ -27,13 +26,6 @@ def tq() -> Iterator[Any]:
     octavo.compat.install()
     yield importlib.import_module("pytorch_quantization.tensor_quant")
     octavo.compat.uninstall()
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 # ---- installing

@@ -4,7 +4,6 @@ pytorch-quantization's rules, memory, saving, damaged bytes."""
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from typing import Any
 
@@ -17,13 +16,6 @@ from octavo import _core
 
 F = NDArray[np.float32]
 Histogram = _core.MagnitudeHistogram
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def collected(*batches: F, bins: int = 2048, skip_zeros: bool = False) -> Any:

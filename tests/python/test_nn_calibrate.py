@@ -156,9 +156,9 @@ def test_early_stop() -> None:
 
 @pytest.mark.parametrize("method", ["mse", "max", "moving_average"])
 def test_an_interrupted_run_goes_on(tmp_path: Any, monkeypatch: Any, method: str) -> None:
-    from octavo.nn import calibration
+    from octavo.nn import checkpoint
 
-    monkeypatch.setattr(calibration, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "_SAVE_EVERY", 0.0)
     model, data = build(), batches()
     want = octavo.calibrate(model, data, method=method, progress=False).ranges
     path = tmp_path / "state.json"

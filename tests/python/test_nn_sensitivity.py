@@ -13,7 +13,7 @@ pytest.importorskip("octavo._torch")
 import octavo  # noqa: E402
 import octavo.nn  # noqa: E402
 from octavo.compat.pytorch_quantization import nn as quant_nn  # noqa: E402
-from octavo.nn import sensitivity as module_sensitivity  # noqa: E402
+from octavo.nn import checkpoint  # noqa: E402
 from octavo.nn.suffix import Suffix  # noqa: E402
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
@@ -218,7 +218,7 @@ def test_disable_worst() -> None:
 
 @pytest.mark.parametrize("mode", ["only", "all_but", "sqnr"])
 def test_an_interrupted_run_goes_on(tmp_path: Any, monkeypatch: Any, mode: str) -> None:
-    monkeypatch.setattr(module_sensitivity, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "_SAVE_EVERY", 0.0)
     model, data, path = build(), batches(), tmp_path / "state.json"
     want = octavo.sensitivity(model, data, mode=mode, progress=False)
     stop_at = 3 if mode == "sqnr" else 13

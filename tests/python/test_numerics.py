@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from octavo import _core
 F = NDArray[np.float32]
 f32 = np.float32
 ISAS = ["portable", "avx2", "avx512", "amx"]
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def expand(values: Any, shape: tuple[int, ...], scheme: octavo.Scheme) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +16,6 @@ from octavo import _core
 F = NDArray[np.float32]
 BINS = 4096
 ISAS = ["portable", "avx2", "avx512"]
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def collected(*batches: F) -> octavo.Statistics:

@@ -15,6 +15,7 @@ from octavo._core import Graph
 from octavo.compat.pytorch_quantization import enable_onnx_export
 from octavo.compat.pytorch_quantization.nn import TensorQuantizer
 from octavo.errors import UnsupportedError, UserError
+from octavo.nn.running import in_evaluation_mode
 from octavo.quantization import dynamic, embedding
 
 __all__ = ["module_graph"]
@@ -50,26 +51,24 @@ def module_graph(
         plain = all(p.kind == p.POSITIONAL_OR_KEYWORD for p in parameters)
         if plain and all(isinstance(arg, torch.Tensor) for arg in args):
             input_names = [p.name for p in parameters]
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with tempfile.TemporaryDirectory() as folder, enable_onnx_export():
-            path = Path(folder) / "model.onnx"
-            torch.onnx.export(
-                model,
-                args,
-                str(path),
-                input_names=input_names,
-                output_names=output_names,
-                dynamic_shapes=dynamic_shapes,
-                opset_version=18,
-                dynamo=True,
-                external_data=True,
-                verbose=False,
-            )
-            graph: Graph = _core.load_onnx(str(path))
-    finally:
-        for module, training in was_training.items():
-            module.training = training
+    with (
+        in_evaluation_mode(model),
+        tempfile.TemporaryDirectory() as folder,
+        enable_onnx_export(),
+    ):
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            args,
+            str(path),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=18,
+            dynamo=True,
+            external_data=True,
+            verbose=False,
+        )
+        graph: Graph = _core.load_onnx(str(path))
     graph.canonicalize()
     return graph

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from octavo import _core
-from octavo.errors import FileError, UserError
+from octavo.errors import UserError
+from octavo.nn.checkpoint import Checkpoint
 from octavo.nn.collectors import Collector, make_collector, restored
 from octavo.nn.progress import Progress, Show
 from octavo.nn.running import (
@@ -27,8 +24,6 @@ from octavo.nn.running import (
 )
 
 __all__ = ["Calibration", "calibrate"]
-
-_SAVE_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -88,35 +83,19 @@ def _moved(before: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> flo
     return float(max(changes, default=torch.tensor(0.0)))
 
 
-def _load(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        same = content["key"] == key
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path}: not a calibration checkpoint ({error}); remove it") from error
-    if not same:
-        raise FileError(
-            f"{path}: the checkpoint is of another run (weights, quantizers or methods differ); "
-            "remove it or name another file"
-        )
-    return content
-
-
 def calibrate(
     model: torch.nn.Module,
     data: Iterable[Any],
     *,
-    method: str | Mapping[str, str] = "mse",
-    steps: int | None = None,
-    percentile: float = 99.99,
-    momentum: float = 0.01,
-    tolerance: float | None = None,
-    patience: int = 8,
-    forward: Forward | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    progress: Show = True,
+    method: str | Mapping[str, str],
+    steps: int | None,
+    percentile: float,
+    momentum: float,
+    tolerance: float | None,
+    patience: int,
+    forward: Forward | None,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: Show,
 ) -> Calibration:
     """:func:`octavo.calibrate`, which says what there is to say."""
     quantizers = quantizers_of(model)
@@ -131,29 +110,27 @@ def calibrate(
         name: make_collector(name, q, methods[name], percentile, momentum)
         for name, q in quantizers.items()
     }
-    key: dict[str, Any] = {}
     done, checked = 0, {}
-    if checkpoint is not None:
-        _core.check_writable(os.fspath(checkpoint))
-        key = {
-            "kind": "calibration", "methods": methods, "percentile": percentile,
-            "momentum": momentum, "patience": patience, "weights": weights_checksum(model),
-        }  # fmt: skip
-        content = _load(Path(checkpoint), key)
-        if content is not None:
-            restored(collectors, content["collectors"], os.fspath(checkpoint))
-            done = content["done"]
-            checked = {n: torch.tensor(v) for n, v in content["checked"].items()}
+    key = {
+        "methods": methods, "percentile": percentile, "momentum": momentum, "patience": patience,
+        "weights": None if checkpoint is None else weights_checksum(model),
+    }  # fmt: skip
+    kept = Checkpoint(checkpoint, "calibration", key, "weights, quantizers or methods")
+    content = kept.load(dict)
+    if content is not None:
+        restored(collectors, content["collectors"], os.fspath(checkpoint or ""))
+        done = content["done"]
+        checked = {n: torch.tensor(v) for n, v in content["checked"].items()}
 
     def save() -> None:
         if checkpoint is not None:
-            content = {
-                "key": key,
-                "done": done,
-                "checked": {n: v.tolist() for n, v in checked.items()},
-                "collectors": {n: c.state() for n, c in collectors.items()},
-            }
-            _core.write_text(json.dumps(content), os.fspath(checkpoint))
+            kept.save(
+                {
+                    "done": done,
+                    "checked": {n: v.tolist() for n, v in checked.items()},
+                    "collectors": {n: c.state() for n, c in collectors.items()},
+                }
+            )
 
     def ranges() -> dict[str, torch.Tensor]:
         return {n: c.amax() for n, c in collectors.items() if not c.empty}
@@ -161,7 +138,7 @@ def calibrate(
     run = forward or run_batch
     known = len(data) if isinstance(data, Sized) else 0
     total = known if steps is None else min(steps, known) if known else steps
-    converged, skipped, saved = False, done, time.monotonic()
+    converged, skipped = False, done
     with (
         evaluating(model),
         _Switched(quantizers, collectors) as switched,
@@ -183,9 +160,8 @@ def calibrate(
                 now = {n: r for n, r in ranges().items() if not is_weight(n)}
                 converged = _moved(checked, now) <= tolerance
                 checked = now
-            if converged or time.monotonic() - saved >= _SAVE_EVERY:
+            if converged or kept.due():
                 save()
-                saved = time.monotonic()
             shown.step()
             if converged:
                 break

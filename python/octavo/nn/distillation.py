@@ -14,7 +14,7 @@ from octavo.compat.pytorch_quantization import nn as quant_nn
 from octavo.errors import UserError
 from octavo.nn.layers import layers_of
 from octavo.nn.progress import Progress, Show
-from octavo.nn.running import Forward, run_batch
+from octavo.nn.running import Forward, in_evaluation_mode, run_batch
 from octavo.nn.sensitivity import outputs_of
 
 __all__ = ["Distillation", "distill"]
@@ -133,9 +133,6 @@ def distill(
         for module in teacher.modules():
             if isinstance(module, quant_nn.TensorQuantizer):
                 module.disable()
-        own = True
-    else:
-        own = False
     known = {name for name, _ in teacher.named_modules()}
     missing = [name for name in found if name not in known]
     if missing:
@@ -143,8 +140,6 @@ def distill(
             f"teacher: has no module {missing[0]}; name the layers= that both have, or leave the "
             "teacher out"
         )
-    training = {m: m.training for m in teacher.modules()}
-    teacher.eval()
     if optimizer is None:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(trained, lr=learning_rate)
@@ -154,7 +149,10 @@ def distill(
     losses: list[float] = []
     total = epochs * len(data) if isinstance(data, Sized) else 0
     try:
-        with Progress(progress, "distillation", total) as shown:
+        with (
+            in_evaluation_mode(teacher),
+            Progress(progress, "distillation", total) as shown,
+        ):
             for _ in range(epochs):
                 for batch in data:
                     theirs.values.clear()
@@ -187,9 +185,6 @@ def distill(
     finally:
         theirs.remove()
         ours.remove()
-        if not own:
-            for module, mode in training.items():
-                module.training = mode
     if not losses:
         raise UserError("distillation: the data hold no batch; an iterator may be used up")
     return Distillation(losses, tuple(found))

@@ -12,7 +12,14 @@ import torch
 from octavo.compat.pytorch_quantization import nn as quant_nn
 from octavo.errors import UserError
 
-__all__ = ["Forward", "evaluating", "quantizers_of", "run_batch", "weights_checksum"]
+__all__ = [
+    "Forward",
+    "evaluating",
+    "in_evaluation_mode",
+    "quantizers_of",
+    "run_batch",
+    "weights_checksum",
+]
 
 Forward = Callable[[torch.nn.Module, Any], Any]
 
@@ -32,16 +39,22 @@ def run_batch(model: torch.nn.Module, batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients, each module's mode put back afterwards."""
+def in_evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Each module's mode is put back afterwards."""
     training = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients."""
+    with in_evaluation_mode(model), torch.no_grad():
+        yield
 
 
 def quantizers_of(model: torch.nn.Module) -> dict[str, quant_nn.TensorQuantizer]:

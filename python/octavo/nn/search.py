@@ -149,15 +149,15 @@ def search(
     model: torch.nn.Module,
     data: Iterable[Any],
     *,
-    metric: str | MetricFunction = "agreement",
-    max_drop: float | None = None,
-    least: float | None = None,
-    latency: Latency | None = None,
-    samples: int = 0,
-    threads: int = 0,
-    forward: Forward | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    progress: Show | None = True,
+    metric: str | MetricFunction,
+    max_drop: float | None,
+    least: float | None,
+    latency: Latency | None,
+    samples: int,
+    threads: int,
+    forward: Forward | None,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: Show,
 ) -> ModuleSearch:
     """:func:`octavo.search` of a torch module."""
     judge = Judge(metric)
@@ -173,9 +173,15 @@ def search(
         if samples and len(batches) >= samples:
             break
         batches.append(batch)
-    show: Show = True if progress is None else progress
     ranking = sensitivity(
-        model, batches, metric=metric, forward=forward, checkpoint=checkpoint, progress=show
+        model,
+        batches,
+        mode="only",
+        metric=metric,
+        samples=0,
+        forward=forward,
+        checkpoint=checkpoint,
+        progress=progress,
     )
     by_name = {layer.name: layer for layer in layers_of(model)}
     # Agreement counts rows: too coarse to tell layers apart. Noise is not.
@@ -193,7 +199,7 @@ def search(
     with evaluating(model), switched(by_name.values()):
         searcher = _Searcher(model, batches, run, judge, order)
         schedule = _schedule(len(order))
-        with Progress(show, "mixed precision", len(schedule), "network") as shown:
+        with Progress(progress, "mixed precision", len(schedule), "network") as shown:
             for count in schedule:
                 searcher.attempt(count)
                 shown.step()

@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from octavo import _core
-from octavo.errors import FileError, UserError
+from octavo.errors import UserError
+from octavo.nn.checkpoint import Checkpoint
 from octavo.nn.layers import Layer, layers_of, switch, switched
 from octavo.nn.progress import Progress, Show
 from octavo.nn.running import Forward, evaluating, run_batch, weights_checksum
@@ -24,7 +24,6 @@ from octavo.sensitivity import Batch, MetricFunction, ModuleSensitivity
 
 __all__ = ["Judge", "sensitivity"]
 
-_SAVE_EVERY = 1.0  # seconds
 _MODES = ("only", "all_but", "sqnr")
 
 Row = list[Any]  # of _core.figures_json
@@ -106,29 +105,11 @@ class Judge:
 class _Run:
     """Scores of each network, batch by batch; kept in a checkpoint."""
 
-    def __init__(self, key: dict[str, Any], path: str | os.PathLike[str] | None) -> None:
-        self._key = key
-        self._path = None if path is None else Path(path)
-        self._saved = time.monotonic()
-        self.rows: dict[str, list[Row]] = {}
-        if self._path is None:
-            return
-        _core.check_writable(os.fspath(self._path))
-        if not self._path.exists():
-            return
-        try:
-            content = json.loads(self._path.read_text())
-            same = content["key"] == key
-            self.rows = {name: list(rows) for name, rows in content["rows"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FileError(
-                f"{self._path}: not a sensitivity checkpoint ({error}); remove it"
-            ) from error
-        if not same:
-            raise FileError(
-                f"{self._path}: the checkpoint is of another run (weights, ranges, layers, mode or "
-                "metric differ); remove it or name another file"
-            )
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.rows: dict[str, list[Row]] = (
+            checkpoint.load(lambda content: {n: list(r) for n, r in content["rows"].items()}) or {}
+        )
 
     def get(self, name: str, index: int, compute: Callable[[], Row]) -> None:
         """Computes the row unless it is there."""
@@ -136,7 +117,7 @@ class _Run:
         if len(rows) > index:
             return
         rows.append(compute())
-        if time.monotonic() - self._saved >= _SAVE_EVERY:
+        if self._checkpoint.due():
             self.save()
 
     def has(self, names: Iterable[str], index: int) -> bool:
@@ -145,10 +126,7 @@ class _Run:
 
     def save(self) -> None:
         """Writes the checkpoint, whole or not at all."""
-        if self._path is not None:
-            content = {"key": self._key, "rows": self.rows}
-            _core.write_text(json.dumps(content), os.fspath(self._path))
-        self._saved = time.monotonic()
+        self._checkpoint.save({"rows": self.rows})
 
 
 _QUANTIZED, _FLOAT = "", "float:"  # beside the layers' names
@@ -236,12 +214,12 @@ def sensitivity(
     model: torch.nn.Module,
     data: Iterable[Any],
     *,
-    mode: str = "only",
-    metric: str | MetricFunction | None = None,
-    samples: int = 0,
-    forward: Forward | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    progress: Show | None = True,
+    mode: str,
+    metric: str | MetricFunction | None,
+    samples: int,
+    forward: Forward | None,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: Show,
 ) -> ModuleSensitivity:
     """:func:`octavo.sensitivity` of a torch module."""
     started = time.monotonic()
@@ -256,11 +234,11 @@ def sensitivity(
     layers = layers_of(model)
     run = forward or run_batch
     key = {
-        "kind": "sensitivity of a module", "mode": mode, "metric": judge.name,
-        "layers": [layer.names for layer in layers],
-        "weights": weights_checksum(model, buffers=True),
+        "mode": mode, "metric": judge.name, "layers": [layer.names for layer in layers],
+        "weights": None if checkpoint is None else weights_checksum(model, buffers=True),
     }  # fmt: skip
-    kept = _Run(json.loads(json.dumps(key)), checkpoint)
+    what = "weights, ranges, layers, mode or metric"
+    kept = _Run(Checkpoint(checkpoint, "sensitivity", key, what))
     total = len(data) if isinstance(data, Sized) else 0
     total = min(total, samples) if samples and total else total or samples
     order: list[str] = []
@@ -270,7 +248,7 @@ def sensitivity(
         evaluating(model),
         switched(layers),
         Progress(
-            bool(progress) if not callable(progress) else progress,
+            progress,
             f"sensitivity ({mode})",
             total * (1 if own else len(layers)),
             "batch" if own else "layer",

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <optional>
 
-#include "codegen/compile.h"
+#include "evaluate/metrics.h"
 #include "quantize/algorithms/channel_factors.h"
+#include "quantize/algorithms/matrix_product.h"
 #include "quantize/integer_weights.h"
 #include "support/error.h"
 
@@ -20,20 +20,17 @@ constexpr int steps = 20;  // of the exponent
 class ErrorOf {
  public:
   ErrorOf(const Moments& moments, size_t rows, int threads)
-      : size_(moments.size), rows_(rows), h_(DType::f32, square()) {
+      : size_(moments.size),
+        rows_(rows),
+        h_(DType::f32, square()),
+        program_(matrix_product(rows, size_, size_, threads)) {
     auto to = h_.mutable_values<float>();
     for (size_t i = 0; i < moments.values.size(); ++i)
       to[i] = static_cast<float>(moments.values[i]);
-    Graph graph;
-    graph.stage = Stage::canonical;
-    Value* d = graph.add_input("d", {DType::f32, Shape(matrix())});
-    Value* h = graph.add_input("h", {DType::f32, Shape(square())});
-    graph.add_output(graph.apply("matmul", {d, h}, {}, "y"));
-    program_.emplace(compile(std::move(graph), {.threads = threads}));
   }
   double operator()(const std::vector<float>& d) {
     const std::vector<Tensor> operands{Tensor::from(matrix(), d), h_};
-    const std::vector<Tensor> outputs = program_->run(operands);
+    const std::vector<Tensor> outputs = program_.run(operands);
     const auto y = outputs[0].values<float>();
     double sum = 0;
     for (size_t i = 0; i < d.size(); ++i) sum += static_cast<double>(d[i]) * y[i];
@@ -45,7 +42,7 @@ class ErrorOf {
   Dims matrix() const { return {static_cast<int64_t>(rows_), static_cast<int64_t>(size_)}; }
   size_t size_, rows_;
   Tensor h_;
-  std::optional<Program> program_;
+  Program program_;
 };
 
 std::vector<float> factors(const std::vector<double>& magnitudes, double alpha) {
@@ -101,9 +98,6 @@ Graph awq_scaled(const Graph& graph, const Placement& placement, const Dataset& 
     firsts.push_back({p.node, p.axis});
   }
   if (firsts.empty()) return scaled;
-  const auto db = [](double signal, double noise) {
-    return noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
-  };
   size_t done = 0;
   const auto visit = [&](std::span<const size_t> which, const SeenInput& input) {
     // Inputs are shared by products of one site only.
@@ -128,7 +122,8 @@ Graph awq_scaled(const Graph& graph, const Placement& placement, const Dataset& 
     }
     if (alpha == 0) return;
     const std::string by = apply_factors(scaled, site, factors(input.magnitudes, alpha));
-    SmoothedTensor entry{site.x->name(), {}, by, alpha, db(signal, before), db(signal, least)};
+    SmoothedTensor entry{site.x->name(),         {}, by, alpha, decibels(signal, before),
+                         decibels(signal, least)};
     for (const Node* product : site.products) entry.products.push_back(product->name());
     report.push_back(std::move(entry));
   };

@@ -7,6 +7,7 @@
 
 #include "codegen/compile.h"
 #include "graph/op_def.h"
+#include "quantize/algorithms/matrix_product.h"
 #include "quantize/algorithms/product_input.h"
 #include "quantize/samples.h"
 #include "support/error.h"
@@ -60,16 +61,6 @@ struct Input {
             seen.moments.values[i * k + j] / n;
   }
 };
-
-Program gram_of(size_t length) {
-  Graph graph;
-  graph.stage = Stage::canonical;
-  const auto k = static_cast<int64_t>(length), n = static_cast<int64_t>(chunk);
-  Value* a = graph.add_input("a", {DType::f32, Shape(Dims{k, n})});
-  Value* b = graph.add_input("b", {DType::f32, Shape(Dims{n, k})});
-  graph.add_output(graph.apply("matmul", {a, b}, {}, "y"));
-  return compile(std::move(graph), {.threads = 1});
-}
 
 std::vector<Input> inputs_of(std::span<const PlacedWeights> products) {
   std::vector<Input> inputs;
@@ -126,7 +117,8 @@ size_t see_inputs(const Graph& graph, std::span<const PlacedWeights> products, c
     std::map<size_t, Program> grams;  // by length
     for (const Input& input : inputs)
       if (!grams.contains(input.shape.length))
-        grams.emplace(input.shape.length, gram_of(input.shape.length));
+        grams.emplace(input.shape.length,
+                      matrix_product(input.shape.length, chunk, input.shape.length, 1));
     size_t first = 0;
     run_samples(program, data, which, pool,
                 [&](std::span<const std::vector<Tensor>> outputs, size_t done) {

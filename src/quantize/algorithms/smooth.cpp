@@ -7,8 +7,10 @@
 #include <optional>
 
 #include "codegen/compile.h"
+#include "evaluate/metrics.h"
 #include "graph/op_def.h"
 #include "quantize/algorithms/channel_factors.h"
+#include "quantize/algorithms/matrix_product.h"
 #include "quantize/samples.h"
 #include "support/error.h"
 
@@ -160,21 +162,12 @@ class Judge {
  public:
   Judge(const Site& site, const ChannelMatrix& w, double weight_error, int threads)
       : site_(site), w_(w), weight_error_(weight_error) {
-    Graph graph;
-    graph.stage = Stage::canonical;
-    const auto n = static_cast<int64_t>(site.row_count()), k = static_cast<int64_t>(w.rows),
-               o = static_cast<int64_t>(w.columns);
-    Value* a = graph.add_input("a", {DType::f32, Shape(Dims{n, k})});
-    Value* b = graph.add_input("b", {DType::f32, Shape(Dims{k, o})});
-    graph.add_output(graph.apply("matmul", {a, b}, {}, "y"));
-    program_.emplace(compile(std::move(graph), {.threads = threads}));
+    program_.emplace(matrix_product(site.row_count(), w.rows, w.columns, threads));
     signal_ = variances(site.rows, w.values);
   }
 
   // Of all channels together, each having the same weight.
-  double sqnr_db(double noise) const {
-    return noise > 0 ? -10 * std::log10(noise) : std::numeric_limits<double>::infinity();
-  }
+  double sqnr_db(double noise) const { return decibels(1, noise); }
 
   // The squared error with x / s and s W rounded; without factors, of what a gelu of integers
   // makes where there is one.
