@@ -92,11 +92,13 @@ def quantized(
     return path, result.record["calibrators"][0]["output_sqnr_db"]
 
 
-def dynamic(model: str, threads: int) -> Path:
-    """The model's file with scales of activations found at each call."""
+def dynamic(model: str, activation: str, threads: int) -> Path:
+    """The model's file with scales of activations found at each call, one or one for each row."""
     graph = octavo.load_onnx(str(make_models.make(model)))
-    path = OUT / f"{model}-dynamic.onnx"
-    octavo.save(octavo.quantize(graph, mode="dynamic", threads=threads), path)
+    path = OUT / f"{model}-dynamic-{activation}.octavo"
+    octavo.save(
+        octavo.quantize(graph, mode="dynamic", activation=activation, threads=threads), path
+    )
     return path
 
 
@@ -198,7 +200,9 @@ def demonstrate_sentences(threads: int, rounds: int) -> tuple[list[Row], list[Cl
         make = peers.ort_runner if path.suffix == ".onnx" else peers.openvino_runner
         contestants.append(make(name, path, threads))
     contestants.append(octavo_runner("Octavo FP32", model, threads))
-    contestants.append(octavo_runner("Octavo dynamic", dynamic("minilm", threads), threads))
+    for name, activation in (("Octavo dynamic", "tensor"), ("Octavo dynamic, rows", "row")):
+        path = dynamic("minilm", activation, threads)
+        contestants.append(octavo_runner(name, path, threads))
     for name, way in WEIGHT_ONLY.items():
         path = weight_only("minilm", samples, way, threads)
         contestants.append(octavo_runner(name, path, threads))

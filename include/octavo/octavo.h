@@ -138,6 +138,9 @@ OCTAVO_API_NAMESPACE {
     // Of mode weight_only: weights that share a scale; 0: all of an output channel for 8 bits, 32
     // for 4 (128 for target tensorrt).
     int64_t group_size = 0;
+    // Of mode dynamic: a matrix product's activation has one scale ("tensor") or one for each "row"
+    // of its last axis (target octavo only).
+    std::string activation = "tensor";
     std::optional<bool> bias_correction;  // of mode static; none: true
     std::string smooth;         // "none", "folded" or "all"; empty: "folded" in mode static
     std::string preprocessing;  // of pictures: a file; empty: beside the data

@@ -144,6 +144,7 @@ def quantize(
     weights: str | None = None,
     bits: int = 8,
     group_size: int = 0,
+    activation: str = "tensor",
     bias_correction: bool | None = None,
     smooth: str | None = None,
     evaluation: Iterable[Sample] | Path | None = None,
@@ -181,6 +182,9 @@ def quantize(
         bits: of weights, in mode weight_only: 8 or 4.
         group_size: in mode weight_only, how many weights along the inputs share a scale; 0 means
             all of an output channel for 8 bits, 32 for 4 bits (128 for target tensorrt).
+        activation: in mode dynamic, whether a matrix product's activation has one scale
+            (``"tensor"``) or one for each row of its last axis, that is for each token of a
+            transformer (``"row"``; target octavo only, ONNX has no such op).
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
         smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a
@@ -225,6 +229,7 @@ def quantize(
         weights or "",
         bits,
         group_size,
+        activation,
         bias_correction,
         smooth or "",
         rules_argument(rules),

@@ -113,7 +113,8 @@ void bind_program(nb::module_& m) {
       [](const Graph& graph, int threads, bool optimize) {
         if (threads < 0 || threads > 1024)
           throw UserError(ErrorKind::value, "threads",
-                          fmt::format("{} is not in 0 to 1024", threads));
+                          fmt::format("{} is not in 0 to 1024", threads),
+                          "0 takes what affinity and cgroup allow");
         return compile(graph.clone(), {.threads = threads, .optimize = optimize});
       },
       nb::arg("graph"), nb::arg("threads") = 0, nb::arg("optimize") = true,

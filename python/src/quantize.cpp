@@ -94,7 +94,7 @@ void bind_quantize(nb::module_& m) {
       [](const Graph& graph, const nb::object& data, const std::string& mode,
          const nb::object& evaluation, const std::string& preprocessing, const std::string& target,
          const std::string& calibrator, const std::vector<std::string>& compare,
-         const std::string& weights, int bits, int64_t group_size,
+         const std::string& weights, int bits, int64_t group_size, const std::string& activation,
          std::optional<bool> bias_correction, const std::string& smooth, const std::string& rules,
          size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
@@ -113,6 +113,7 @@ void bind_quantize(nb::module_& m) {
         request.options.weights = weights;
         request.options.weight_bits = bits;
         request.options.group_size = group_size;
+        request.options.activation = activation;
         request.options.most_samples = samples;
         request.options.threads = threads;
         if (!rules.empty()) request.options.rules = to_rules(rules);
@@ -130,9 +131,9 @@ void bind_quantize(nb::module_& m) {
       nb::arg("evaluation") = nb::none(), nb::arg("preprocessing") = "",
       nb::arg("target") = "octavo", nb::arg("calibrator") = "",
       nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "", nb::arg("bits") = 8,
-      nb::arg("group_size") = 0, nb::arg("bias_correction") = nb::none(), nb::arg("smooth") = "",
-      nb::arg("rules") = "", nb::arg("samples") = 0, nb::arg("threads") = 0,
-      nb::arg("progress") = nb::none());
+      nb::arg("group_size") = 0, nb::arg("activation") = "tensor",
+      nb::arg("bias_correction") = nb::none(), nb::arg("smooth") = "", nb::arg("rules") = "",
+      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>());
@@ -161,7 +162,9 @@ void bind_quantize(nb::module_& m) {
   m.def(
       "bench_program",
       [](Program& program, const nb::args& args, double seconds, int64_t symbol_value) {
-        if (!(seconds > 0)) throw UserError(ErrorKind::value, "seconds", "must be positive");
+        if (!(seconds > 0))
+          throw UserError(ErrorKind::value, "seconds", "must be positive",
+                          "a second is enough for most");
         const std::vector<Tensor> inputs =
             !args.empty() ? gather_inputs(program, args)
                           : random_inputs(program.signature(), 1, symbol_value);

@@ -89,6 +89,14 @@ void check_request(const QuantizeRequest& request, bool data) {
     throw UserError(ErrorKind::value, bits != 8 ? "bits" : "group_size",
                     fmt::format("is not for mode {}", mode_name(mode)),
                     "leave it out, use mode weight_only, or a rules file");
+  const std::string& activation = request.options.activation;
+  if (activation != "tensor" && activation != "row")
+    throw UserError(ErrorKind::value, "activation", fmt::format("'{}' is not known", activation),
+                    "use tensor or row");
+  if (activation == "row" && mode != QuantizeMode::dynamic)
+    throw UserError(ErrorKind::value, "activation",
+                    fmt::format("row is not for mode {}", mode_name(mode)),
+                    "leave it out, use mode dynamic, or a rules file");
   if (!request.smooth.empty()) parse_smoothing(request.smooth);
   const std::string& weights = request.options.weights;
   const auto refuse = [&](const std::string& what, const char* hint) {
@@ -127,6 +135,7 @@ json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
     precisions.push_back(
         {{"node", p.node}, {"op", p.op}, {"precision", precision_name(p.precision)}});
     if (p.group_size) precisions.back()["group_size"] = p.group_size;
+    if (p.by_row) precisions.back()["activation"] = "row";
   }
   return {{"mode", mode_name(request.options.mode)},
           {"target", request.options.target},

@@ -93,6 +93,7 @@ Graph quantize_with(const octavo::Graph& graph, const Dataset* data,
   request.options.weights = options.weights;
   request.options.weight_bits = options.bits;
   request.options.group_size = options.group_size;
+  request.options.activation = options.activation;
   request.options.threads = options.threads;
   if (!options.rules.empty()) request.options.rules = load_rules(options.rules);
   QuantizeResult result =

@@ -84,6 +84,11 @@ void add_quantize(CLI::App& app, Context& context) {
          "weights that share a scale, in mode weight_only (0: all of an output channel for "
          "8 bits, 32 for 4, 128 for target tensorrt)")
       ->capture_default_str();
+  sub->add_option(
+         "--activation", o->request.options.activation,
+         "scales of a matrix product's activation, in mode dynamic: one for the tensor, or "
+         "one for each row")
+      ->capture_default_str();
   sub->add_flag(
       "--bias-correction,!--no-bias-correction",
       [o](int64_t value) { o->request.bias_correction = value > 0; },

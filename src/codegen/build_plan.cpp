@@ -61,7 +61,8 @@ class Builder {
       if (!output->shape().is_static())
         throw UserError(
             ErrorKind::unsupported, fmt::format("output '{}'", output->name()),
-            fmt::format("its shape {} is not known at compile time", output->shape().str()));
+            fmt::format("its shape {} is not known at compile time", output->shape().str()),
+            "give the inputs fixed shapes, or cut the network before the node that makes it");
       plan_->output_types.push_back(output->type());
     }
     claim_outputs();

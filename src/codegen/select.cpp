@@ -100,7 +100,8 @@ class ReferenceKernel final : public StepKernel {
       if (!output->shape().is_static())
         throw UserError(ErrorKind::unsupported, node.where(),
                         fmt::format("the output's shape {} is not known at compile time",
-                                    output->shape().str()));
+                                    output->shape().str()),
+                        "give the inputs fixed shapes, or cut the network before the node");
   }
   const char* name() const override { return "reference"; }
   Isa isa() const override { return Isa::portable; }

@@ -48,14 +48,16 @@ Writer write_model(const Graph& graph, const OnnxExportOptions& options) {
   if (options.opset != 0 && (options.opset < oldest_opset || options.opset > newest_opset))
     throw UserError(
         ErrorKind::value, "opset",
-        fmt::format("{} is outside {} to {}", options.opset, oldest_opset, newest_opset));
+        fmt::format("{} is outside {} to {}", options.opset, oldest_opset, newest_opset),
+        "leave it out for the least that suffices");
   Writer writer =
       options.opset == 0 ? write_at_least_opset(graph) : write_nodes(graph, options.opset);
   const int64_t least = default_ir_version(writer.opset());
   if (options.ir_version != 0 && options.ir_version < least)
     throw UserError(ErrorKind::value, "ir_version",
                     fmt::format("opset {} needs at least IR version {}, not {}", writer.opset(),
-                                least, options.ir_version));
+                                least, options.ir_version),
+                    "leave it out for the least that the opset allows");
   writer.model().set_ir_version(options.ir_version ? options.ir_version : least);
   writer.model().set_producer_name(options.producer);
   return writer;

@@ -184,6 +184,10 @@ void Writer::node(std::string_view op_type, std::vector<std::string> inputs,
   }
 }
 
+// A newer opset has more forms.
+constexpr const char* no_form_hint =
+    "ask for a newer opset if you asked for one, or save as .octavo, which holds every graph";
+
 void Writer::check_rules() const {
   std::set<std::string> missing;
   for (const Node* node = graph_.first(); node; node = node->next())
@@ -191,7 +195,8 @@ void Writer::check_rules() const {
       missing.insert(fmt::format("{} (node '{}')", node->op_name(), node->name()));
   if (!missing.empty())
     throw UserError(ErrorKind::unsupported, graph_.name,
-                    fmt::format("has nodes without ONNX form: {}", fmt::join(missing, ", ")));
+                    fmt::format("has nodes without ONNX form: {}", fmt::join(missing, ", ")),
+                    no_form_hint);
 }
 
 void Writer::write_node(const Node& node) {
@@ -203,7 +208,11 @@ void Writer::write_node(const Node& node) {
     return;
   }
   current_ = &node;
-  node.op().impl->onnx_export->write(node, *this);
+  try {
+    node.op().impl->onnx_export->write(node, *this);
+  } catch (const UserError& e) {
+    throw e.or_hint(no_form_hint);
+  }
   current_ = nullptr;
 }
 

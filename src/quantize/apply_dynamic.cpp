@@ -24,14 +24,15 @@ class Applier {
   }
 
  private:
-  Node* quantized(Value* x, Node* before) {
-    Node*& node = quantized_[x];
+  Node* quantized(Value* x, bool by_row, Node* before) {
+    Node*& node = quantized_[{x, by_row}];
     if (!node) {
       // Right behind the definition, where every reader finds it.
       if (!x->producer()) before = graph_.first();
       if (x->producer()) before = x->producer()->next();
-      node = graph_.add("dynamic_quantize", {x}, {{"granularity", options_.activation}},
-                        x->name() + "/dynamic", before);
+      const std::string granularity = by_row ? "row" : "tensor";
+      node = graph_.add("dynamic_quantize", {x}, {{"granularity", granularity}},
+                        x->name() + (by_row ? "/dynamic_rows" : "/dynamic"), before);
     }
     return node;
   }
@@ -49,7 +50,7 @@ class Applier {
     const bool conv = node.is("conv");
     const auto channels = static_cast<int64_t>(params.scales.size());
     const std::string name = node.name(), w_name = node.input(1)->name();
-    const Node* q = quantized(node.input(0), &node);
+    const Node* q = quantized(node.input(0), placed.by_row, &node);
     const bool transposed = !conv && placed.axis == 0;
     Value* weights = graph_.add_constant(
         w_name + "/quantized", transposed ? transposed_matrix(params.values) : params.values);
@@ -83,7 +84,7 @@ class Applier {
   Graph& graph_;
   const DynamicOptions& options_;
   std::unordered_map<std::string, Node*> nodes_;
-  std::unordered_map<const Value*, Node*> quantized_;  // dynamic_quantize by its input
+  std::map<std::pair<const Value*, bool>, Node*> quantized_;  // dynamic_quantize by input, by_row
 };
 
 }  // namespace

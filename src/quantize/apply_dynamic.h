@@ -8,8 +8,7 @@
 namespace octavo {
 
 struct DynamicOptions {
-  std::string weights = "mse";        // max or mse: the scale of each channel's weights
-  std::string activation = "tensor";  // one scale for all, or for each "row"
+  std::string weights = "mse";  // max or mse: the scale of each channel's weights
 };
 
 struct DynamicReport {
@@ -20,7 +19,8 @@ struct DynamicReport {
 // Each placed dynamic product y = x w + b becomes
 //   q, s, z = dynamic_quantize(x)
 //   y = float(matmul_integer(q, w_integers, z)) * (s * w_scale) + b
-// where products of one x share the first node; a convolution becomes conv_integer in the same way.
+// where products of one x and granularity share the first node; a convolution becomes conv_integer
+// in the same way.
 std::vector<DynamicReport> apply_dynamic(Graph& graph, const Placement& placement,
                                          const DynamicOptions& options);
 

@@ -82,6 +82,7 @@ Rules effective_rules(const PtqOptions& options) {
     if (options.weight_bits == 4) rules.products = Precision::int4_weights;
     rules.group_size = options.group_size;
   }
+  rules.by_row = options.activation == "row";
   return rules;
 }
 

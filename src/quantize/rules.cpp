@@ -63,7 +63,7 @@ Rules parse_rules(std::string_view text, const std::string& where) {
     const std::string at = fmt::format("rules[{}]", i);
     if (!entry.is_object()) fail(at + " must be an object");
     Rule rule;
-    bool precision = false, group = false;
+    bool precision = false, group = false, activation = false;
     for (const auto& [key, value] : entry.items()) {
       if (key == "group_size") {
         // 32.0 is an integer to JSON Schema.
@@ -80,6 +80,9 @@ Rules parse_rules(std::string_view text, const std::string& where) {
         rule.name = content;
       } else if (key == "op") {
         rule.op = content;
+      } else if (key == "activation" && (content == "tensor" || content == "row")) {
+        rule.by_row = content == "row";
+        activation = true;
       } else if (key == "precision" && find_precision(content, rule.precision)) {
         precision = true;
       } else {
@@ -90,6 +93,8 @@ Rules parse_rules(std::string_view text, const std::string& where) {
     if (group && rule.precision != Precision::int4_weights &&
         rule.precision != Precision::int8_weights)
       fail(at + ".group_size is for int8_weights and int4_weights only");
+    if (activation && rule.precision != Precision::dynamic)
+      fail(at + ".activation is for dynamic only");
     result.rules.push_back(std::move(rule));
   }
   return result;

@@ -15,12 +15,14 @@ struct Rule {
   std::string op = "*";    // glob over op names
   Precision precision = Precision::int8;
   int64_t group_size = 0;  // of weight-only precisions; 0: the default
+  bool by_row = false;     // of dynamic: a scale for each row of a matrix product's activation
 };
 
 struct Rules {
   std::vector<Rule> rules;
   Precision products = Precision::int8;  // of products that no rule names: the mode's
   int64_t group_size = 0;                // theirs
+  bool by_row = false;                   // theirs
 
   // The last rule that matches decides; null if none does.
   const Rule* find(const Node& node) const;

@@ -159,10 +159,10 @@ class Run {
   std::string identity() const {
     std::string text = print_graph(variants_.graph());
     const PtqOptions& q = variants_.options();
-    text +=
-        fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}\n", mode_name(options_.mode), options_.metric,
-                    options_.custom ? "custom" : "", mode_name(q.mode), q.weight_bits, q.group_size,
-                    q.target, options_.calibrator, q.weights, isa_name(best_isa()), count_);
+    text += fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}\n", mode_name(options_.mode),
+                        options_.metric, options_.custom ? "custom" : "", mode_name(q.mode),
+                        q.weight_bits, q.group_size, q.activation, q.target, options_.calibrator,
+                        q.weights, isa_name(best_isa()), count_);
     for (const QuantizedLayer& layer : variants_.layers()) text += layer.name + "\n";
     return text + print_rules(q.rules) + variants_.statistics().serialize();
   }

@@ -29,7 +29,8 @@ std::string signature(const Placement& placement) {
   for (const PlacedWeights& w : placement.weights) text += w.node->name() + '\n';
   for (const auto* list : {&placement.products, &placement.tables})
     for (const PlacedProduct& p : *list)
-      text += fmt::format("{}:{}:{}\n", p.node->name(), precision_name(p.precision), p.group_size);
+      text += fmt::format("{}:{}:{}:{}\n", p.node->name(), precision_name(p.precision),
+                          p.group_size, p.by_row);
   for (const Node* node : placement.activation_products) text += node->name() + '\n';
   return text;
 }
@@ -61,8 +62,8 @@ Placement inputs_alone(const Placement& all, const std::string& name) {
 
 }  // namespace
 
-Rule rule_for(const std::string& node, Precision precision, int64_t group_size) {
-  Rule rule{.name = node, .precision = precision, .group_size = group_size};
+Rule rule_for(const std::string& node, Precision precision) {
+  Rule rule{.name = node, .precision = precision};
   // A literal * matches at least itself; ? matches fewer other names.
   std::replace(rule.name.begin(), rule.name.end(), '*', '?');
   return rule;
@@ -75,6 +76,7 @@ std::string print_rules(const Rules& rules) {
     if (rule.name != "*") entry["name"] = rule.name;
     if (rule.op != "*") entry["op"] = rule.op;
     if (rule.group_size) entry["group_size"] = rule.group_size;
+    if (rule.by_row) entry["activation"] = "row";
     list.push_back(std::move(entry));
   }
   return nlohmann::json{{"schema_version", 1}, {"rules", list}}.dump(
@@ -177,9 +179,13 @@ Placement Variants::only(const QuantizedLayer& layer) const {
   for (const std::string& name : layer.nodes) {
     const auto p = placed.find(name);
     by_rule = by_rule || p != placed.end() || nodes.at(name)->op().quant == QuantTrait::weighted;
-    rules.rules.push_back(p == placed.end()
-                              ? rule_for(name, Precision::int8)
-                              : rule_for(name, p->second->precision, p->second->group_size));
+    Rule rule = rule_for(name, Precision::int8);
+    if (p != placed.end()) {
+      rule.precision = p->second->precision;
+      rule.group_size = p->second->group_size;
+      rule.by_row = p->second->by_row;
+    }
+    rules.rules.push_back(std::move(rule));
   }
   return by_rule ? place(rules) : inputs_alone(all, layer.name);
 }

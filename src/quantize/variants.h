@@ -72,7 +72,7 @@ class Variants {
 };
 
 // A rule that names this node and no other, as far as globs can.
-Rule rule_for(const std::string& node, Precision precision, int64_t group_size = 0);
+Rule rule_for(const std::string& node, Precision precision);
 // As a rules file.
 std::string print_rules(const Rules& rules);
 

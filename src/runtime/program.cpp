@@ -116,11 +116,16 @@ struct Program::State {
                std::vector<StepProfile>* profile);
 };
 
+// Of what a node refuses at run time: shapes or values that other inputs may have led to.
+constexpr const char* call_hint =
+    "check the shapes and values of this call's inputs; octavo inspect lists them";
+constexpr const char* takes_hint = "octavo inspect lists the inputs";
+
 void Program::State::check_dims(const std::vector<Dims>& dims) const {
   const auto& types = signature.input_types;
   if (dims.size() != types.size())
     throw UserError(ErrorKind::value, "program",
-                    fmt::format("takes {} inputs, not {}", types.size(), dims.size()));
+                    fmt::format("takes {} inputs, not {}", types.size(), dims.size()), takes_hint);
   std::map<std::string, int64_t> symbols;
   for (size_t i = 0; i < dims.size(); ++i) {
     bool fits = dims[i].size() == types[i].shape.size();
@@ -134,7 +139,8 @@ void Program::State::check_dims(const std::vector<Dims>& dims) const {
     if (!fits)
       throw UserError(
           ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
-          fmt::format("expected shape {}, got {}", types[i].shape.str(), dims_str(dims[i])));
+          fmt::format("expected shape {}, got {}", types[i].shape.str(), dims_str(dims[i])),
+          takes_hint);
   }
 }
 
@@ -145,8 +151,10 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in,
     workspace->arguments[patch.argument] = patch.output ? out[patch.index] : in[patch.index];
   std::byte* scratch = workspace->memory->mutable_data() + plan.arena_bytes;
   const void** argument = workspace->arguments.data();
+  const Step* running = nullptr;
   try {
     for (const Step& step : plan.steps) {
+      running = &step;
       const std::span<const void* const> step_in(argument, step.inputs.size());
       argument += step.inputs.size();
       // Outputs are never constants or inputs: they were writable when their address was taken.
@@ -164,6 +172,12 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in,
       profile->push_back({step.node, step.op, step.kernel->name(), isa_name(step.kernel->isa()),
                           took.count(), step.macs, step.bytes});
     }
+  } catch (const UserError& e) {
+    give_back(std::move(workspace));
+    if (!e.where().empty()) throw;
+    // Kernels do not know their node.
+    throw UserError(e.kind(), fmt::format("{} '{}'", running->op, running->node), e.message(),
+                    e.hint());
   } catch (...) {
     give_back(std::move(workspace));
     throw;
@@ -219,9 +233,8 @@ std::shared_ptr<const Plan> Program::State::plan(const std::vector<Dims>& dims,
 
 void Program::run(const Plan& plan, std::span<const void* const> in, std::span<void* const> out) {
   if (plan.then)
-    throw UserError(ErrorKind::unsupported, "program",
-                    "the shapes of its outputs depend on values, so it needs a call that allocates "
-                    "them");
+    throw UserError(ErrorKind::unsupported, "program", "the shapes of its outputs depend on values",
+                    "call it without outputs of your own: it then allocates them");
   s_->execute(plan, in, out, nullptr);
 }
 
@@ -233,7 +246,7 @@ std::vector<Tensor> Program::run_profiled(std::span<const Tensor> inputs,
 }
 
 std::vector<Tensor> Program::call(std::span<const Tensor> inputs,
-                                  std::vector<StepProfile>* profile) {
+                                  std::vector<StepProfile>* profile) try {
   const Signature& signature = s_->signature;
   std::vector<Dims> dims;
   std::vector<const void*> in;
@@ -241,7 +254,8 @@ std::vector<Tensor> Program::call(std::span<const Tensor> inputs,
     if (i < signature.input_types.size() && inputs[i].dtype() != signature.input_types[i].dtype)
       throw UserError(ErrorKind::value, fmt::format("input '{}'", signature.input_names[i]),
                       fmt::format("expected {}, got {}", signature.input_types[i].str(),
-                                  inputs[i].type().str()));
+                                  inputs[i].type().str()),
+                      takes_hint);
     dims.push_back(inputs[i].dims());
     in.push_back(inputs[i].data());
   }
@@ -261,6 +275,8 @@ std::vector<Tensor> Program::call(std::span<const Tensor> inputs,
     outputs.insert(outputs.end(), more.begin(), more.end());
   }
   return current->then->rest->call(outputs, profile);
+} catch (const UserError& e) {
+  throw e.or_hint(call_hint);
 }
 
 }  // namespace octavo

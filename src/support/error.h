@@ -30,6 +30,10 @@ class UserError : public std::runtime_error {
   const std::string& where() const { return where_; }
   const std::string& message() const { return message_; }
   const std::string& hint() const { return hint_; }
+  // This error, with that hint if it has none.
+  UserError or_hint(const char* hint) const {
+    return {kind_, where_, message_, hint_.empty() ? hint : hint_};
+  }
 
  private:
   ErrorKind kind_;

@@ -16,7 +16,9 @@
 namespace octavo {
 namespace {
 [[noreturn]] void fail(const std::string& path, const char* action, int code) {
-  throw UserError(ErrorKind::file, path, fmt::format("cannot {}: {}", action, std::strerror(code)));
+  throw UserError(
+      ErrorKind::file, path, fmt::format("cannot {}: {}", action, std::strerror(code)),
+      code == ENOSPC || code == EIO ? "check the disk" : "check the path and who may use it");
 }
 
 // Where writing to `path` ends: symbolic links followed, also to what is not there yet.

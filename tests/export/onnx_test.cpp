@@ -152,9 +152,9 @@ TEST_F(OnnxExport, TakesTheLeastOpsetThatSuffices) {
 TEST_F(OnnxExport, Errors) {
   const Graph g = load(conv_relu_add());
   EXPECT_EQ(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 12}); }),
-            "opset: 12 is outside 13 to 21");
+            "opset: 12 is outside 13 to 21; leave it out for the least that suffices");
   EXPECT_EQ(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 22}); }),
-            "opset: 22 is outside 13 to 21");
+            "opset: 22 is outside 13 to 21; leave it out for the least that suffices");
   EXPECT_THAT(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 21, .ir_version = 8}); }),
               HasSubstr("opset 21 needs at least IR version 10"));
   EXPECT_THAT(error_of([&] { export_onnx(g, path("no/such/folder/m.onnx")); }),

@@ -113,6 +113,12 @@ def data(tmp_path) -> Path:
     return path
 
 
+def says_what_to_do(error: BaseException) -> None:
+    """Octavo's own errors end with a hint, behind a semicolon."""
+    if not isinstance(error, TypeError):
+        assert "; " in str(error)
+
+
 def run_cli(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None):
     command = shutil.which("octavo")
     assert command, "run through tools/run.sh"

@@ -183,10 +183,13 @@ def test_convolutions_of_several_groups(tmp_path):
     assert 10 * np.log10(np.square(wanted).sum() / noise) > 25  # 8 bits, three layers
 
 
-def dynamic_in_numpy(x: np.ndarray, w: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def dynamic_in_numpy(x: np.ndarray, w: np.ndarray, scales: np.ndarray, axis=None) -> np.ndarray:
     f = np.float32
-    least, most = min(f(0), x.min()), max(f(0), x.max())
-    step = f((most - least) / f(255))
+    least, most = (
+        np.clip(m(x, axis, keepdims=True), *b)
+        for m, b in ((np.min, (None, f(0))), (np.max, (f(0), None)))
+    )
+    step = (most - least) / f(255)
     zero = np.rint(-least / step)
     q = np.clip(np.rint(x / step) + zero, 0, 255) - zero
     sums = (q.astype(np.int64) @ w.astype(np.int64)).astype(f)
@@ -207,6 +210,56 @@ def test_numpy_computes_the_same(tmp_path):
     x = values(seed, 2, 7, 24)
     got = in_octavo(with_output(tmp_path / "int8.onnx", "m3"), x)
     assert np.array_equal(got, dynamic_in_numpy(x, held["w3/quantized"], held["w3/scale"]))
+
+
+def test_a_scale_for_each_row(tmp_path):
+    seed = secrets.randbits(32)
+    print("seed", seed)
+    graph = octavo.load_onnx(block(tmp_path / "float.onnx", seed))
+    # A tensor's scale and rows' of the same value; the others follow the mode.
+    rules = octavo.Rules(({"name": "up", "precision": "dynamic", "activation": "tensor"},))
+    result = octavo.quantize(graph, mode="dynamic", activation="row", rules=rules)
+    found = {p["node"]: p.get("activation") for p in result.record["quantization"]["precisions"]}
+    assert found == {"up": None, "down": "row", "side": "row", "head": "row"}
+    program = octavo.compile(result)
+    assert [k.split("_")[1] for k in kernels(program, "fused_gemm")] == ["int8"] * 4
+    assert len(kernels(program, "dynamic_quantize")) == 4
+
+    tensors = octavo.quantize(graph, mode="dynamic")
+    octavo.export_onnx(tensors, tmp_path / "tensors.onnx")  # its weights are the same
+    held = constants(tmp_path / "tensors.onnx")
+    x = values(seed, 3, 9, 24)
+    x[1] *= 100  # so that one scale for all would leave little of the others
+
+    def product(name: str, x: np.ndarray, axis: int | None = -1) -> np.ndarray:
+        return dynamic_in_numpy(x, held[f"{name}/quantized"], held[f"{name}/scale"], axis)
+
+    h = np.maximum(product("w1", x, None) + held["b1"], 0)
+    s = (product("w2", h) + held["b2"]) + product("w3", x)
+    want = product("w4", s[:, 0]) + held["b4/bias"]
+    (got,) = program(x)
+    # The order of float additions may turn a rounding.
+    assert np.abs(got - want).max() <= np.abs(want).max() / 100
+    close = np.isclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    assert close.mean() > 0.9
+    exact = octavo.compile(graph)(x)[0][[0, 2]]
+    by_tensor = octavo.compile(tensors)(x)[0][[0, 2]]
+    by_row = octavo.compile(octavo.quantize(graph, mode="dynamic", activation="row"))(x)[0][[0, 2]]
+    assert np.square(by_row - exact).sum() < np.square(by_tensor - exact).sum() / 100
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"activation": "token"}, "activation: 'token' is not known"),
+        ({"mode": "weight_only", "activation": "row"}, "row is not for mode weight_only"),
+        ({"activation": "row", "target": "onnxruntime"}, "up.*activations at each call with one"),
+    ],
+)
+def test_rows_are_refused_where_there_are_none(tmp_path, keywords, message):
+    graph = octavo.load_onnx(block(tmp_path / "float.onnx", 3))
+    with pytest.raises(octavo.UserError, match=message):
+        octavo.quantize(graph, **{"mode": "dynamic"} | keywords)
 
 
 def test_static_and_dynamic_in_one_graph(tmp_path):

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import octavo
-from conftest import samples
+from conftest import samples, says_what_to_do
 
 
 class Desk:
@@ -526,8 +526,9 @@ CALLS = {
 def test_bad_call(graph, name):
     arguments, error, message = CALLS[name]
     program = octavo.compile(graph)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         program(*arguments)
+    says_what_to_do(raised.value)
     assert program(ONE)[0].shape == (1, 5)  # and it still works
 
 
@@ -551,8 +552,9 @@ DATA = {
 @pytest.mark.parametrize("name", DATA)
 def test_bad_data(graph, name):
     data, error, message = DATA[name]
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         octavo.quantize(graph, data)
+    says_what_to_do(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -569,8 +571,9 @@ def test_bad_data(graph, name):
     ],
 )
 def test_bad_keyword(graph, keywords, error):
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         octavo.quantize(graph, [ONE], **keywords)
+    says_what_to_do(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -589,8 +592,9 @@ def test_bad_keyword(graph, keywords, error):
     ],
 )
 def test_bad_arguments(graph, call, error):
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         call(graph)
+    says_what_to_do(raised.value)
 
 
 def test_exceptions_are_those_of_python():

@@ -15,7 +15,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import octavo
-from conftest import samples
+from conftest import samples, says_what_to_do
 
 F, I64, U8, I8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.INT8
 node = helper.make_node
@@ -420,11 +420,76 @@ def test_bad_network(name, tmp_path):
     with pytest.raises((octavo.UserError, octavo.FileError, octavo.UnsupportedError)) as caught:
         octavo.save(octavo.load_onnx(path), folder / "out.octavo")
     assert not isinstance(caught.value, octavo.InternalError)
+    says_what_to_do(caught.value)
     text = str(caught.value)
     assert str(path) in text or "model.onnx" in text, text
     assert re.search(message, text), text
     assert "\n" not in text
     assert listing(tmp_path) == before
+
+
+# Calls and files that only values or options make wrong ------------------------------------------
+
+LOOKUP = net(
+    [node("Gather", ["t", "i"], ["y"], "rows")],
+    {"i": (TensorProto.INT64, ["n"])},
+    {"t": np.ones((4, 3), np.float32)},
+)
+VIEW = net(
+    [node("Reshape", ["x", "s"], ["y"], "view")],
+    {"x": ["n", 3], "s": (TensorProto.INT64, [2])},
+)
+SUM = net([node("Add", ["a", "b"], ["y"], "sum")], {"a": ["n", 3], "b": ["m", 3]})
+CALLS = {
+    "a row that the table lacks": (LOOKUP, (np.array([1, 9]),), "rows.*index 9 is outside"),
+    "sizes that a view lacks": (VIEW, (np.ones((2, 3), np.float32), np.array([4, 2])), "view"),
+    "shapes that do not broadcast": (
+        SUM,
+        (np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)),
+        "sum",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bad_values_at_run_time(name, tmp_path):
+    model, arguments, message = CALLS[name]
+    onnx.save(model, tmp_path / "m.onnx")
+    program = octavo.compile(tmp_path / "m.onnx")
+    with pytest.raises(octavo.UserError, match=message) as caught:
+        program(*arguments)
+    says_what_to_do(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"opset": 12}, "opset: 12 is outside 13 to"),
+        ({"opset": 99}, "opset: 99 is outside 13 to"),
+        ({"opset": 21, "ir_version": 7}, "opset 21 needs at least IR version 10, not 7"),
+    ],
+)
+def test_bad_export(keywords, message, model, tmp_path):
+    with pytest.raises(octavo.UserError, match=message) as caught:
+        octavo.export_onnx(octavo.load_onnx(model), tmp_path / "out.onnx", **keywords)
+    says_what_to_do(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_without_onnx_form(tmp_path):
+    onnx.save(
+        net(
+            [node("MatMul", ["x", "w"], ["y"], "fc")],
+            {"x": ["n", 3]},
+            {"w": np.eye(3, 4, dtype=np.float32)},
+        ),
+        tmp_path / "m.onnx",
+    )
+    graph = octavo.load_onnx(tmp_path / "m.onnx")
+    graph = octavo.quantize(graph, mode="dynamic", activation="row")
+    with pytest.raises(octavo.UserError, match="one scale for all") as caught:
+        octavo.export_onnx(graph, tmp_path / "out.onnx")
+    says_what_to_do(caught.value)
 
 
 # Rules and targets -------------------------------------------------------------------------------

@@ -331,6 +331,10 @@ def test_four_bits_need_opset_21(tmp_path):
         ({"mode": "weight_only", "weights": "gptq", "data": []}, "data: there is no sample"),
         ({"mode": "dynamic", "weights": "gptq"}, "gptq: is not for mode dynamic"),
         ({"mode": "weight_only", "target": "tensorrt"}, "tensorrt has no weight-only INT8"),
+        (
+            {"mode": "weight_only", "bits": 4, "group_size": 24, "target": "onnxruntime"},
+            "in groups of 24; use a power of two from 16 on",
+        ),
     ],
 )
 def test_mistakes(tmp_path, keywords, message):

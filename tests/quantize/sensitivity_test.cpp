@@ -195,7 +195,8 @@ TEST_P(EveryPrecision, IsQuantizedAsItsRulesSay) {
         for (const Rule& rule : rules.rules)
           if (rule.name == l.layer.name) precision = rule.precision, group = rule.group_size;
         rules.rules.push_back({.precision = Precision::float32});
-        rules.rules.push_back(rule_for(l.layer.name, precision, group));
+        rules.rules.push_back(rule_for(l.layer.name, precision));
+        rules.rules.back().group_size = group;
       }
       expect_same(l.figures, figures(by_ptq(graph_, asked, rules, *data_)),
                   std::string(mode_name(mode)) + " " + l.layer.name);

@@ -146,13 +146,16 @@ TEST(Program, NamesTheInputThatDoesNotFit) {
     }
     return "no error";
   };
-  EXPECT_EQ(message({}), "program: takes 1 inputs, not 0");
+  EXPECT_EQ(message({}), "program: takes 1 inputs, not 0; octavo inspect lists the inputs");
   EXPECT_EQ(message({noise({1, 4, 16, 16}, 1)}),
-            "input 'x': expected shape [N, 3, 16, 16], got [1, 4, 16, 16]");
-  EXPECT_EQ(message({noise({3, 16, 16}, 1)}),
-            "input 'x': expected shape [N, 3, 16, 16], got [3, 16, 16]");
+            "input 'x': expected shape [N, 3, 16, 16], got [1, 4, 16, 16]; octavo inspect lists "
+            "the inputs");
+  EXPECT_EQ(
+      message({noise({3, 16, 16}, 1)}),
+      "input 'x': expected shape [N, 3, 16, 16], got [3, 16, 16]; octavo inspect lists the inputs");
   EXPECT_EQ(message({Tensor(DType::f64, {1, 3, 16, 16})}),
-            "input 'x': expected f32[N, 3, 16, 16], got f64[1, 3, 16, 16]");
+            "input 'x': expected f32[N, 3, 16, 16], got f64[1, 3, 16, 16]; octavo inspect lists "
+            "the inputs");
 }
 
 TEST(Program, OutputsMayBeInputsConstantsAndDuplicates) {

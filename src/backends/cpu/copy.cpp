@@ -196,8 +196,8 @@ void gather_rows_of(const GatherRows& args, ThreadPool& pool) {
   const auto* indices = static_cast<const Index*>(args.indices);
   for (int64_t i = 0; i < args.count; ++i)
     if (indices[i] < -args.rows || indices[i] >= args.rows)
-      throw UserError(ErrorKind::value, "gather",
-                      fmt::format("index {} is outside a dimension of {}", indices[i], args.rows));
+      throw UserError(ErrorKind::value, "",
+                      fmt::format("index {} is outside an axis of {}", indices[i], args.rows));
   if (args.row_bytes == 0) return;
   const auto* x = static_cast<const std::byte*>(args.x);
   auto* y = static_cast<std::byte*>(args.y);

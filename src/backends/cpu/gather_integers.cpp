@@ -37,8 +37,8 @@ void gather_of(const GatherIntegers& args, ThreadPool& pool) {
   const auto* indices = static_cast<const Index*>(args.indices);
   for (int64_t i = 0; i < args.count; ++i)
     if (indices[i] < -args.rows || indices[i] >= args.rows)
-      throw UserError(ErrorKind::value, "gather",
-                      fmt::format("index {} is outside a dimension of {}", indices[i], args.rows));
+      throw UserError(ErrorKind::value, "",
+                      fmt::format("index {} is outside an axis of {}", indices[i], args.rows));
   const auto row = args.four_bits
                        ? args.is_signed ? dequantize_row<true, true> : dequantize_row<true, false>
                    : args.is_signed ? dequantize_row<false, true>

@@ -134,8 +134,7 @@ class Importer {
       name_nodes(before ? before->next() : graph_.first(), *step.node);
     } catch (const UserError& e) {  // of a shape function, say: name the file's node
       if (e.kind() != ErrorKind::value) throw;
-      throw UserError(ErrorKind::file, where, e.message(),
-                      e.hint().empty() ? unsound_hint : e.hint());
+      throw UserError(ErrorKind::file, where, e.message(), e.or_hint(unsound_hint).hint());
     }
   }
 

@@ -60,14 +60,18 @@ struct TargetFacts {
     bool tables, four_bit_tables;
     bool gathers_integers;
     int64_t group;  // of 4 bits, if none is asked for
-    // Of others' files: groups are powers of two from this on (0: any), and whether scales may run
+    // Groups are powers of two from this on (0: any), and whether scales may run
     // along the inputs one by one.
     int64_t least_group;
     bool input_scales;
+    bool takes_group(int64_t size) const {
+      return least_group == 0 || (size >= least_group && (size & (size - 1)) == 0);
+    }
   };
   WeightOnly weight_only;
   // Why it does not run products behind a DynamicQuantizeLinear on integers; null: it does.
   const char* no_dynamic;
+  bool dynamic_rows;  // with a scale for each row of the activation
   // Of these, the cast, the scales and a constant bias run inside the product.
   bool dynamic_matrix_tail, dynamic_conv_tail;
   // The least channels of a convolution, and the least K and N of a matrix product, that gain.

@@ -158,12 +158,11 @@ class Linter {
       return axis == outputs || facts.input_scales ? Why()
                                                    : "their scales are not those of the outputs";
     if (conv || rank != 2 || axis == outputs) return "their groups do not run along the inputs";
-    const int64_t least = facts.least_group;
-    if (least > 0 && (group < least || (group & (group - 1)) != 0))
+    if (!facts.takes_group(group))
       return fmt::format(
           "{} dequantizes them at each call: groups of {} are no power of two from "
           "{} on",
-          facts_.name, group, least);
+          facts_.name, group, facts.least_group);
     return {};
   }
 

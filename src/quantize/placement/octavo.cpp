@@ -300,6 +300,7 @@ const TargetFacts& octavo_facts() {
                       .least_group = 0,
                       .input_scales = false},
       .no_dynamic = nullptr,
+      .dynamic_rows = true,
       .dynamic_matrix_tail = true,
       .dynamic_conv_tail = true,
       .least_channels = 1,

@@ -55,6 +55,7 @@ const TargetFacts& onnxruntime_facts() {
                       .least_group = 16,
                       .input_scales = false},
       .no_dynamic = nullptr,
+      .dynamic_rows = false,
       .dynamic_matrix_tail = true,
       .dynamic_conv_tail = false,
       .least_channels = 1,

@@ -53,6 +53,7 @@ const TargetFacts& openvino_facts() {
                       .input_scales = true},
       .no_dynamic =
           "openvino computes products of activations that are quantized at each call in float",
+      .dynamic_rows = false,
       .dynamic_matrix_tail = false,
       .dynamic_conv_tail = false,
       .least_channels = 1,

@@ -32,6 +32,7 @@ struct PlacedProduct {
   int64_t axis;  // of the output channels in its weights; of the rows of a table
   Precision precision;
   int64_t group_size = 0;  // 0: the default
+  bool by_row = false;     // of a dynamic one, see Rule
 };
 
 struct Placement {

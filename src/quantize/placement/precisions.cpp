@@ -1,5 +1,6 @@
 #include "quantize/placement/precisions.h"
 
+#include <algorithm>
 #include <map>
 
 #include "graph/op_def.h"
@@ -45,6 +46,13 @@ void place_weight_only(Node& node, Precision precision, const Rules& rules,
   }
   // Convolutions have one scale for each channel.
   const int64_t group = node.is("conv") ? 0 : group_size(node, precision, rules, facts);
+  const Tensor& w = node.input(1)->constant();
+  const int64_t channel = w.size() / std::max<int64_t>(w.dims()[static_cast<size_t>(*axis)], 1);
+  if (group > 0 && group < channel && !facts.weight_only.takes_group(group))
+    throw UserError(
+        ErrorKind::unsupported, node.where(),
+        fmt::format("target {} has no products of weights in groups of {}", facts.name, group),
+        fmt::format("use a power of two from {} on", facts.weight_only.least_group));
   placement.products.push_back({&node, *axis, precision, group});
 }
 
@@ -87,9 +95,17 @@ void place_precisions(const Graph& graph, const Rules& rules, const TargetFacts&
     if (facts.no_dynamic)
       throw UserError(ErrorKind::unsupported, node.where(), facts.no_dynamic,
                       "use mode static, or precision float in the rules file");
+    const Rule* rule = rules.find(node);
+    // The windows of a convolution cross rows.
+    const bool by_row = (rule ? rule->by_row : rules.by_row) && !node.is("conv");
+    if (by_row && !facts.dynamic_rows)
+      throw UserError(
+          ErrorKind::unsupported, node.where(),
+          fmt::format("target {} quantizes activations at each call with one scale", facts.name),
+          "use activation 'tensor', or target octavo");
     std::string why;
     if (const auto axis = product_weight_axis(node, why))
-      placement.products.push_back({&node, *axis, precision});
+      placement.products.push_back({&node, *axis, precision, 0, by_row});
     else
       placement.skipped.push_back({node.name(), std::string(node.op_name()), why});
   });
@@ -100,7 +116,7 @@ std::vector<ProductPrecision> product_precisions(const Graph& graph, const Place
   for (const PlacedWeights& w : placement.weights) placed[w.node] = {"", "", Precision::int8};
   for (const Node* node : placement.activation_products) placed[node] = {"", "", Precision::int8};
   for (const PlacedProduct& p : placement.products)
-    placed[p.node] = {"", "", p.precision, p.group_size};
+    placed[p.node] = {"", "", p.precision, p.group_size, p.by_row};
   std::vector<ProductPrecision> all;
   graph.for_each([&](Node& node) {
     if (!is_product(node)) return;

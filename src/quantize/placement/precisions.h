@@ -19,6 +19,7 @@ struct ProductPrecision {
   std::string node, op;
   Precision precision;
   int64_t group_size = 0;
+  bool by_row = false;
 };
 std::vector<ProductPrecision> product_precisions(const Graph& graph, const Placement& placement);
 

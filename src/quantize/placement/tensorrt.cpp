@@ -42,6 +42,7 @@ const TargetFacts& tensorrt_facts() {
                       .least_group = 0,
                       .input_scales = false},
       .no_dynamic = "tensorrt has no dynamic quantization",
+      .dynamic_rows = false,
       .dynamic_matrix_tail = false,
       .dynamic_conv_tail = false,
       .least_channels = 16,
