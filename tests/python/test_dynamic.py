@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import octavo
+from conftest import printed_seed
 
 
 def block(path: Path, seed: int) -> Path:
@@ -87,8 +87,7 @@ def kernels(program: octavo.Program, op: str) -> list[str]:
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_onnx_runtimes_own_file_runs_in_the_integer_kernels(tmp_path, per_channel):
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     path = tmp_path / "int8.onnx"
     quantize_dynamic(
         str(block(tmp_path / "float.onnx", seed)),
@@ -106,8 +105,7 @@ def test_onnx_runtimes_own_file_runs_in_the_integer_kernels(tmp_path, per_channe
 
 
 def test_our_file_in_onnx_runtime(tmp_path):
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     graph = octavo.load_onnx(block(tmp_path / "float.onnx", seed))
     result = octavo.quantize(graph, mode="dynamic", target="onnxruntime")
     octavo.export_onnx(result, tmp_path / "int8.onnx")
@@ -158,8 +156,7 @@ def grouped(path: Path, seed: int) -> Path:
 
 
 def test_convolutions_of_several_groups(tmp_path):
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     x = values(seed, 2, 6, 9, 8)
     graph = octavo.load_onnx(grouped(tmp_path / "float.onnx", seed))
     ours = octavo.quantize(graph, mode="dynamic", target="onnxruntime")
@@ -197,8 +194,7 @@ def dynamic_in_numpy(x: np.ndarray, w: np.ndarray, scales: np.ndarray, axis=None
 
 
 def test_numpy_computes_the_same(tmp_path):
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     graph = octavo.load_onnx(block(tmp_path / "float.onnx", seed))
     rules = {"schema_version": 1, "rules": [{"precision": "float"}]}
     rules["rules"].append({"name": "side", "precision": "dynamic"})
@@ -213,8 +209,7 @@ def test_numpy_computes_the_same(tmp_path):
 
 
 def test_a_scale_for_each_row(tmp_path):
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     graph = octavo.load_onnx(block(tmp_path / "float.onnx", seed))
     # A tensor's scale and rows' of the same value; the others follow the mode.
     rules = octavo.Rules(({"name": "up", "precision": "dynamic", "activation": "tensor"},))

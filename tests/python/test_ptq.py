@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import octavo
+from conftest import printed_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,8 +54,7 @@ def with_output(path: Path, name: str, dtype: int) -> onnx.ModelProto:
 @pytest.mark.parametrize("weights", ["gptq", "mse"])
 def test_onnx_runtime_computes_the_same_within_one_step(tmp_path, weights):
     for _ in range(4):
-        seed = secrets.randbits(32)
-        print("seed", seed)
+        seed = printed_seed()
         random = np.random.default_rng(seed)
         onnx.save(two_layers(seed), tmp_path / "float.onnx")
         samples = [random.normal(size=(1, 4, 10, 12)).astype(np.float32) for _ in range(8)]
@@ -151,8 +150,7 @@ def test_command_takes_weights_and_rules(tmp_path):
 def test_smoothing_moves_ranges_by_the_paper_s_formula(tmp_path):
     """NumPy in float64 computes the factors from the data, the gain and the weights; the file holds
     a norm divided and weights multiplied by them."""
-    seed = secrets.randbits(32)
-    print("seed", seed)
+    seed = printed_seed()
     random = np.random.default_rng(seed)
     gain = random.uniform(0.5, 1.5, 16) * np.where(np.arange(16) == 5, 20, 1)
     bias, w = random.normal(size=16), random.normal(size=(16, 8))

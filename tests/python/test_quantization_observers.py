@@ -5,7 +5,6 @@ torch.ao is the oracle; nothing of it is used by Octavo.
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import numpy as np
@@ -18,6 +17,7 @@ with warnings.catch_warnings():
     import torch.ao.quantization as tq
 
 pytestmark = [
+    pytest.mark.usefixtures("torch_seed"),
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -30,13 +30,6 @@ PER_CHANNEL = [
     torch.per_channel_affine_float_qparams,
 ]
 RANGES = [{}, {"quant_min": 0, "quant_max": 127}, {"quant_min": -127, "quant_max": 127}]
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
 
 
 def batches(count=5, shape=(6, 5, 4)):

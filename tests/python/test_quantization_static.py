@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
 import re
 import warnings
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -23,17 +21,11 @@ with warnings.catch_warnings():
     import torch.ao.quantization as tq
 
 pytestmark = [
+    pytest.mark.usefixtures("torch_seed"),
     pytest.mark.peers,
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    value = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={value}")
-    torch.manual_seed(value)
 
 
 def qconfig(

@@ -13,21 +13,13 @@ import pytest
 
 import octavo
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 torch: Any = pytest.importorskip("torch")
 import octavo._torch  # noqa: E402
 
 ops = torch.ops.octavo
 HALVES = [torch.float16, torch.bfloat16]
 DTYPES = [torch.float32, torch.float64, *HALVES]
-
-
-@pytest.fixture(autouse=True)
-def seed() -> int:
-    seed = int(os.environ.get("OCTAVO_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"repeat with OCTAVO_TEST_SEED={seed}")
-    torch.manual_seed(seed)
-    return seed
 
 
 def layouts(shape: tuple[int, ...] = (4, 6, 7, 9), dtype: Any = torch.float32) -> dict[str, Any]:
