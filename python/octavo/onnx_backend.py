@@ -17,6 +17,13 @@ from octavo import _core
 
 __all__ = ["OctavoBackend", "PreparedModel", "prepare", "run_model", "supports_device"]
 
+_NARROW = {
+    onnx.TensorProto.INT2,
+    onnx.TensorProto.INT4,
+    onnx.TensorProto.UINT2,
+    onnx.TensorProto.UINT4,
+}
+
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, onnx.TensorProto):
@@ -25,19 +32,32 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 
 
 class PreparedModel(BackendRep):
-    """A compiled model."""
+    """A compiled model.
 
-    def __init__(self, program: _core.Program) -> None:
+    Integers of 2 and 4 bits have a byte each in a program; in and out of here they are arrays of
+    ``ml_dtypes``, as in ONNX.
+    """
+
+    def __init__(self, program: _core.Program, output_types: Sequence[int]) -> None:
         self.program = program
+        self._narrow = {
+            i: onnx.helper.tensor_dtype_to_np_dtype(kind)
+            for i, kind in enumerate(output_types)
+            if kind in _NARROW
+        }
+
+    def _outputs(self, results: Sequence[np.ndarray[Any, Any]]) -> tuple[Any, ...]:
+        narrow = self._narrow
+        return tuple(y.astype(narrow[i]) if i in narrow else y for i, y in enumerate(results))
 
     def run(self, inputs: Any, **_kwargs: Any) -> tuple[Any, ...]:
         """Runs on arrays in the order of the model's inputs, one array, or ``{name: array}``."""
         if isinstance(inputs, dict):
             named = {name: _array(value) for name, value in inputs.items()}
-            return tuple(self.program(named))
+            return self._outputs(self.program(named))
         if isinstance(inputs, np.ndarray):
             inputs = [inputs]
-        return tuple(self.program(*[_array(value) for value in inputs]))
+        return self._outputs(self.program(*[_array(value) for value in inputs]))
 
 
 class OctavoBackend(Backend):
@@ -53,7 +73,8 @@ class OctavoBackend(Backend):
         if not cls.supports_device(device):
             raise ValueError(f"Octavo runs on the CPU, not on {device}")
         graph = _core.load_onnx_bytes(model.SerializeToString())
-        return PreparedModel(_core.compile_graph(graph))
+        types = [output.type.tensor_type.elem_type for output in model.graph.output]
+        return PreparedModel(_core.compile_graph(graph), types)
 
     @classmethod
     def run_model(

@@ -66,17 +66,24 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
 
 namespace {
 
-// NumPy has no bfloat16 of its own; ml_dtypes', which ONNX uses, crosses over as its 16 bits.
-bool is_bfloat16(nb::handle object) {
-  if (!nb::hasattr(object, "dtype") || !nb::hasattr(object, "strides")) return false;
+// The name of a NumPy array's dtype; empty for what is none.
+std::string dtype_name_of(nb::handle object) {
+  if (!nb::hasattr(object, "dtype") || !nb::hasattr(object, "strides")) return {};
   const nb::object dtype = object.attr("dtype");
-  return std::string_view(nb::str(nb::handle(dtype)).c_str()) == "bfloat16";
+  return nb::str(nb::handle(dtype)).c_str();
 }
 
 }  // namespace
 
 Tensor to_tensor(nb::handle object, const char* what) {
-  if (is_bfloat16(object)) {
+  // NumPy has no such types of its own. ml_dtypes' bfloat16, which ONNX uses, crosses over as its
+  // 16 bits, integers of less than a byte as bytes.
+  const std::string dtype = dtype_name_of(object);
+  if (dtype == "int4" || dtype == "int2" || dtype == "uint4" || dtype == "uint2") {
+    const nb::object bytes = object.attr("astype")(dtype[0] == 'i' ? "int8" : "uint8");
+    return to_tensor(nb::handle(bytes), what);
+  }
+  if (dtype == "bfloat16") {
     const nb::object view = object.attr("view")("uint16");
     const Tensor bits = to_tensor(nb::handle(view), what);
     return Tensor(DType::bf16, bits.dims(), bits.buffer());
@@ -87,8 +94,6 @@ Tensor to_tensor(nb::handle object, const char* what) {
   const nb::module_ numpy = nb::module_::import_("numpy");
   if (nb::isinstance(object, numpy.attr("ndarray")) ||
       nb::isinstance(object, numpy.attr("generic"))) {
-    const nb::object type_object = object.attr("dtype");
-    const auto dtype = nb::cast<std::string>(nb::str(nb::handle(type_object)));
     if (nb::cast<std::string>(object.attr("dtype").attr("kind")).find_first_of("biuf") !=
         std::string::npos) {
       // A scalar, the other byte order, or a stride that is no whole number of elements.

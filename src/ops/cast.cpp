@@ -39,19 +39,42 @@ std::vector<Value*> to_type(OnnxNodeReader& reader, const char* op, DType to) {
   return {reader.apply(op, {inputs_of(reader)[0]}, {{"to", std::string(dtype_name(to))}})};
 }
 
-constexpr OnnxImportRule cast_import[] = {
-    {.op_type = "Cast",
-     .import =
-         [](OnnxNodeReader& r) { return to_type(r, "cast", r.element_type(r.integer("to", 0))); }},
-    {.op_type = "CastLike",
-     .import = [](OnnxNodeReader& r) { return to_type(r, "cast", inputs_of(r, 2)[1]->dtype()); }}};
+// Types of 2 and 4 bits keep the low bits, as wider integers do: of i8 the highest is the sign.
+std::vector<Value*> cast_to(OnnxNodeReader& reader, DType to, int bits) {
+  Value* y = to_type(reader, "cast", to)[0];
+  if (bits == 0) return {y};
+  const auto number = [&](int value) {
+    return reader.constant_value(convert(Tensor::scalar(int32_t{value}), to));
+  };
+  y = reader.apply("bit_and", {y, number((1 << bits) - 1)});
+  if (to == DType::i8) {
+    Value* sign = number(1 << (bits - 1));
+    y = reader.apply("sub", {reader.apply("bit_xor", {y, sign}), sign});
+  }
+  return {reader.narrow(y, bits)};
+}
+
+std::vector<Value*> import_cast(OnnxNodeReader& reader) {
+  const int64_t to = reader.integer("to", 0);
+  return cast_to(reader, reader.element_type(to), reader.element_bits(to));
+}
+
+std::vector<Value*> import_bit_cast(OnnxNodeReader& reader) {
+  const int64_t to = reader.integer("to", 0);
+  if (reader.element_bits(to) != 0 || reader.narrow_bits(0) != 0)
+    reader.unsupported("bits of elements smaller than a byte are not supported");
+  return to_type(reader, "bit_cast", reader.element_type(to));
+}
+
+constexpr OnnxImportRule cast_import[] = {{.op_type = "Cast", .import = import_cast},
+                                          {.op_type = "CastLike", .import = [](OnnxNodeReader& r) {
+                                             return cast_to(r, inputs_of(r, 2)[1]->dtype(),
+                                                            r.narrow_bits(1));
+                                           }}};
 constexpr OnnxExportRule cast_export{[](const Node& node, OnnxNodeWriter& writer) {
   write_as(node, writer, "Cast", {{"to", onnx_types[static_cast<size_t>(node.output()->dtype())]}});
 }};
-constexpr OnnxImportRule bit_cast_import[] = {
-    {.op_type = "BitCast", .import = [](OnnxNodeReader& r) {
-       return to_type(r, "bit_cast", r.element_type(r.integer("to", 0)));
-     }}};
+constexpr OnnxImportRule bit_cast_import[] = {{.op_type = "BitCast", .import = import_bit_cast}};
 
 }  // namespace
 

@@ -12,6 +12,12 @@
 namespace octavo {
 
 // One ONNX node as an import rule sees it. Errors name the file's node, op, domain and version.
+// "i8", or "i4" of an i8 that the file has as 4 bits.
+inline std::string type_text(DType dtype, int narrow_bits) {
+  return narrow_bits == 0 ? dtype_name(dtype)
+                          : fmt::format("{}{}", *dtype_name(dtype), narrow_bits);
+}
+
 class OnnxNodeReader {
  public:
   virtual ~OnnxNodeReader() = default;
@@ -22,8 +28,8 @@ class OnnxNodeReader {
   virtual size_t output_count() const = 0;
   virtual Value* input(size_t i) const = 0;            // null if left out
   virtual const Tensor* constant(size_t i) const = 0;  // null if left out or not constant
-  // Whether input i is a constant of INT4 or UINT4; constant(i) then holds i8 or u8.
-  virtual bool four_bits(size_t i) const = 0;
+  // 2 or 4 where input i is of INT2, UINT2, INT4 or UINT4, which are i8 or u8 here; otherwise 0.
+  virtual int narrow_bits(size_t i) const = 0;
   // Input i as a constant; fails if it is given but not constant; empty if it is left out.
   virtual std::optional<Ints> constant_ints(size_t i, std::string_view what) const = 0;
   // Input i as integers if they are known now; the target of a Reshape may know dynamic dims.
@@ -39,6 +45,9 @@ class OnnxNodeReader {
   virtual const Tensor* tensor(std::string_view attribute) const = 0;
   // ONNX's number of an element type as ours; unsupported if Octavo lacks it.
   virtual DType element_type(int64_t onnx_type) const = 0;
+  virtual int element_bits(int64_t onnx_type) const = 0;  // as narrow_bits, of a type
+  // Notes that `value`, whose elements fit them, has integers of so many bits in the file.
+  virtual Value* narrow(Value* value, int bits) = 0;
   virtual Graph& graph() const = 0;
   // Adds a node to the graph; named after this ONNX node.
   virtual Value* apply(std::string_view op, std::vector<Value*> inputs,

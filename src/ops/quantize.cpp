@@ -237,26 +237,33 @@ Value* import_zero_point(OnnxNodeReader& reader) {
 std::vector<Value*> import_quantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
   Attributes a = import_attributes(reader);
-  const int64_t onnx_dtype = reader.integer("output_dtype", 0);
-  if (onnx_dtype == 3) a["output"] = std::string("i8");
-  if (onnx_dtype == 4) a["output"] = std::string("u16");
-  if (onnx_dtype == 5) a["output"] = std::string("i16");
-  if (onnx_dtype != 0 && (onnx_dtype < 2 || onnx_dtype > 5))
-    reader.unsupported("output_dtype must be an 8- or 16-bit integer");
   const Value* zero = reader.input(2);
-  if (zero && onnx_dtype != 0 && zero->dtype() != reader.element_type(onnx_dtype))
-    reader.invalid(fmt::format("output_dtype is {}, the zero point {}",
-                               dtype_name(reader.element_type(onnx_dtype)),
-                               dtype_name(zero->dtype())));
-  return {reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)},
-                       std::move(a))};
+  int bits = reader.narrow_bits(2);
+  if (const int64_t onnx_dtype = reader.integer("output_dtype", 0)) {
+    const DType output = reader.element_type(onnx_dtype);
+    if (!is_integer(output) || dtype_size(output) > 2)
+      reader.unsupported("output_dtype must be an integer of 2, 4, 8 or 16 bits");
+    if (zero && (zero->dtype() != output || bits != reader.element_bits(onnx_dtype)))
+      reader.invalid(fmt::format("output_dtype is {}, the zero point {}",
+                                 type_text(output, reader.element_bits(onnx_dtype)),
+                                 type_text(zero->dtype(), bits)));
+    a["output"] = std::string(dtype_name(output));
+    bits = reader.element_bits(onnx_dtype);
+  }
+  Value* q =
+      reader.apply("quantize", {reader.input(0), reader.input(1), import_zero_point(reader)}, a);
+  if (bits == 0) return {q};
+  // Saturated twice is saturated to the smaller range.
+  const double least = q->dtype() == DType::i8 ? -std::ldexp(1, bits - 1) : 0;
+  q = reader.apply("clip", {q}, {{"min", least}, {"max", least + std::ldexp(1, bits) - 1}});
+  return {reader.narrow(q, bits)};
 }
 
 std::vector<Value*> import_dequantize(OnnxNodeReader& reader) {
   if (!reader.input(0) || !reader.input(1)) reader.invalid("needs an input and a scale");
   Attributes a = import_attributes(reader);
   Value* q = reader.input(0);
-  if (reader.four_bits(0) && q->shape().rank() > 0) {
+  if (reader.narrow_bits(0) != 0 && reader.constant(0) && q->shape().rank() > 0) {
     const Tensor& integers = *reader.constant(0);
     a["packed"] = std::string(integers.dtype() == DType::i8 ? "i4" : "u4");
     if (integers.dims().back() % 2) a["columns"] = integers.dims().back();

@@ -62,7 +62,9 @@ class Importer {
                                                      : Dim::symbol(symbol(dim.dim_param())));
       }
     }
-    scopes_.back().values[input.name()] = graph_.add_input(input.name(), std::move(type));
+    Value* value = graph_.add_input(input.name(), std::move(type));
+    if (const int bits = narrow_bits(tensor.elem_type())) tags_.note_narrow(value, bits);
+    scopes_.back().values[input.name()] = value;
   }
 
   // Symbols are identifiers in the text form; a file may name a dimension "batch size" or "2*N".
@@ -89,9 +91,8 @@ class Importer {
       auto* tensor = scope->model ? scope->model->initializer(name) : nullptr;
       if (!tensor) continue;
       const std::string where = fmt::format("initializer '{}'", name);
-      const bool four_bits = is_four_bits(tensor->data_type());
       Value* constant = graph_.add_constant(name, take_tensor(*tensor, files_, where));
-      if (four_bits) tags_.note_four_bits(constant);
+      if (const int bits = narrow_bits(tensor->data_type())) tags_.note_narrow(constant, bits);
       return scope->values[name] = constant;
     }
     throw InternalError("Model has seen that every name is defined");
@@ -158,9 +159,23 @@ class Importer {
   static std::vector<Value*> read(Reader& reader, const Step& step) {
     std::vector<Value*> results;
     if (step.builtin) results = step.builtin(reader);
-    if (!results.empty()) return results;
-    if (!step.rule) reader.unsupported("only constants and sizes are supported here");
-    return step.rule->import(reader);
+    if (results.empty()) {
+      if (!step.rule) reader.unsupported("only constants and sizes are supported here");
+      results = step.rule->import(reader);
+    }
+    if (const int bits = kept_bits(reader, *step.node)) reader.narrow(results[0], bits);
+    return results;
+  }
+
+  // Integers of 2 and 4 bits that an op only moves, or repeats, have as many afterwards.
+  static int kept_bits(const Reader& reader, const ::onnx::NodeProto& node) {
+    static const std::set<std::string_view> moves{"Flatten", "Identity",  "Pad",      "Reshape",
+                                                  "Squeeze", "Transpose", "Unsqueeze"};
+    if (moves.contains(node.op_type())) return reader.narrow_bits(0);
+    if (node.op_type() != "Constant" && node.op_type() != "ConstantOfShape") return 0;
+    for (const auto& attribute : node.attribute())
+      if (attribute.name() == "value") return narrow_bits(attribute.t().data_type());
+    return 0;
   }
 
   void define_outputs(const Reader& reader, const std::vector<Value*>& results,
@@ -231,11 +246,12 @@ class Importer {
       }
     }
     if (output.type().has_tensor_type() && output.type().tensor_type().elem_type() != 0) {
-      const DType declared = read_dtype(output.type().tensor_type().elem_type(), where);
-      if (declared != result->dtype())
+      const int32_t type = output.type().tensor_type().elem_type();
+      const std::string declared = type_text(read_dtype(type, where), narrow_bits(type)),
+                        computed = type_text(result->dtype(), tags_.narrow_bits(result));
+      if (declared != computed)
         throw UserError(ErrorKind::file, where,
-                        fmt::format("is declared as {} but computed as {}", dtype_name(declared),
-                                    dtype_name(result->dtype())),
+                        fmt::format("is declared as {} but computed as {}", declared, computed),
                         "declare the output's type as computed, or add a Cast");
     }
     graph_.add_output(result);

@@ -127,6 +127,15 @@ DType Reader::element_type(int64_t onnx_type) const {
   return read_dtype(static_cast<int32_t>(onnx_type), where_);
 }
 
+int Reader::element_bits(int64_t onnx_type) const {
+  return onnx_import::narrow_bits(static_cast<int32_t>(onnx_type));
+}
+
+Value* Reader::narrow(Value* value, int bits) {
+  tags_.note_narrow(value, bits);
+  return value;
+}
+
 std::vector<Value*> Reader::apply_all(std::string_view op, std::vector<Value*> inputs,
                                       Attributes attributes) {
   Node* node = graph_.add(op, std::move(inputs), std::move(attributes));

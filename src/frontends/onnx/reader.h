@@ -32,7 +32,7 @@ class Reader final : public OnnxNodeReader {
   size_t output_count() const override { return static_cast<size_t>(node_.output_size()); }
   Value* input(size_t i) const override { return i < inputs_.size() ? inputs_[i] : nullptr; }
   const Tensor* constant(size_t i) const override;
-  bool four_bits(size_t i) const override { return input(i) && tags_.four_bits(input(i)); }
+  int narrow_bits(size_t i) const override { return input(i) ? tags_.narrow_bits(input(i)) : 0; }
   std::optional<Ints> constant_ints(size_t i, std::string_view what) const override;
   std::optional<Ints> known_ints(size_t i) const override;
   bool has(std::string_view attribute) const override;
@@ -43,6 +43,8 @@ class Reader final : public OnnxNodeReader {
   Floats reals(std::string_view attribute, Floats fallback) const override;
   const Tensor* tensor(std::string_view attribute) const override;
   DType element_type(int64_t onnx_type) const override;
+  int element_bits(int64_t onnx_type) const override;
+  Value* narrow(Value* value, int bits) override;
   Graph& graph() const override { return graph_; }
   // What is computed from small constants only is computed at once.
   Value* apply(std::string_view op, std::vector<Value*> inputs,

@@ -9,7 +9,6 @@
 #pragma once
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -31,14 +30,17 @@ class Tags {
   // that cannot say it.
   std::optional<Ints> reshape_target(const Value* data, const Tensor& target);
 
-  // Constants whose file says INT4 or UINT4; their elements are i8 or u8.
-  void note_four_bits(const Value* value) { four_bits_.insert(value); }
-  bool four_bits(const Value* value) const { return four_bits_.contains(value); }
+  // Values that the file has as integers of 2 or 4 bits; their elements are i8 or u8.
+  void note_narrow(const Value* value, int bits) { narrow_[value] = bits; }
+  int narrow_bits(const Value* value) const {  // 0 for those of whole bytes
+    const auto it = narrow_.find(value);
+    return it == narrow_.end() ? 0 : it->second;
+  }
 
  private:
   int64_t made_ = 0;
   std::unordered_map<const Value*, Tensor> known_;
-  std::set<const Value*> four_bits_;
+  std::unordered_map<const Value*, int> narrow_;
   std::map<std::string, int64_t> symbols_;
   std::map<std::pair<const Value*, size_t>, int64_t> unknowns_;  // dimensions without a symbol
 };

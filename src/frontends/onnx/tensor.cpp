@@ -5,8 +5,6 @@
 #include <filesystem>
 #include <limits>
 
-#include "ops/packed.h"
-
 namespace octavo::onnx_import {
 namespace {
 
@@ -155,8 +153,12 @@ DType read_dtype(int32_t onnx_type, const std::string& where) {
     case TensorProto::BFLOAT16:
       return DType::bf16;
     case TensorProto::INT8:
+    case TensorProto::INT4:
+    case TensorProto::INT2:
       return DType::i8;
     case TensorProto::UINT8:
+    case TensorProto::UINT4:
+    case TensorProto::UINT2:
       return DType::u8;
     case TensorProto::INT16:
       return DType::i16;
@@ -184,41 +186,57 @@ DType read_dtype(int32_t onnx_type, const std::string& where) {
       "numbers can be cast to another type on the way into the model");
 }
 
-bool is_four_bits(int32_t onnx_type) {
-  return onnx_type == TensorProto::INT4 || onnx_type == TensorProto::UINT4;
+int narrow_bits(int32_t onnx_type) {
+  switch (onnx_type) {
+    case TensorProto::INT4:
+    case TensorProto::UINT4:
+      return 4;
+    case TensorProto::INT2:
+    case TensorProto::UINT2:
+      return 2;
+    default:
+      return 0;
+  }
 }
 
 namespace {
 
-// Two elements to a byte, the first one low, whatever the shape; typed data has a byte in each
-// int32.
-Tensor take_four_bits(TensorProto& proto, ExternalFiles& files, Dims dims, int64_t count,
-                      const std::string& where) {
-  const int64_t bytes = (count + 1) / 2;
-  std::shared_ptr<Buffer> buffer;
+// Two or four elements to a byte, the first one lowest, whatever the shape; typed data has a byte
+// in each int32.
+Tensor take_narrow(TensorProto& proto, ExternalFiles& files, Dims dims, int64_t count,
+                   const std::string& where) {
+  const int bits = narrow_bits(proto.data_type()), in_byte = 8 / bits;
+  const int64_t bytes = count / in_byte + (count % in_byte != 0);
+  std::shared_ptr<Buffer> packed;
   if (proto.data_location() == TensorProto::EXTERNAL) {
-    buffer = files.read(proto, DType::u8, static_cast<size_t>(bytes), where);
+    packed = files.read(proto, DType::u8, static_cast<size_t>(bytes), where);
   } else if (proto.has_raw_data()) {
     const std::shared_ptr<std::string> raw(proto.release_raw_data());
     check_count(static_cast<int64_t>(raw->size()), bytes, where);
-    buffer = Buffer::view(raw->data(), raw->size(), raw);
+    packed = Buffer::view(raw->data(), raw->size(), raw);
   } else {
     check_count(proto.int32_data_size(), bytes, where);
-    buffer = Buffer::allocate(static_cast<size_t>(bytes));
+    packed = Buffer::allocate(static_cast<size_t>(bytes));
     for (int64_t i = 0; i < bytes; ++i)
-      buffer->mutable_data()[i] = static_cast<std::byte>(proto.int32_data(static_cast<int>(i)));
+      packed->mutable_data()[i] = static_cast<std::byte>(proto.int32_data(static_cast<int>(i)));
   }
-  const DType type = proto.data_type() == TensorProto::INT4 ? DType::i8 : DType::u8;
-  if (bytes == 0) return {type, std::move(dims)};
-  return unpack_nibbles({DType::u8, {bytes}, std::move(buffer)}, {count}, type)
-      .reshaped(std::move(dims));
+  const DType dtype = read_dtype(proto.data_type(), where);
+  Tensor tensor(dtype, std::move(dims));
+  const int most = (1 << bits) - 1;
+  const std::byte* from = packed->data();
+  std::byte* to = tensor.mutable_data();
+  for (int64_t i = 0; i < count; ++i) {
+    int element = std::to_integer<int>(from[i / in_byte]) >> (i % in_byte * bits) & most;
+    if (dtype == DType::i8 && element > most / 2) element -= most + 1;
+    to[i] = static_cast<std::byte>(element);
+  }
+  return tensor;
 }
 
 }  // namespace
 
 Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& where) {
-  const bool four_bits = is_four_bits(proto.data_type());
-  const DType dtype = four_bits ? DType::u8 : read_dtype(proto.data_type(), where);
+  const DType dtype = read_dtype(proto.data_type(), where);
   Dims dims(proto.dims().begin(), proto.dims().end());
   int64_t count = 0;
   try {
@@ -230,7 +248,8 @@ Tensor take_tensor(TensorProto& proto, ExternalFiles& files, const std::string& 
   if (proto.has_segment())
     throw UserError(ErrorKind::unsupported, where, "segmented tensors are not supported",
                     "load and save the model with the onnx package");
-  if (four_bits) return take_four_bits(proto, files, std::move(dims), count, where);
+  if (narrow_bits(proto.data_type()) != 0)
+    return take_narrow(proto, files, std::move(dims), count, where);
   std::shared_ptr<Buffer> buffer;
   if (proto.data_location() == TensorProto::EXTERNAL) {
     buffer = files.read(proto, dtype, bytes, where);

@@ -25,12 +25,13 @@ class ExternalFiles {
   std::unordered_map<std::string, std::shared_ptr<MappedFile>> files_;
 };
 
-// UserError (unsupported) for element types that graph/dtype.h lacks.
+// UserError (unsupported) for element types that graph/dtype.h lacks. Integers of 2 and 4 bits have
+// a byte each in a graph: i8 or u8.
 DType read_dtype(int32_t onnx_type, const std::string& where);
+// 4 for INT4 and UINT4, 2 for INT2 and UINT2, 0 for elements of whole bytes.
+int narrow_bits(int32_t onnx_type);
 
-bool is_four_bits(int32_t onnx_type);  // INT4, UINT4
-
-// Takes the bytes out of `proto`, which is left without data. INT4 becomes i8, UINT4 u8.
+// Takes the bytes out of `proto`, which is left without data.
 Tensor take_tensor(::onnx::TensorProto& proto, ExternalFiles& files, const std::string& where);
 
 }  // namespace octavo::onnx_import
