@@ -88,12 +88,13 @@ def test_histogram_methods_are_the_calibrators_of_the_surface(method: str) -> No
         model[4].input_quantizer.amax, calibrator.compute_amax(method, **options).float()
     )
     magnitudes = np.sort(torch.cat([x.flatten() for x in seen]).abs().numpy())
+    # Bins are of the first batch; the last one may end beyond the largest value.
+    width = float(seen[0].abs().max()) / 2048
     if method == "percentile":
-        # The lower edge of the bin that holds the percentile; bins are of the first batch.
-        width = float(seen[0].abs().max()) / 2048
+        # The lower edge of the bin that holds the percentile.
         exact = magnitudes[int(np.ceil(0.99 * len(magnitudes))) - 1]
         assert exact - width <= float(model[4].input_quantizer.amax) <= exact + 1e-6 * exact
-    assert 0 < float(model[4].input_quantizer.amax) <= magnitudes[-1] * (1 + 2**-20)
+    assert 0 < float(model[4].input_quantizer.amax) <= magnitudes[-1] + width
 
 
 def test_bins_do_not_depend_on_layout_or_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,26 @@ struct Extremes {
   bool finite = true;  // false: min and max say nothing
 };
 
+// Where a magnitude is counted: bin floor(|v| * factor * bins / divisor), each step rounded to
+// float32, but for the last edge, which belongs to the last bin. factor is a power of two.
+struct MagnitudeBins {
+  int bins;  // 1 to most_magnitude_bins
+  float factor, divisor;
+};
+constexpr int most_magnitude_bins = 1 << 21;
+// Values that the tables of count_magnitudes hold: each table counts a quarter of them.
+constexpr int64_t magnitude_chunk = 1 << 17;
+
 struct HistogramKernels {
   // Of count > 0 values.
   Extremes (*extremes)(const float* x, int64_t count);
   // Counts value v in bin floor(v * scale) + bins / 2, where scale is a power of two and each
   // |v * scale| <= bins / 2; the upper end goes into the last bin. At most histogram_chunk values.
   void (*count)(const float* x, int64_t count, float scale, uint16_t (*tables)[histogram_bins]);
+  // Adds finite values to tables[histogram_tables][bins]; magnitude_chunk of them in all, in calls
+  // of multiples of histogram_tables but for the last.
+  void (*count_magnitudes)(const float* x, int64_t count, const MagnitudeBins& bins,
+                           uint16_t* tables);
 };
 // By best_isa().
 const HistogramKernels& histogram_kernels();

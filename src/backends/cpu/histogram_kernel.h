@@ -42,10 +42,27 @@ Extremes histogram_extremes(const float* x, int64_t count) {
   return e;
 }
 
-void histogram_count(const float* x, int64_t count, float scale,
-                     uint16_t (*tables)[histogram_bins]) {
+// place(v, to) writes the bins of a vector; they are counted in tables[histogram_tables][bins].
+template <class Place>
+void histogram_blocks(const float* x, int64_t count, uint16_t* tables, int64_t bins,
+                      const Place& place) {
   constexpr int block = 64;
   alignas(64) int32_t index[block];
+  int64_t i = 0;
+  for (; i + block <= count; i += block) {
+    for (int k = 0; k < block; k += Vec::width) place(Vec::load(x + i + k), index + k);
+    for (int k = 0; k < block; k += histogram_tables)
+      for (int t = 0; t < histogram_tables; ++t) ++tables[t * bins + index[k + t]];
+  }
+  for (; i < count; i += Vec::width) {
+    const int n = static_cast<int>(count - i < Vec::width ? count - i : Vec::width);
+    place(n == Vec::width ? Vec::load(x + i) : Vec::load_n(x + i, n), index);
+    for (int k = 0; k < n; ++k) ++tables[k % histogram_tables * bins + index[k]];
+  }
+}
+
+void histogram_count(const float* x, int64_t count, float scale,
+                     uint16_t (*tables)[histogram_bins]) {
   const Vec::F factor = Vec::set(scale), zero = Vec::set(0), one = Vec::set(1);
   const Vec::F middle = Vec::set(static_cast<float>(histogram_bins) / 2),
                last = Vec::set(histogram_bins - 1);
@@ -58,17 +75,31 @@ void histogram_count(const float* x, int64_t count, float scale,
     const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(t, near), one, zero));
     Vec::store_int(to, Vec::round(Vec::min(Vec::add(floor, middle), last)));
   };
-  int64_t i = 0;
-  for (; i + block <= count; i += block) {
-    for (int k = 0; k < block; k += Vec::width) place(Vec::load(x + i + k), index + k);
-    for (int k = 0; k < block; k += histogram_tables)
-      for (int t = 0; t < histogram_tables; ++t) ++tables[t][index[k + t]];
-  }
-  for (; i < count; i += Vec::width) {
-    const int n = static_cast<int>(count - i < Vec::width ? count - i : Vec::width);
-    place(n == Vec::width ? Vec::load(x + i) : Vec::load_n(x + i, n), index);
-    for (int k = 0; k < n; ++k) ++tables[k % histogram_tables][index[k]];
-  }
+  histogram_blocks(x, count, tables[0], histogram_bins, place);
+}
+
+void histogram_count_magnitudes(const float* x, int64_t count, const MagnitudeBins& bins,
+                                uint16_t* tables) {
+  const auto n = static_cast<float>(bins.bins);
+  const Vec::F factor = Vec::set(bins.factor), scale = Vec::set(n), last = Vec::set(n - 1);
+  const Vec::F divisor = Vec::set(bins.divisor), inverse = Vec::set(1 / bins.divisor);
+  // Multiplying by the inverse is off by less than 4 * 2^-24 of the quotient. Where no whole number
+  // is so near, the floor is the same; elsewhere, seldom, it takes the division.
+  const Vec::F tolerance = Vec::set(0x1p-22f), least = Vec::set(1e-30f), one = Vec::set(1),
+               zero = Vec::set(0);
+  const auto place = [&](Vec::F v, int32_t* to) {
+    const Vec::F t = Vec::mul(Vec::mul(Vec::abs(v), factor), scale);
+    Vec::F q = Vec::min(Vec::mul(t, inverse), scale);
+    Vec::F near = Vec::to_float(Vec::round(q));
+    const Vec::F distance = Vec::add(Vec::abs(Vec::sub(q, near)), least);
+    if (!Vec::all(Vec::less(Vec::mul(q, tolerance), distance))) {
+      q = Vec::div(t, divisor);
+      near = Vec::to_float(Vec::round(q));
+    }
+    const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(q, near), one, zero));
+    Vec::store_int(to, Vec::round(Vec::min(floor, last)));
+  };
+  histogram_blocks(x, count, tables, bins.bins, place);
 }
 
 }  // namespace

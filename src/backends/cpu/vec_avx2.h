@@ -36,6 +36,7 @@ struct Vec {
   static B less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static B is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
   static F select(B condition, F yes, F no) { return _mm256_blendv_ps(no, yes, condition); }
+  static bool all(B condition) { return _mm256_movemask_ps(condition) == 0xff; }
 
   static I load_int(const int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

@@ -39,6 +39,7 @@ struct Vec {
   static B less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static B is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
   static F select(B condition, F yes, F no) { return _mm512_mask_blend_ps(condition, no, yes); }
+  static bool all(B condition) { return condition == 0xffff; }
 
   static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static void store_int(int32_t* p, I v) { _mm512_storeu_si512(p, v); }

@@ -49,6 +49,11 @@ struct Vec {
   static B less(F a, F b) { return a < b; }
   static B is_nan(F a) { return a != a; }  // NOLINT(misc-redundant-expression)
   static F select(B condition, F yes, F no) { return condition ? yes : no; }
+  static bool all(B condition) {
+    bool every = true;
+    for (int lane = 0; lane < width; ++lane) every = every && condition[lane] != 0;
+    return every;
+  }
 
   static I load_int(const int32_t* p) {
     I v;

@@ -28,7 +28,7 @@ constexpr VectorKernels vector_kernels_table{
     softmax,
     affine_table<Vec>,
     affine_table<VecDouble>,
-    {histogram_extremes, histogram_count},
+    {histogram_extremes, histogram_count, histogram_count_magnitudes},
     layer_norm,
 };
 

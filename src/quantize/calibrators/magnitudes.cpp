@@ -13,27 +13,19 @@
 namespace octavo {
 namespace {
 
-constexpr int64_t chunk = 1 << 15;      // values per task: 128 KiB, small against the L2
-constexpr int64_t part_size = 1 << 30;  // values that a uint32_t counts
-constexpr size_t tables = 4;            // take turns, so that equal neighbours do not wait
-constexpr float shrink = 0x1p-40F;      // keeps |v| * n finite; a power of two changes no quotient
+constexpr int64_t chunk = cpu::magnitude_chunk;  // values per task
+constexpr int64_t step = 1 << 12;                // values looked at and counted while in the L1
+constexpr float shrink = 0x1p-40F;  // of large values, so that |v| * n and 1 / last are normal
+                                    // numbers; a power of two changes no quotient
 
-// Adds one chunk to tables[tables][bins].
-void count_chunk(std::span<const float> values, int bins, float last, uint32_t* counts) {
-  const auto n = static_cast<float>(bins);
-  const float factor = last > FLT_MAX / n ? shrink : 1.0F;
-  const float divisor = last * factor;
-  constexpr size_t block = 256;
-  int32_t index[block];
-  for (size_t start = 0; start < values.size(); start += block) {
-    const size_t size = std::min(block, values.size() - start);
-    const float* x = values.data() + start;
-    for (size_t i = 0; i < size; ++i)
-      index[i] = std::min(static_cast<int32_t>(std::fabs(x[i]) * factor * n / divisor), bins - 1);
-    const auto stride = static_cast<size_t>(bins);
-    for (size_t i = 0; i < size; ++i)
-      ++counts[(i % tables) * stride + static_cast<size_t>(index[i])];
+// Adds up the tables of a chunk and empties them.
+void drain(std::vector<uint16_t>& tables, std::vector<int64_t>& counts) {
+  const size_t bins = counts.size();
+  for (int t = 0; t < cpu::histogram_tables; ++t) {
+    uint16_t* table = tables.data() + static_cast<size_t>(t) * bins;
+    for (size_t i = 0; i < bins; ++i) counts[i] += table[i];
   }
+  std::ranges::fill(tables, uint16_t{0});
 }
 
 }  // namespace
@@ -88,54 +80,70 @@ void MagnitudeHistogram::reach(float most) {
   last_ = std::max(last_, most);
 }
 
-void MagnitudeHistogram::collect(std::span<const float> values, bool skip_zeros) {
-  if (values.empty()) return;
-  const auto tasks = static_cast<int64_t>((values.size() + chunk - 1) / chunk);
-  std::vector<cpu::Extremes> extremes(static_cast<size_t>(tasks));
-  std::vector<int64_t> zeros(static_cast<size_t>(tasks), 0);
-  const cpu::HistogramKernels& kernels = cpu::histogram_kernels();
-  auto look = [&](int64_t i, int) {
-    const auto start = static_cast<size_t>(i * chunk);
-    const auto p = values.subspan(start, std::min<size_t>(chunk, values.size() - start));
-    extremes[static_cast<size_t>(i)] = kernels.extremes(p.data(), static_cast<int64_t>(p.size()));
-    if (skip_zeros) zeros[static_cast<size_t>(i)] = std::ranges::count(p, 0.0F);
+// What one look at the values found. The counts are right if `most` was within reach, and all 0
+// before there is an edge.
+struct MagnitudeHistogram::Pass {
+  float most = 0;
+  bool finite = true;
+  std::vector<int64_t> counts;
+};
+
+MagnitudeHistogram::Pass MagnitudeHistogram::pass(std::span<const float> values) const {
+  struct Local {
+    Pass found;
+    std::vector<uint16_t> tables;
   };
   ThreadPool& pool = default_pool();
-  pool.run(tasks, look);
-  float most = 0;
-  int64_t skipped = 0;
-  for (size_t i = 0; i < extremes.size(); ++i) {
-    if (!extremes[i].finite)
-      throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
-                      "clean the data");
-    most = std::max({most, -extremes[i].min, extremes[i].max});
-    skipped += zeros[i];
+  std::vector<Local> locals(static_cast<size_t>(pool.size()));
+  const cpu::HistogramKernels& kernels = cpu::histogram_kernels();
+  const float factor = last_ > 0x1p80F ? shrink : 1.0F;
+  const cpu::MagnitudeBins bins{static_cast<int>(counts_.size()), factor, last_ * factor};
+  auto task = [&](int64_t index, int thread) {
+    auto& [found, tables] = locals[static_cast<size_t>(thread)];
+    if (tables.empty()) {
+      tables.assign(cpu::histogram_tables * counts_.size(), 0);
+      found.counts.assign(counts_.size(), 0);
+    }
+    const auto end = std::min((index + 1) * chunk, static_cast<int64_t>(values.size()));
+    for (int64_t at = index * chunk; at < end; at += step) {
+      const float* x = values.data() + at;
+      const int64_t count = std::min(step, end - at);
+      const cpu::Extremes e = kernels.extremes(x, count);
+      found.finite = found.finite && e.finite;
+      found.most = std::max({found.most, -e.min, e.max});
+      if (last_ > 0 && found.finite && found.most <= last_)
+        kernels.count_magnitudes(x, count, bins, tables.data());
+    }
+    drain(tables, found.counts);
+  };
+  pool.run((static_cast<int64_t>(values.size()) + chunk - 1) / chunk, task);
+  Pass all;
+  all.counts.assign(counts_.size(), 0);
+  for (const auto& [found, tables] : locals) {
+    all.finite = all.finite && found.finite;
+    all.most = std::max(all.most, found.most);
+    for (size_t i = 0; i < found.counts.size(); ++i) all.counts[i] += found.counts[i];
   }
-  reach(most);
+  return all;
+}
+
+void MagnitudeHistogram::collect(std::span<const float> values, bool skip_zeros) {
+  if (values.empty()) return;
+  Pass found = pass(values);
+  if (!found.finite)
+    throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
+                    "clean the data");
+  if (found.most > last_) {
+    reach(found.most);
+    found = pass(values);
+  }
+  const int64_t skipped = skip_zeros ? std::ranges::count(values, 0.0F) : 0;
   if (last_ == 0)
     counts_[0] += static_cast<int64_t>(values.size());
   else
-    for (size_t start = 0; start < values.size(); start += part_size)
-      count(values.subspan(start, std::min<size_t>(part_size, values.size() - start)));
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += found.counts[i];
   counts_[0] -= skipped;
   total_ += static_cast<int64_t>(values.size()) - skipped;
-}
-
-void MagnitudeHistogram::count(std::span<const float> values) {
-  const auto tasks = static_cast<int64_t>((values.size() + chunk - 1) / chunk);
-  ThreadPool& pool = default_pool();
-  std::vector<std::vector<uint32_t>> local(static_cast<size_t>(pool.size()));
-  const size_t bins = counts_.size();
-  auto task = [&](int64_t i, int thread) {
-    auto& counts = local[static_cast<size_t>(thread)];
-    if (counts.empty()) counts.assign(tables * bins, 0);
-    const auto start = static_cast<size_t>(i * chunk);
-    count_chunk(values.subspan(start, std::min<size_t>(chunk, values.size() - start)),
-                static_cast<int>(bins), last_, counts.data());
-  };
-  pool.run(tasks, task);
-  for (const auto& counts : local)
-    for (size_t i = 0; i < counts.size(); ++i) counts_[i % bins] += counts[i];
 }
 
 namespace {

@@ -16,7 +16,7 @@ namespace octavo {
 class MagnitudeHistogram {
  public:
   static constexpr int growth = 8;
-  static constexpr int most_bins = 1 << 20;
+  static constexpr int most_bins = 1 << 18;
 
   // UserError unless 1 <= bins <= most_bins.
   explicit MagnitudeHistogram(int bins = 2048);
@@ -41,8 +41,9 @@ class MagnitudeHistogram {
   friend bool operator==(const MagnitudeHistogram&, const MagnitudeHistogram&) = default;
 
  private:
+  struct Pass;
   void reach(float most);
-  void count(std::span<const float> values);
+  Pass pass(std::span<const float> values) const;
 
   int bins_;         // as constructed
   float last_ = 0;   // 0: nothing but zeros yet, all in bin 0

@@ -94,6 +94,46 @@ TEST_F(Histogram, Counts) {
   }
 }
 
+// Every step rounded to float32, as the formula has it: edges and their neighbours are hard.
+TEST_F(Histogram, Magnitudes) {
+  for (int i = 0; i < 300; ++i) {
+    const int64_t count = pick(0, 5) ? pick(1, 300) : 5000;
+    const auto bins = static_cast<int>(pick(0, 9) ? pick(1, 5000) : pick(1, most_magnitude_bins));
+    const auto n = static_cast<float>(bins);
+    // The last edge, from the least denormal on; the factor keeps all below infinity.
+    const float last =
+        pick(0, 9) ? std::ldexp(real(1, 2), static_cast<int>(pick(-140, 127))) : 1e-45f;
+    const float factor = last > 0x1p80f ? 0x1p-40f : 1;
+    const MagnitudeBins where{bins, factor, last * factor};
+    std::vector<float> x = values(count);
+    for (float& v : x) {
+      v = std::min(std::abs(v) / 5, 1.0f) * last;
+      const float edge = static_cast<float>(pick(0, bins)) / n * last;
+      const float special[] = {0, last, edge, std::nextafter(edge, 0.0f),
+                               std::nextafter(edge, last)};
+      if (pick(0, 2) == 0) v = special[pick(0, 4)];
+      v = std::min(v, last);
+      if (pick(0, 1)) v = -v;
+    }
+    std::vector<int64_t> wanted(static_cast<size_t>(bins), 0);
+    for (const float v : x) {
+      const float t = std::fabs(v) * factor * n;
+      ++wanted[static_cast<size_t>(std::min(std::floor(t / (last * factor)), n - 1))];
+    }
+    std::vector<uint16_t> counted;
+    on_every_isa([&](const HistogramKernels& kernels) {
+      counted.assign(static_cast<size_t>(histogram_tables * bins), 0);
+      kernels.count_magnitudes(x.data(), count, where, counted.data());
+      for (size_t b = 0; b < wanted.size(); ++b) {
+        int64_t sum = 0;
+        for (size_t t = 0; t < histogram_tables; ++t) sum += counted[t * wanted.size() + b];
+        ASSERT_EQ(sum, wanted[b]) << "bin " << b << " of " << bins << ", last edge " << last;
+      }
+    });
+    if (HasFatalFailure()) return;
+  }
+}
+
 // As many equal values as a table counts, all in one bin: no counter wraps.
 TEST_F(Histogram, AChunkOfEqualValues) {
   static uint16_t counted[histogram_tables][histogram_bins];
