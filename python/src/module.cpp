@@ -1,6 +1,7 @@
 #include <nanobind/stl/string.h>
 
 #include "bindings.h"
+#include "support/buffer.h"
 #include "support/cpu.h"
 #include "support/error.h"
 
@@ -32,6 +33,7 @@ void bind(nb::module_& m) {
       "set_isa_limit", [](const std::string& name) { set_isa_limit(parse_isa(name)); },
       nb::arg("name"));
   m.def("available_cpus", &available_cpus);
+  m.def("release_free_memory", &release_free_memory);
   bind_graph(m);
   bind_program(m);
   bind_quantize(m);

@@ -1,6 +1,9 @@
 #include "support/buffer.h"
 
 #include <sys/mman.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +17,12 @@ namespace octavo {
 namespace {
 std::atomic<int64_t> held{0};
 }  // namespace
+
+void release_free_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 int64_t buffer_bytes() { return held.load(std::memory_order_relaxed); }
 

@@ -30,4 +30,8 @@ class Buffer {
   std::shared_ptr<const void> owner_;
 };
 
+// Gives the heap's free pages back to the system. Small allocations that outlive large ones leave
+// holes between them, which glibc keeps.
+void release_free_memory();
+
 }  // namespace octavo

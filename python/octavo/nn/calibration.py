@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from octavo import _core
 from octavo.errors import UserError
 from octavo.nn.checkpoint import Checkpoint
 from octavo.nn.collectors import Collector, make_collector, restored
@@ -153,6 +154,7 @@ def calibrate(
             if index < skipped:
                 continue
             run(model, batch)
+            _core.release_free_memory()  # else holes add up, an activation each
             done += 1
             if done == 1:
                 switched.weights_are_known()
