@@ -109,6 +109,7 @@ def kept(reference: np.ndarray, got: np.ndarray) -> tuple[float, float]:
     return float(sqnr), float((reference.argmax(1) == got.argmax(1)).mean())
 
 
+@pytest.mark.long
 def test_equalisation_pays_where_weights_have_one_scale(tmp_path):
     """EfficientNet-Lite0, whose ReLU6 keep their meaning: bounds for each channel."""
     graph = octavo.load_onnx(str(model("efficientnet-lite0")))
