@@ -145,6 +145,27 @@ def test_equalisation_pays_where_weights_have_one_scale(tmp_path):
     assert theirs[0] >= result[True, "all"][0] - 1
 
 
+@pytest.mark.long
+def test_adaround_gains_over_nearest_rounding(tmp_path):
+    """EfficientNet-Lite0, on photographs that were not fitted on."""
+    graph = octavo.load_onnx(str(model("efficientnet-lite0")))
+    samples, judging = photographs("calibration", 64), photographs("heldout", 360)
+    reference = logits(in_onnxruntime(model("efficientnet-lite0")), judging)
+    sqnr = {}
+    for correct in (False, True):
+        for weights in ("max", "gptq", "adaround"):
+            quantized = octavo.quantize(
+                graph, samples, calibrator="max", weights=weights, bias_correction=correct
+            )
+            octavo.save(quantized, tmp_path / "int8.onnx")
+            of = kept(reference, logits(in_octavo(tmp_path / "int8.onnx"), judging))
+            sqnr[correct, weights] = of[0]
+            print(correct, weights, of)
+    assert sqnr[True, "adaround"] >= sqnr[True, "max"] + 2
+    assert sqnr[False, "adaround"] >= sqnr[False, "max"] + 1.5
+    assert sqnr[True, "adaround"] >= sqnr[True, "gptq"] - 0.3
+
+
 def feeds(side: str, count: int) -> list[dict[str, np.ndarray]]:
     """Sentences one by one, without the padding: lengths differ."""
     import sentences
