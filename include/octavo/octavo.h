@@ -134,7 +134,9 @@ OCTAVO_API_NAMESPACE {
     std::string target = "octavo";
     std::string calibrator;  // of mode static; empty: "mse"
     std::string weights;     // empty: "gptq" in mode static, else "mse"; see docs/quantization.md
-    int bits = 8;            // of weights, in mode weight_only: 8 or 4
+    // Of mode static: weights have one scale for each output "channel", or one for the "tensor".
+    std::string weight_scales = "channel";
+    int bits = 8;  // of weights, in mode weight_only: 8 or 4
     // Of mode weight_only: weights that share a scale; 0: all of an output channel for 8 bits, 32
     // for 4 (128 for target tensorrt).
     int64_t group_size = 0;
@@ -142,7 +144,10 @@ OCTAVO_API_NAMESPACE {
     // of its last axis (target octavo only).
     std::string activation = "tensor";
     std::optional<bool> bias_correction;  // of mode static; none: true
-    std::string smooth;         // "none", "folded" or "all"; empty: "folded" in mode static
+    std::string smooth;  // "none", "folded" or "all"; empty: "folded" in mode static
+    // Cross-layer equalisation, of mode static: "none", "folded" or "all" (across clips too);
+    // empty: "none".
+    std::string equalize;
     std::string preprocessing;  // of pictures: a file; empty: beside the data
     std::string rules;          // a rules file; empty: none
     std::string record;         // where to write the run record; empty: nowhere

@@ -147,6 +147,8 @@ def quantize(
     activation: str = "tensor",
     bias_correction: bool | None = None,
     smooth: str | None = None,
+    equalize: str | None = None,
+    weight_scales: str = "channel",
     evaluation: Iterable[Sample] | Path | None = None,
     preprocessing: Path | None = None,
     rules: Rules | Path | None = None,
@@ -190,6 +192,12 @@ def quantize(
         smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a
             product takes the factors, ``"all"`` also behind GELUs, which then run in float, or
             ``"none"``.
+        equalize: cross-layer equalisation (Nagel et al., arXiv 1906.04721), in mode static:
+            ``"folded"`` between products with ReLU and the like between them, ``"all"`` also across
+            Clip (ReLU6), whose bounds are then those of each channel and run in float, or
+            ``"none"`` (the default). Worth it with ``weight_scales="tensor"``.
+        weight_scales: in mode static, whether a product's weights have one scale for each output
+            channel (``"channel"``) or one for all (``"tensor"``), as some targets ask for.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: :class:`octavo.Rules` or a rules file, which gives nodes other precisions than the
@@ -232,6 +240,8 @@ def quantize(
         activation,
         bias_correction,
         smooth or "",
+        equalize or "",
+        weight_scales,
         rules_argument(rules),
         samples,
         threads,
@@ -241,6 +251,27 @@ def quantize(
         _core.write_text(text, os.fspath(record))
     result: Graph = quantized
     result.record = json.loads(text)
+    return result
+
+
+def equalize(graph: Graph, *, where: str = "folded") -> Graph:
+    """Cross-layer equalisation (Nagel et al., arXiv 1906.04721) alone: a float graph whose
+    neighbouring products have channels of common ranges, for others to quantize.
+
+    Args:
+        graph: a float graph, which stays as it is.
+        where: ``"folded"``, ``"all"`` or ``"none"``, as ``equalize`` of :func:`quantize`.
+
+    Returns:
+        A float graph that computes the same but for float32 rounding, BatchNorm folded.
+
+    Raises:
+        TypeError: ``graph`` is no Graph.
+        UserError: it is quantized already; ``where`` is not known.
+    """
+    if not isinstance(graph, Graph):
+        raise TypeError(f"octavo.equalize takes a Graph, not {type(graph).__name__}")
+    result: Graph = _core.equalize_graph(graph, where)
     return result
 
 

@@ -95,7 +95,8 @@ void bind_quantize(nb::module_& m) {
          const nb::object& evaluation, const std::string& preprocessing, const std::string& target,
          const std::string& calibrator, const std::vector<std::string>& compare,
          const std::string& weights, int bits, int64_t group_size, const std::string& activation,
-         std::optional<bool> bias_correction, const std::string& smooth, const std::string& rules,
+         std::optional<bool> bias_correction, const std::string& smooth,
+         const std::string& equalize, const std::string& weight_scales, const std::string& rules,
          size_t samples, int threads, const nb::object& progress) {
         const auto signature = signature_of(graph);
         std::unique_ptr<Dataset> calibration, judge;
@@ -108,6 +109,8 @@ void bind_quantize(nb::module_& m) {
         request.evaluation = judge.get();
         request.bias_correction = bias_correction;
         request.smooth = smooth;
+        request.equalize = equalize;
+        request.options.weight_scales = weight_scales;
         request.options.mode = parse_mode(mode);
         request.options.target = target;
         request.options.weights = weights;
@@ -132,8 +135,15 @@ void bind_quantize(nb::module_& m) {
       nb::arg("target") = "octavo", nb::arg("calibrator") = "",
       nb::arg("compare") = std::vector<std::string>{}, nb::arg("weights") = "", nb::arg("bits") = 8,
       nb::arg("group_size") = 0, nb::arg("activation") = "tensor",
-      nb::arg("bias_correction") = nb::none(), nb::arg("smooth") = "", nb::arg("rules") = "",
-      nb::arg("samples") = 0, nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+      nb::arg("bias_correction") = nb::none(), nb::arg("smooth") = "", nb::arg("equalize") = "",
+      nb::arg("weight_scales") = "channel", nb::arg("rules") = "", nb::arg("samples") = 0,
+      nb::arg("threads") = 0, nb::arg("progress") = nb::none());
+  m.def(
+      "equalize_graph",
+      [](const Graph& graph, const std::string& where) {
+        return equalized(graph, {.where = parse_factor_places("where", where), .rules = {}});
+      },
+      nb::arg("graph"), nb::arg("where"), nb::call_guard<nb::gil_scoped_release>());
   m.def("load_model", &load_model, nb::arg("path"), nb::call_guard<nb::gil_scoped_release>());
   m.def("save_model", &save_model, nb::arg("graph"), nb::arg("path"),
         nb::call_guard<nb::gil_scoped_release>());

@@ -97,7 +97,12 @@ void check_request(const QuantizeRequest& request, bool data) {
     throw UserError(ErrorKind::value, "activation",
                     fmt::format("row is not for mode {}", mode_name(mode)),
                     "leave it out, use mode dynamic, or a rules file");
-  if (!request.smooth.empty()) parse_smoothing(request.smooth);
+  if (!request.smooth.empty()) parse_factor_places("smooth", request.smooth);
+  if (!request.equalize.empty()) parse_factor_places("equalize", request.equalize);
+  const std::string& scales = request.options.weight_scales;
+  if (scales != "channel" && scales != "tensor")
+    throw UserError(ErrorKind::value, "weight_scales", fmt::format("'{}' is not known", scales),
+                    "use channel or tensor");
   const std::string& weights = request.options.weights;
   const auto refuse = [&](const std::string& what, const char* hint) {
     throw UserError(ErrorKind::value, what, fmt::format("is not for mode {}", mode_name(mode)),
@@ -116,6 +121,8 @@ void check_request(const QuantizeRequest& request, bool data) {
   if (!request.compare.empty()) refuse("compare", static_only);
   if (request.bias_correction) refuse("bias_correction", static_only);
   if (!request.smooth.empty()) refuse("smooth", static_only);
+  if (!request.equalize.empty()) refuse("equalize", static_only);
+  if (scales == "tensor") refuse("weight_scales tensor", static_only);
   if (!looks_at_data(weights)) return;
   if (mode == QuantizeMode::dynamic) refuse("weights " + weights, "use mse or max");
   if (weights == "adaround") refuse("weights " + weights, "use gptq or awq");
@@ -140,28 +147,54 @@ json describe_quantization(const Ptq& ptq, const QuantizeRequest& request) {
   return {{"mode", mode_name(request.options.mode)},
           {"target", request.options.target},
           {"weights", ptq.weight_method()},
+          {"weight_scales", request.options.weight_scales},
           {"integer_layers", placed.weights.size() + placed.products.size() + placed.tables.size()},
           {"precisions", precisions},
           {"skipped", skipped}};
 }
 
-// Smooths in place, in mode static; the graph becomes canonical.
-std::vector<SmoothedTensor> smooth(Graph& graph, const Dataset* data,
-                                   const QuantizeRequest& request, const Progress& progress) {
-  const Smoothing where =
-      parse_smoothing(request.smooth.empty() ? default_smoothing : request.smooth);
-  if (request.options.mode != QuantizeMode::static_ || where == Smoothing::none) return {};
+// What moved between channels before anything was quantized.
+struct Moved {
+  std::vector<EqualizedPair> equalized;
+  std::vector<SmoothedTensor> smoothed;
+};
+
+// Equalizes and smooths in place, in mode static; the graph becomes canonical.
+Moved move_factors(Graph& graph, const Dataset* data, const QuantizeRequest& request,
+                   const Progress& progress) {
+  const auto where = [](const char* option, const std::string& given, const char* fallback) {
+    return parse_factor_places(option, given.empty() ? fallback : given);
+  };
+  const FactorPlaces smooth = where("smooth", request.smooth, default_smoothing),
+                     equalize = where("equalize", request.equalize, default_equalization);
+  if (request.options.mode != QuantizeMode::static_ ||
+      (smooth == FactorPlaces::none && equalize == FactorPlaces::none))
+    return {};
   canonicalize(graph);
   if (graph.stage == Stage::quantized) return {};  // Ptq says it
   name_uniquely(graph);
   const std::string& weights = request.options.weights;
-  return smooth_activations(graph, *data,
-                            {.where = where,
-                             .rules = request.options.rules,
-                             .weight_error = weight_error_left(weights.empty() ? "gptq" : weights),
-                             .most_samples = request.options.most_samples,
-                             .threads = request.options.threads},
-                            progress);
+  Moved moved;
+  moved.equalized = equalize_weights(graph, {.where = equalize, .rules = request.options.rules});
+  moved.smoothed =
+      smooth_activations(graph, *data,
+                         {.where = smooth,
+                          .rules = request.options.rules,
+                          .weight_error = weight_error_left(weights.empty() ? "gptq" : weights),
+                          .most_samples = request.options.most_samples,
+                          .threads = request.options.threads},
+                         progress);
+  return moved;
+}
+
+json describe(const std::vector<EqualizedPair>& equalized) {
+  json all = json::array();
+  for (const EqualizedPair& pair : equalized)
+    all.push_back({{"products", {pair.first, pair.second}},
+                   {"bounded", pair.bounded},
+                   {"least_factor", pair.least},
+                   {"most_factor", pair.most}});
+  return all;
 }
 
 json describe(const std::vector<SmoothedTensor>& smoothed) {
@@ -212,13 +245,23 @@ void describe_results(json& record, const Ptq& ptq, const std::vector<std::strin
 
 }  // namespace
 
+Graph equalized(const Graph& graph, const EqualizeOptions& options) {
+  Graph result = graph.clone();
+  canonicalize(result);
+  if (result.stage == Stage::quantized)
+    throw UserError(ErrorKind::value, graph.name, "is quantized already", "give the float model");
+  name_uniquely(result);
+  equalize_weights(result, options);
+  return result;
+}
+
 QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeRequest& request,
                         const std::string& command, const Progress& progress) {
   check_request(request, data != nullptr);  // said before any work
   PtqOptions options = request.options;
   options.correct_bias = request.bias_correction.value_or(true);
   Graph prepared = graph.clone();
-  auto smoothed = smooth(prepared, data, request, progress);
+  auto [equalized, smoothed] = move_factors(prepared, data, request, progress);
   if (options.weights.starts_with("awq")) {
     const Ptq unscaled(std::move(prepared), options);
     prepared = awq_scaled(unscaled.graph(), unscaled.placement(), *data,
@@ -243,6 +286,7 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
                     {"evaluation_samples", judge ? judge->size() : 0},
                     {"evaluated_on_calibration_data", fits && request.evaluation == nullptr}};
   record["quantization"] = describe_quantization(ptq, request);
+  record["quantization"]["equalized"] = describe(equalized);
   record["quantization"]["smoothed"] = describe(smoothed);
   for (const char* key : {"calibrators", "tensors", "layers"}) record[key] = json::array();
   std::vector<std::string> calibrators;

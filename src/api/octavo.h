@@ -14,6 +14,7 @@
 #include "graph/graph.h"
 #include "graph/text.h"
 #include "passes/pipeline.h"
+#include "quantize/algorithms/equalize.h"
 #include "quantize/algorithms/smooth.h"
 #include "quantize/calibrators/calibrators.h"
 #include "quantize/placement/lint.h"
@@ -32,14 +33,16 @@ void save_model(const Graph& graph, const std::string& path);
 void check_output(const std::string& path);
 Program::Signature signature_of(const Graph& graph);
 
-constexpr const char *default_calibrator = "mse", *default_smoothing = "folded";
+constexpr const char *default_calibrator = "mse", *default_smoothing = "folded",
+                     *default_equalization = "none";
 
 struct QuantizeRequest {
   // Of mode static; the others refuse them.
   std::string calibrator;               // of the graph that is returned; empty: the default
   std::vector<std::string> compare;     // further calibrators, judged from the same pass
   std::optional<bool> bias_correction;  // none: on
-  std::string smooth;                   // of smoothing_names; empty: the default
+  std::string smooth;                   // of factor_places_names; empty: the default
+  std::string equalize;                 // the same; empty: none
   PtqOptions options;                   // but for correct_bias
   const Dataset* evaluation = nullptr;  // judged on; none: on the calibration data, and said so
 };
@@ -53,6 +56,9 @@ void check_request(const QuantizeRequest& request, bool data);
 // if no product is static; then the result is judged on the evaluation data alone, if any.
 QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeRequest& request,
                         const std::string& command, const Progress& progress = {});
+
+// A canonical copy of a float graph, its channels equalized. UserError if it is quantized already.
+Graph equalized(const Graph& graph, const EqualizeOptions& options);
 
 // What a graph consists of: JSON for `inspect`.
 nlohmann::json inspect(const Graph& graph);

@@ -89,6 +89,8 @@ Graph quantize_with(const octavo::Graph& graph, const Dataset* data,
   request.options.target = options.target;
   request.bias_correction = options.bias_correction;
   request.smooth = options.smooth;
+  request.equalize = options.equalize;
+  request.options.weight_scales = options.weight_scales;
   request.options.mode = parse_mode(options.mode);
   request.options.weights = options.weights;
   request.options.weight_bits = options.bits;

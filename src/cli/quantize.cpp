@@ -76,6 +76,10 @@ void add_quantize(CLI::App& app, Context& context) {
   sub->add_option("--weights", o->request.options.weights,
                   "how weights are rounded: " + weight_method_names())
       ->default_str("gptq in mode static, else mse");
+  sub->add_option("--weight-scales", o->request.options.weight_scales,
+                  "scales of a product's weights, in mode static: one for each output channel, or "
+                  "one for the tensor")
+      ->capture_default_str();
   sub->add_option("--bits", o->request.options.weight_bits,
                   "of weights, in mode weight_only: 8 or 4")
       ->capture_default_str();
@@ -95,9 +99,13 @@ void add_quantize(CLI::App& app, Context& context) {
       "correct the mean error of each channel, layer by layer, in mode static");
   sub->add_option(
          "--smooth", o->request.smooth,
-         "SmoothQuant, in mode static: " + smoothing_names() +
+         "SmoothQuant, in mode static: " + factor_places_names() +
              " (where a norm or a product takes the factors; also behind GELUs, then in float)")
       ->default_str(default_smoothing);
+  sub->add_option("--equalize", o->request.equalize,
+                  "cross-layer equalisation, in mode static: " + factor_places_names() +
+                      " (across ReLU and the like; also across Clip, which then runs in float)")
+      ->default_str(default_equalization);
   sub->add_option("--samples", o->request.options.most_samples,
                   "use at most this many samples (0: all)")
       ->capture_default_str()

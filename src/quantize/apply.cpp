@@ -83,12 +83,18 @@ class Applier {
     const WeightParams& p = it->second;
     const auto channels = static_cast<int64_t>(p.scales.size());
     const std::string name = node.input(1)->name();
-    Value* scale = constant(name + "/scale", Tensor::from(Dims{channels}, p.scales));
-    Value* zero = constant(name + "/zero_point",
-                           Tensor::from(Dims{channels}, std::vector<int8_t>(p.scales.size(), 0)));
-    node.set_input(
-        1, graph_.apply("dequantize", {constant(name + "/quantized", p.values), scale, zero},
-                        {{"axis", placed.axis}}, name + "/dequantized", &node));
+    const auto dequantized = [&](const std::string& of, const Tensor& values,
+                                 const std::vector<float>& scales, auto zero, int64_t axis) {
+      const std::vector<decltype(zero)> zeros(scales.size(), zero);
+      Tensor scale = Tensor::from(Dims{channels}, scales),
+             zero_points = Tensor::from(Dims{channels}, zeros);
+      if (placed.per_tensor) scale = Tensor::scalar(scales[0]), zero_points = Tensor::scalar(zero);
+      return graph_.apply("dequantize",
+                          {constant(of + "/quantized", values), constant(of + "/scale", scale),
+                           constant(of + "/zero_point", zero_points)},
+                          {{"axis", axis}}, of + "/dequantized", &node);
+    };
+    node.set_input(1, dequantized(name, p.values, p.scales, int8_t{0}, placed.axis));
     const auto x = scales_.find(node.input(0));
     if (!p.bias || x == scales_.end()) return;
     if (node.is("matmul")) return add_behind(node, p.bias);
@@ -106,15 +112,8 @@ class Applier {
       values[c] = static_cast<int32_t>(
           std::clamp(std::nearbyint(float_bias[c] / static_cast<double>(steps[c])), -most, most));
     }
-    const std::string bias = bias_name(node);
-    node.set_input(
-        2, graph_.apply(
-               "dequantize",
-               {constant(bias + "/quantized", Tensor::from(Dims{channels}, values)),
-                constant(bias + "/scale", Tensor::from(Dims{channels}, steps)),
-                constant(bias + "/zero_point",
-                         Tensor::from(Dims{channels}, std::vector<int32_t>(steps.size(), 0)))},
-               {{"axis", int64_t{0}}}, bias + "/dequantized", &node));
+    node.set_input(2, dequantized(bias_name(node), Tensor::from(Dims{channels}, values), steps,
+                                  int32_t{0}, 0));
   }
 
   static std::string bias_name(const Node& node) {

@@ -18,7 +18,7 @@ struct ActivationParams {
 // Integer weights of one product; the scale and the values belong together, since methods may round
 // in other ways than to nearest.
 struct WeightParams {
-  std::vector<float> scales;  // one per output channel
+  std::vector<float> scales;  // one per output channel; equal ones where placed per tensor
   Tensor values;              // i8, the shape of the float weights
   Tensor bias;                // f32 [channels], corrected or as it was; empty: none
 };

@@ -100,6 +100,8 @@ Ptq::Ptq(Graph graph, PtqOptions options) : s_(std::make_unique<State>()) {
   s_->options.rules = effective_rules(s_->options);
   s_->placement = target.place(s_->graph, s_->options.rules);
   place_precisions(s_->graph, s_->options.rules, target.facts(), s_->placement);
+  for (PlacedWeights& placed : s_->placement.weights)
+    placed.per_tensor = s_->options.weight_scales == "tensor";
   if (s_->placement.weights.empty() && s_->placement.products.empty() &&
       s_->placement.tables.empty())
     throw UserError(ErrorKind::value, s_->graph.name, "has no layer that can be integer",

@@ -22,11 +22,12 @@ struct PtqOptions {
   Rules rules;          // those of products that none names come from `mode`
   std::string weights;  // of weight_method_names; empty: gptq of static products, else mse
   bool correct_bias = true;
-  int weight_bits = 8;                  // of mode weight_only: 8 or 4
-  int64_t group_size = 0;               // of mode weight_only: see Rule::group_size
-  std::string activation = "tensor";    // of mode dynamic: or "row", see Rule::by_row
-  size_t most_samples = 0;              // 0: all
-  size_t most_bytes = size_t{2} << 30;  // of tensors held while layers are fitted
+  std::string weight_scales = "channel";  // of static products: or "tensor"
+  int weight_bits = 8;                    // of mode weight_only: 8 or 4
+  int64_t group_size = 0;                 // of mode weight_only: see Rule::group_size
+  std::string activation = "tensor";      // of mode dynamic: or "row", see Rule::by_row
+  size_t most_samples = 0;                // 0: all
+  size_t most_bytes = size_t{2} << 30;    // of tensors held while layers are fitted
   int threads = 0;
 };
 

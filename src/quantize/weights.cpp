@@ -98,6 +98,11 @@ void round_row_to_nearest(const WeightRows& rows, size_t channel, float scale,
     q[i] = static_cast<int8_t>(std::clamp(std::nearbyint(rows.values[i] / scale), -127.0f, 127.0f));
 }
 
+void share_scale(std::vector<float>& scales) {
+  if (scales.empty()) return;
+  std::fill(scales.begin(), scales.end(), *std::max_element(scales.begin(), scales.end()));
+}
+
 std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales) {
   std::vector<int8_t> q(rows.values.size());
   for (size_t c = 0; c < rows.channels; ++c) round_row_to_nearest(rows, c, scales[c], q);
@@ -121,11 +126,18 @@ WeightParams nearest_weights(const PlacedWeights& placed,
   const WeightRows rows = weight_rows(node.input(1)->constant(), placed.axis);
   const std::vector<float> bias = bias_of(node, rows.channels);
   WeightParams params;
-  params.scales = method == "mse" ? mse_scales(rows) : max_scales(rows);
+  const auto scales_of = [&](const WeightRows& of) {
+    return method == "mse" ? mse_scales(of) : max_scales(of);
+  };
+  if (placed.per_tensor)
+    params.scales.assign(rows.channels, scales_of({1, rows.values.size(), rows.values})[0]);
+  else
+    params.scales = scales_of(rows);
   const auto x = activations.find(node.input(0)->name());
   for (size_t c = 0; c < rows.channels; ++c)
     params.scales[c] = std::max(params.scales[c],
                                 least_scale(bias[c], x == activations.end() ? 1 : x->second.scale));
+  if (placed.per_tensor) share_scale(params.scales);
   params.values =
       integer_tensor(round_to_nearest(rows, params.scales), node.input(1)->constant(), placed.axis);
   if (node.input(2)) params.bias = Tensor::from(Dims{static_cast<int64_t>(rows.channels)}, bias);

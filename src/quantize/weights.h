@@ -34,6 +34,9 @@ float least_scale(float bias, float x_scale);
 std::vector<float> max_scales(const WeightRows& rows);
 std::vector<float> mse_scales(const WeightRows& rows);
 
+// All become the largest.
+void share_scale(std::vector<float>& scales);
+
 std::vector<int8_t> round_to_nearest(const WeightRows& rows, std::span<const float> scales);
 // One channel of them.
 void round_row_to_nearest(const WeightRows& rows, size_t channel, float scale,
@@ -42,8 +45,8 @@ void round_row_to_nearest(const WeightRows& rows, size_t channel, float scale,
 // The bias of a product, one value per channel; zeros if it has none.
 std::vector<float> bias_of(const Node& product, size_t channels);
 
-// Scales by the method ("mse" or by magnitude, no less than the bias allows), rounded to nearest;
-// the bias as it was.
+// Scales by the method ("mse" or by magnitude, no less than the bias allows), one for all channels
+// where placed per tensor, rounded to nearest; the bias as it was.
 WeightParams nearest_weights(const PlacedWeights& placed,
                              const std::map<std::string, ActivationParams>& activations,
                              const std::string& method);

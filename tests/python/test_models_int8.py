@@ -1,4 +1,5 @@
-"""PP-OCR and all-MiniLM-L6-v2 in INT8: what `make demo-models` claims, at a small scale.
+"""PP-OCR, all-MiniLM-L6-v2 and EfficientNet-Lite0 in INT8: what `make demo-models` and
+docs/quantization.md claim, at a small scale.
 
 The calibrator is chosen on the calibration data, other data judge. Octavo and ONNX Runtime both run
 the file that Octavo writes.
@@ -84,6 +85,85 @@ def test_text_is_read_as_well_as_in_float(tmp_path):
     assert reference > 0.97
     assert accuracy(in_octavo, integer) >= reference - 0.005
     assert accuracy(in_onnxruntime, integer) >= reference - 0.005
+
+
+def photographs(side: str, count: int) -> list[np.ndarray]:
+    """Evenly spread crops, one sample each."""
+    import make_photos
+
+    folder = ROOT / "build/photos"
+    if not (folder / "manifest.json").exists():
+        make_photos.make(folder)
+    with np.load(folder / f"{side}.npz") as file:
+        x = file["input"]
+    return [x[i * len(x) // count][None] for i in range(count)]
+
+
+def logits(of, judging: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([of(x) for x in judging]).astype(np.float64)
+
+
+def kept(reference: np.ndarray, got: np.ndarray) -> tuple[float, float]:
+    """SQNR in dB, and how often the largest class is the same."""
+    sqnr = 10 * np.log10(np.square(reference).sum() / np.square(reference - got).sum())
+    return float(sqnr), float((reference.argmax(1) == got.argmax(1)).mean())
+
+
+@pytest.mark.long
+def test_equalisation_pays_where_weights_have_one_scale(tmp_path):
+    """EfficientNet-Lite0, whose ReLU6 keep their meaning: bounds for each channel."""
+    graph = octavo.load_onnx(str(model("efficientnet-lite0")))
+    samples, judging = photographs("calibration", 64), photographs("heldout", 120)
+    reference = logits(in_onnxruntime(model("efficientnet-lite0")), judging)
+    octavo.export_onnx(octavo.equalize(graph, where="all"), tmp_path / "equal.onnx")
+    same, _ = kept(reference, logits(in_onnxruntime(tmp_path / "equal.onnx"), judging))
+    assert same > 100  # float32: 24 bits, less what 50 layers' roundings add up to
+    result = {}
+    for correct in (False, True):
+        for equalize in ("none", "folded", "all"):
+            quantized = octavo.quantize(
+                graph,
+                samples,
+                calibrator="max",
+                weights="max",
+                bias_correction=correct,
+                weight_scales="tensor",
+                equalize=equalize,
+            )
+            octavo.save(quantized, tmp_path / "int8.onnx")
+            result[correct, equalize] = kept(
+                reference, logits(in_octavo(tmp_path / "int8.onnx"), judging)
+            )
+            print(correct, equalize, result[correct, equalize])
+    theirs = kept(reference, logits(in_onnxruntime(tmp_path / "int8.onnx"), judging))
+    print("ONNX Runtime", theirs)
+    for correct, gain in ((False, 6), (True, 8)):
+        assert result[correct, "all"][0] >= result[correct, "none"][0] + gain
+        assert result[correct, "all"][1] >= result[correct, "none"][1] + 0.02
+        assert result[correct, "folded"][0] > result[correct, "none"][0]
+    assert result[True, "all"][1] >= 0.98
+    assert theirs[0] >= result[True, "all"][0] - 1
+
+
+@pytest.mark.long
+def test_adaround_gains_over_nearest_rounding(tmp_path):
+    """EfficientNet-Lite0, on photographs that were not fitted on."""
+    graph = octavo.load_onnx(str(model("efficientnet-lite0")))
+    samples, judging = photographs("calibration", 64), photographs("heldout", 360)
+    reference = logits(in_onnxruntime(model("efficientnet-lite0")), judging)
+    sqnr = {}
+    for correct in (False, True):
+        for weights in ("max", "gptq", "adaround"):
+            quantized = octavo.quantize(
+                graph, samples, calibrator="max", weights=weights, bias_correction=correct
+            )
+            octavo.save(quantized, tmp_path / "int8.onnx")
+            of = kept(reference, logits(in_octavo(tmp_path / "int8.onnx"), judging))
+            sqnr[correct, weights] = of[0]
+            print(correct, weights, of)
+    assert sqnr[True, "adaround"] >= sqnr[True, "max"] + 2
+    assert sqnr[False, "adaround"] >= sqnr[False, "max"] + 1.5
+    assert sqnr[True, "adaround"] >= sqnr[True, "gptq"] - 0.3
 
 
 def feeds(side: str, count: int) -> list[dict[str, np.ndarray]]:

@@ -50,6 +50,28 @@ class Products {
   std::optional<Program> program_;
 };
 
+// Of one row, q a choice of the two for each weight and g = H (w - q): the weight whose other
+// choice lowers (w - q)' H (w - q) most goes there, until none does.
+void descend(std::span<const float> below, std::span<const float> above,
+             const std::vector<float>& h, std::span<float> q, std::span<float> g) {
+  const size_t size = q.size();
+  const auto step_of = [&](size_t i) {
+    return q[i] == below[i] ? above[i] - q[i] : below[i] - q[i];
+  };
+  for (size_t n = 0; n < 4 * size; ++n) {  // rounding could make two choices trade places for ever
+    float least = -1e-6f;
+    size_t which = size;
+    for (size_t i = 0; i < size; ++i) {
+      const float step = step_of(i), change = step * (step * h[i * size + i] - 2 * g[i]);
+      if (change < least) least = change, which = i;
+    }
+    if (which == size) return;
+    const float step = step_of(which);
+    q[which] += step;
+    for (size_t j = 0; j < size; ++j) g[j] -= step * h[which * size + j];
+  }
+}
+
 }  // namespace
 
 std::vector<int8_t> adaround(const WeightRows& rows, std::span<const float> scales, size_t first,
@@ -65,6 +87,7 @@ std::vector<int8_t> adaround(const WeightRows& rows, std::span<const float> scal
   const double unit = trace > 0 ? static_cast<double>(size) / trace : 0;
   std::vector<float> h(size * size);
   for (size_t i = 0; i < h.size(); ++i) h[i] = static_cast<float>(moments.values[i] * unit);
+  for (size_t i = 0; i < size; ++i) h[i * size + i] += static_cast<float>(options.damping);
   Products products(h, count, size, pool);
 
   // In steps: the integer below, the rest above it, v with h(v) = rest.
@@ -96,7 +119,8 @@ std::vector<int8_t> adaround(const WeightRows& rows, std::span<const float> scal
     const double part =
         pushes ? static_cast<double>(step - warm) / std::max(1, options.iterations - warm) : 0;
     const auto power = static_cast<float>(2 + 9 * (1 + std::cos(part * 3.14159265358979)));
-    const auto rate = static_cast<float>(options.rate), push = static_cast<float>(options.push);
+    const auto rate = static_cast<float>(options.rate),
+               push = static_cast<float>(options.push + part * options.last_push);
     const float mean_left = 1 - std::pow(0.9f, static_cast<float>(step + 1)),
                 square_left = 1 - std::pow(0.999f, static_cast<float>(step + 1));
     each([&](size_t i) {
@@ -115,23 +139,39 @@ std::vector<int8_t> adaround(const WeightRows& rows, std::span<const float> scal
     });
   }
 
-  const auto form = [&](auto q_of) {
-    each([&](size_t i) { errors[i] = floors[i] + rests[i] - q_of(i); });
+  std::vector<float> below(all), above(all), nearest(all), learned(all);
+  for (size_t i = 0; i < all; ++i) {
+    below[i] = std::max(floors[i], -127.0f);
+    above[i] = std::min(floors[i] + 1, 127.0f);
+    nearest[i] = std::clamp(std::nearbyint(floors[i] + rests[i]), -127.0f, 127.0f);
+    learned[i] = v[i] > 0 ? above[i] : below[i];
+  }
+  // y = d H for d = w - q, and each row's d' H d.
+  const auto forms = [&](const std::vector<float>& q) {
+    each([&](size_t i) { errors[i] = floors[i] + rests[i] - q[i]; });
     products.run(d, y);
-    std::vector<double> forms(count, 0);
-    for (size_t i = 0; i < all; ++i) forms[i / size] += static_cast<double>(errors[i]) * y[i];
-    return forms;
+    std::vector<double> sums(count, 0);
+    for (size_t i = 0; i < all; ++i) sums[i / size] += static_cast<double>(errors[i]) * y[i];
+    return sums;
   };
-  const auto learned = [&](size_t i) {
-    return std::clamp(floors[i] + (v[i] > 0 ? 1.0f : 0.0f), -127.0f, 127.0f);
-  };
-  const auto nearest = [&](size_t i) {
-    return std::clamp(std::nearbyint(floors[i] + rests[i]), -127.0f, 127.0f);
-  };
-  const auto ours = form(learned), theirs = form(nearest);
-  for (size_t i = 0; i < all; ++i)
-    result[i] = static_cast<int8_t>(unit > 0 && ours[i / size] < theirs[i / size] ? learned(i)
-                                                                                  : nearest(i));
+  std::vector<float> best = nearest;
+  std::vector<double> least = forms(best);
+  for (std::vector<float>* start : {&nearest, &learned}) {
+    if (!(unit > 0)) break;
+    forms(*start);
+    auto task = [&](int64_t o, int) {
+      const size_t at = static_cast<size_t>(o) * size;
+      descend({&below[at], size}, {&above[at], size}, h, {&(*start)[at], size}, {&y[at], size});
+    };
+    pool.run(static_cast<int64_t>(count), task);
+    const std::vector<double> reached = forms(*start);
+    for (size_t o = 0; o < count; ++o) {
+      if (!(reached[o] < least[o])) continue;
+      least[o] = reached[o];
+      std::copy_n(&(*start)[o * size], size, &best[o * size]);
+    }
+  }
+  for (size_t i = 0; i < all; ++i) result[i] = static_cast<int8_t>(best[i]);
   return result;
 }
 

@@ -4,9 +4,16 @@
 
 #include "graph/op_def.h"
 #include "passes/match.h"
+#include "support/error.h"
 
 namespace octavo {
 namespace {
+
+constexpr struct {
+  const char* name;
+  FactorPlaces value;
+} places[] = {
+    {"none", FactorPlaces::none}, {"folded", FactorPlaces::folded}, {"all", FactorPlaces::all}};
 
 bool transposed(const Node& product) {
   return product.is("gemm") && product.integer("trans_b") != 0;
@@ -84,6 +91,19 @@ Value* divided(Graph& graph, const Value* vector, const std::vector<float>& s,
 }
 
 }  // namespace
+
+std::string factor_places_names() {
+  std::string all;
+  for (const auto& one : places) all += (all.empty() ? "" : ", ") + std::string(one.name);
+  return all;
+}
+
+FactorPlaces parse_factor_places(const std::string& option, const std::string& name) {
+  for (const auto& one : places)
+    if (name == one.name) return one.value;
+  throw UserError(ErrorKind::value, option, fmt::format("'{}' is not known", name),
+                  "use one of: " + factor_places_names());
+}
 
 size_t channel_count(const ChannelSite& site) {
   return static_cast<size_t>(inputs_of(*site.products[0]));

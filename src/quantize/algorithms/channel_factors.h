@@ -11,6 +11,13 @@
 
 namespace octavo {
 
+// Where an algorithm may move factors: nowhere, where they vanish into weights that are there, or
+// also where an operation has to be added.
+enum class FactorPlaces { none, folded, all };
+// "none, folded, all"; UserError about `option` unless `name` is one of them.
+std::string factor_places_names();
+FactorPlaces parse_factor_places(const std::string& option, const std::string& name);
+
 // Matrix products with constant weights that read one tensor.
 struct ChannelSite {
   Value* x;

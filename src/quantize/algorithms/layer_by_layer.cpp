@@ -120,10 +120,13 @@ std::vector<float> corrected_bias(const Turn& turn, const WeightRows& rows,
       bias[c] = static_cast<float>(wanted[c] - residual[c] - means[c]);
       if (std::fabs(bias[c]) <= most * turn.x_params.scale * scales[c]) continue;
       scales[c] = least_scale(bias[c], turn.x_params.scale);
-      round_row_to_nearest(rows, c, scales[c], q);
+      if (!turn.placed.per_tensor) round_row_to_nearest(rows, c, scales[c], q);
       changed = true;
     }
     if (!changed) break;
+    if (!turn.placed.per_tensor) continue;
+    share_scale(scales);
+    q = round_to_nearest(rows, scales);
   }
   return bias;
 }

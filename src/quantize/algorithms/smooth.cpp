@@ -9,18 +9,12 @@
 #include "codegen/compile.h"
 #include "evaluate/metrics.h"
 #include "graph/op_def.h"
-#include "quantize/algorithms/channel_factors.h"
 #include "quantize/algorithms/matrix_product.h"
 #include "quantize/samples.h"
 #include "support/error.h"
 
 namespace octavo {
 namespace {
-
-constexpr struct {
-  const char* name;
-  Smoothing value;
-} names[] = {{"none", Smoothing::none}, {"folded", Smoothing::folded}, {"all", Smoothing::all}};
 
 constexpr double alphas[] = {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0};
 constexpr size_t most_rows = 1024;   // of a tensor, that the error is measured on
@@ -236,27 +230,14 @@ class Judge {
 
 }  // namespace
 
-std::string smoothing_names() {
-  std::string all;
-  for (const auto& one : names) all += (all.empty() ? "" : ", ") + std::string(one.name);
-  return all;
-}
-
-Smoothing parse_smoothing(const std::string& name) {
-  for (const auto& one : names)
-    if (name == one.name) return one.value;
-  throw UserError(ErrorKind::value, "smooth", fmt::format("'{}' is not known", name),
-                  "use one of: " + smoothing_names());
-}
-
 std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data,
                                                const SmoothOptions& options,
                                                const Progress& progress) {
   std::vector<SmoothedTensor> report;
-  if (options.where == Smoothing::none) return report;
+  if (options.where == FactorPlaces::none) return report;
   std::vector<Site> sites;
   for (ChannelSite& site :
-       find_channel_sites(graph, options.where == Smoothing::all,
+       find_channel_sites(graph, options.where == FactorPlaces::all,
                           [&](const Node& node) { return options.rules.allows_integer(node); }))
     sites.emplace_back(std::move(site));
   if (sites.empty()) return report;

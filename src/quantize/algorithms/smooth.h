@@ -19,19 +19,11 @@
 
 #include "evaluate/dataset.h"
 #include "graph/graph.h"
+#include "quantize/algorithms/channel_factors.h"
 #include "quantize/progress.h"
 #include "quantize/rules.h"
 
 namespace octavo {
-
-enum class Smoothing {
-  none,
-  folded,  // where a layer_norm or a product takes the factors
-  all,     // and behind gelus, where it gains enough
-};
-// "none, folded, all"; UserError unless `name` is one of them.
-std::string smoothing_names();
-Smoothing parse_smoothing(const std::string& name);
 
 struct SmoothedTensor {
   std::string tensor;                 // as the products read it now
@@ -42,7 +34,9 @@ struct SmoothedTensor {
 };
 
 struct SmoothOptions {
-  Smoothing where = Smoothing::folded;
+  // folded: where a layer_norm or a product takes the factors; all: behind gelus too, where it
+  // gains enough.
+  FactorPlaces where = FactorPlaces::folded;
   Rules rules;  // products that they keep from static INT8 are left alone
   // What is left of nearest rounding's squared output error by the method that will round.
   double weight_error = 1;

@@ -21,8 +21,9 @@ struct PlacedActivation {
 };
 
 struct PlacedWeights {
-  Node* node;    // input 1 holds the constant weights, input 2 the bias or nothing
-  int64_t axis;  // of the output channels
+  Node* node;               // input 1 holds the constant weights, input 2 the bias or nothing
+  int64_t axis;             // of the output channels
+  bool per_tensor = false;  // one scale instead of one for each output channel
 };
 
 // A product of another precision than static INT8 (precisions.h), or a gather whose table becomes

@@ -76,8 +76,35 @@ TEST(AdaRound, ComesNearTheBestOfAllRoundings) {
     nearest_sum += theirs, ours_sum += mine, best_sum += best;
   }
   EXPECT_LT(best_sum, 0.6 * nearest_sum);
-  EXPECT_LT(ours_sum - best_sum, 0.25 * (nearest_sum - best_sum))
+  EXPECT_LT(ours_sum - best_sum, 0.15 * (nearest_sum - best_sum))
       << nearest_sum << ' ' << ours_sum << ' ' << best_sum;
+}
+
+// Too wide to try every rounding. What the inputs have in common weighs most: steps that suit
+// single weights overshoot there, and weights that have not settled spoil it.
+TEST(AdaRound, WideRowsComeAsFarAsGptq) {
+  const auto seed = static_cast<uint64_t>(std::random_device{}());
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937_64 random(seed);
+  ThreadPool pool(2);
+  constexpr size_t length = 300, channels = 12;
+  const Problem p = random_problem(random, channels, length);
+  const auto sum_of = [&](const std::vector<int8_t>& q) {
+    double sum = 0;
+    for (size_t o = 0; o < channels; ++o) {
+      std::vector<double> row(length);
+      for (size_t k = 0; k < length; ++k) row[k] = q[o * length + k];
+      sum += form(p.moments, errors(p, o, row));
+    }
+    return sum;
+  };
+  AdaRoundOptions options;
+  options.damping = 0.1;  // as GPTQ's: one objective
+  const double ours = sum_of(adaround(p.rows, p.scales, 0, channels, p.moments, pool, options)),
+               gptq = sum_of(gptq_round(p.rows, p.scales, 0, channels, p.moments, 0.1, pool)),
+               nearest = sum_of(round_to_nearest(p.rows, p.scales));
+  // GPTQ may move a weight by more than one step.
+  EXPECT_LT(ours, 1.25 * gptq) << nearest << ' ' << ours << ' ' << gptq;
 }
 
 TEST(AdaRound, DependsOnNoThreadCountAndBearsDeadInputs) {

@@ -66,7 +66,7 @@ std::unique_ptr<Dataset> noise(const Graph& graph, size_t samples, uint64_t seed
   return memory_dataset(std::move(all), signature_of(graph));
 }
 
-SmoothOptions at(Smoothing where, int threads = 0) {
+SmoothOptions at(FactorPlaces where, int threads = 0) {
   SmoothOptions options;
   options.where = where;
   options.threads = threads;
@@ -103,7 +103,7 @@ TEST(Smooth, ComputesTheSameAndSaysWhatItDid) {
   const Graph before = network();
   const auto data = noise(before, 12, 100);
   Graph graph = before.clone();
-  const auto report = smooth_activations(graph, *data, at(Smoothing::all));
+  const auto report = smooth_activations(graph, *data, at(FactorPlaces::all));
   expect_same(before, graph, *data);
   const SmoothedTensor* own = find(report, "own norm");  // the residual reads %n too
   ASSERT_TRUE(own);
@@ -126,7 +126,7 @@ TEST(Smooth, ANormThatOnlyProductsReadKeepsItsPlace) {
   const Graph before = network(false);
   const auto data = noise(before, 8, 200);
   Graph graph = before.clone();
-  const auto report = smooth_activations(graph, *data, at(Smoothing::folded));
+  const auto report = smooth_activations(graph, *data, at(FactorPlaces::folded));
   expect_same(before, graph, *data);
   EXPECT_FALSE(find(report, "own norm"));
   EXPECT_FALSE(find(report, "multiplication"));
@@ -139,13 +139,13 @@ TEST(Smooth, LeavesAloneWhatRulesKeepInFloatAndWhatNothingAsksFor) {
   const Graph before = network();
   const auto data = noise(before, 4, 300);
   Graph graph = before.clone();
-  EXPECT_TRUE(smooth_activations(graph, *data, at(Smoothing::none)).empty());
+  EXPECT_TRUE(smooth_activations(graph, *data, at(FactorPlaces::none)).empty());
   Rules rules;
   Rule rule;
   rule.op = "matmul";
   rule.precision = Precision::float32;
   rules.rules.push_back(rule);
-  SmoothOptions all = at(Smoothing::all);
+  SmoothOptions all = at(FactorPlaces::all);
   all.rules = rules;
   EXPECT_TRUE(smooth_activations(graph, *data, all).empty());
   EXPECT_EQ(print_graph(graph), print_graph(before));
@@ -155,8 +155,8 @@ TEST(Smooth, TheResultDoesNotDependOnThreads) {
   const Graph before = network();
   const auto data = noise(before, 9, 400);
   Graph one = before.clone(), three = before.clone();
-  smooth_activations(one, *data, at(Smoothing::all, 1));
-  smooth_activations(three, *data, at(Smoothing::all, 3));
+  smooth_activations(one, *data, at(FactorPlaces::all, 1));
+  smooth_activations(three, *data, at(FactorPlaces::all, 3));
   EXPECT_EQ(print_graph(one), print_graph(three));
 }
 
@@ -177,8 +177,8 @@ TEST(Smooth, OutlierChannelsCostLess) {
 }
 
 TEST(Smooth, AnUnknownNameIsTheUsersMistake) {
-  EXPECT_EQ(parse_smoothing("all"), Smoothing::all);
-  EXPECT_THROW(parse_smoothing("most"), UserError);
+  EXPECT_EQ(parse_factor_places("smooth", "all"), FactorPlaces::all);
+  EXPECT_THROW(parse_factor_places("smooth", "most"), UserError);
   QuantizeRequest request;
   request.smooth = "all";
   request.options.mode = QuantizeMode::dynamic;
