@@ -221,7 +221,8 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   options.correct_bias = request.bias_correction.value_or(true);
   Graph prepared = graph.clone();
   auto smoothed = smooth(prepared, data, request, progress);
-  for (const SmoothedTensor& s : smoothed) options.whole_ranges.insert(s.tensor);
+  for (const SmoothedTensor& s : smoothed)
+    if (s.copies == 0) options.whole_ranges.insert(s.tensor);
   if (options.weights.starts_with("awq")) {
     const Ptq unscaled(std::move(prepared), options);
     prepared = awq_scaled(unscaled.graph(), unscaled.placement(), *data,

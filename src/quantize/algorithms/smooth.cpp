@@ -28,8 +28,8 @@ constexpr float shift_parts[] = {0, 0.5, 1};  // of the way to the middle of a c
 constexpr size_t most_rows = 1024;            // of a tensor, that the error is measured on
 constexpr double least_gain_db = 2;           // that a multiplication at run time must be worth
 constexpr double most_ratio = 1e4;            // of a factor to the geometric mean of all
-// Copies for a row of channels: one in 64 more, by whole vectors of the kernels.
-constexpr size_t channels_per_copy = 64, copies_at_once = 16;
+// Copies for a row of channels: one in 16 more, by whole vectors of the kernels.
+constexpr size_t channels_per_copy = 16, copies_at_once = 16;
 
 // Over samples, of each channel of x, and of all values that a gelu before it reads.
 struct Extremes {
