@@ -1,13 +1,16 @@
 """INT8 post-training quantization of real weights by Octavo, ONNX Runtime, NNCF and torch.ao, on
 the same data: how much of the float answers each keeps.
 
-    tools/run.sh python benchmarks/accuracy.py [efficientnet] [minilm]
+    tools/run.sh python benchmarks/accuracy.py [efficientnet] [minilm] [--check]
 
 EfficientNet-Lite0 on photographs, all-MiniLM-L6-v2 on sentences. Each engine's methods are judged
 on data that none has seen; which of Octavo's is its answer is chosen on the calibration data alone,
 by the outputs' SQNR there ("chosen"). Every product and convolution has 8-bit weights and
 activations, but in the rows called dynamic, whose scales are found at each call.
-The exit code says whether Octavo's answer is the best of each column, and meets the bars.
+Sentences calibrate Octavo and torch.ao one by one, at their own lengths; the tools of ONNX Runtime
+and NNCF get the same ones padded to one length, as they want them.
+With --check the exit code says whether Octavo's answer is the best of each column, and meets the
+bars.
 """
 
 from __future__ import annotations
@@ -144,7 +147,8 @@ def judge_minilm() -> bool:
     calibration, heldout = sentences.inputs("calibration"), sentences.inputs("heldout")
     stored = OUT / "sentences.npz"
     np.savez(stored, **calibration)
-    samples, unseen = (list(demo_models.one_by_one(part)) for part in (calibration, heldout))
+    samples = list(sentences.without_padding(calibration))
+    unseen = list(demo_models.one_by_one(heldout))
     outputs = {}
     runners = [peers.ort_runner("ORT FP32", model, 2)]
     for name in ("ORT INT8 dynamic", "ORT INT8 MinMax", "NNCF INT8 transformer"):
@@ -162,10 +166,9 @@ def judge_minilm() -> bool:
         octavo.load_onnx(str(model)),
         samples,
         [
-            {"calibrator": "mse"},
-            {"calibrator": "mse", "smooth": "all"},
-            {"calibrator": "max"},
-            {"calibrator": "max", "smooth": "all"},
+            {"calibrator": calibrator, "smooth": smooth}
+            for calibrator in ("mse", "max")
+            for smooth in ("folded", "all")
         ],
     )
     for name, program in programs.items():
@@ -184,13 +187,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a bar is not met")
     options = parser.parse_args()
     if unknown := set(options.models) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     warnings.simplefilter("ignore")  # torch.ao is deprecated, and says so at each step
     OUT.mkdir(parents=True, exist_ok=True)
     held = [PARTS[name]() for name in options.models or PARTS]
-    return 0 if all(held) else 1
+    return 1 if options.check and not all(held) else 0
 
 
 if __name__ == "__main__":

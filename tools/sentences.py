@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -102,3 +103,9 @@ def inputs(side: str, count: int | None = None) -> dict[str, NDArray[np.int64]]:
         "input_ids": np.array([ids for ids, _ in encoded], np.int64),
         "attention_mask": np.array([mask for _, mask in encoded], np.int64),
     }
+
+
+def without_padding(inputs: dict[str, NDArray[np.int64]]) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """Batches of one sentence each, at its own length: padding would count in statistics."""
+    for i, length in enumerate(inputs["attention_mask"].sum(1)):
+        yield {name: x[i : i + 1, :length] for name, x in inputs.items()}

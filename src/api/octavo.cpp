@@ -204,6 +204,8 @@ json describe(const std::vector<SmoothedTensor>& smoothed) {
                    {"products", s.products},
                    {"by", s.by},
                    {"alpha", s.alpha},
+                   {"shift", s.shift},
+                   {"added_channels", s.copies},
                    {"sqnr_db_before", finite_or_null(s.sqnr_db_before)},
                    {"sqnr_db_after", finite_or_null(s.sqnr_db_after)}});
   return all;
@@ -262,6 +264,8 @@ QuantizeResult quantize(const Graph& graph, const Dataset* data, const QuantizeR
   options.correct_bias = request.bias_correction.value_or(true);
   Graph prepared = graph.clone();
   auto [equalized, smoothed] = move_factors(prepared, data, request, progress);
+  for (const SmoothedTensor& s : smoothed)
+    if (s.copies == 0) options.whole_ranges.insert(s.tensor);
   if (options.weights.starts_with("awq")) {
     const Ptq unscaled(std::move(prepared), options);
     prepared = awq_scaled(unscaled.graph(), unscaled.placement(), *data,

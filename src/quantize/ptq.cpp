@@ -26,7 +26,11 @@ struct Ptq::State {
 
   std::map<std::string, ActivationParams> choose(const std::string& calibrator,
                                                  std::map<std::string, Range>* shared) const {
-    return activation_params(placement, choose_ranges(*statistics, calibrator), shared);
+    std::map<std::string, Range> ranges = choose_ranges(*statistics, calibrator);
+    for (auto& [name, range] : ranges)
+      if (options.whole_ranges.contains(name))
+        range = find_calibrator("max").choose(statistics->at(name), 256);
+    return activation_params(placement, ranges, shared);
   }
   PtqResult finish(const std::map<std::string, ActivationParams>& activations,
                    const std::map<std::string, WeightParams>& static_weights,

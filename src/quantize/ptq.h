@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct PtqOptions {
   size_t most_samples = 0;                // 0: all
   size_t most_bytes = size_t{2} << 30;    // of tensors held while layers are fitted
   int threads = 0;
+  // Of activations, by name, whose range is all that the data reach, whatever the calibrator: their
+  // channels were scaled for it.
+  std::set<std::string> whole_ranges = {};
 };
 
 // The options' rules, and what mode, bits and group size make of products that none names.

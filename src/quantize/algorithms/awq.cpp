@@ -122,8 +122,12 @@ Graph awq_scaled(const Graph& graph, const Placement& placement, const Dataset& 
     }
     if (alpha == 0) return;
     const std::string by = apply_factors(scaled, site, factors(input.magnitudes, alpha));
-    SmoothedTensor entry{site.x->name(),         {}, by, alpha, decibels(signal, before),
-                         decibels(signal, least)};
+    SmoothedTensor entry{.tensor = site.x->name(),
+                         .products = {},
+                         .by = by,
+                         .alpha = alpha,
+                         .sqnr_db_before = decibels(signal, before),
+                         .sqnr_db_after = decibels(signal, least)};
     for (const Node* product : site.products) entry.products.push_back(product->name());
     report.push_back(std::move(entry));
   };

@@ -15,10 +15,6 @@ constexpr struct {
 } places[] = {
     {"none", FactorPlaces::none}, {"folded", FactorPlaces::folded}, {"all", FactorPlaces::all}};
 
-bool transposed(const Node& product) {
-  return product.is("gemm") && product.integer("trans_b") != 0;
-}
-
 bool is_plain_product(const Node& node) {
   if (node.is("gemm")) {
     if (node.real("alpha") != 1 || node.integer("trans_a") != 0) return false;
@@ -32,7 +28,7 @@ bool is_plain_product(const Node& node) {
 }
 
 int64_t inputs_of(const Node& product) {
-  return product.input(1)->constant().dims()[transposed(product) ? 1 : 0];
+  return product.input(1)->constant().dims()[is_transposed(product) ? 1 : 0];
 }
 
 bool is_channel_norm(const Node& node, int64_t channels) {
@@ -54,7 +50,7 @@ struct Source {
 
 Source source_of(const Graph& graph, Value* x) {
   Node* node = x->producer();
-  if (!node->is("relu") && !node->is("leaky_relu")) return {};
+  if (!node->is("relu") && !node->is("leaky_relu") && !node->is("gelu")) return {};
   Value* value = node->input(0);
   const auto step = [&](Value* to) {
     value = to;
@@ -80,14 +76,55 @@ Source source_of(const Graph& graph, Value* x) {
   return source;
 }
 
-// vector / s, or 1 / s.
+// (vector - shifts) / s; without a vector 1 / s.
 Value* divided(Graph& graph, const Value* vector, const std::vector<float>& s,
-               const std::string& name) {
+               const std::string& name, const std::vector<float>& shifts = {}) {
   Tensor result(DType::f32, Dims{static_cast<int64_t>(s.size())});
   auto to = result.mutable_values<float>();
   for (size_t k = 0; k < s.size(); ++k)
-    to[k] = (vector ? vector->constant().values<float>()[k] : 1) / s[k];
+    to[k] =
+        ((vector ? vector->constant().values<float>()[k] : 1) - (shifts.empty() ? 0 : shifts[k])) /
+        s[k];
   return graph.add_constant(name + "/smoothed", std::move(result));
+}
+
+// Where a product's constant bias is read: by itself, or by the addition behind it.
+struct BiasPlace {
+  Node* node = nullptr;
+  size_t index = 0;
+};
+
+BiasPlace bias_of(const Graph& graph, Node& product) {
+  const Dims& w = product.input(1)->constant().dims();
+  const Dims channels{w[is_transposed(product) ? 0 : 1]};
+  const auto fits = [&](const Value* bias) {
+    return bias && bias->is_constant() && bias->dtype() == DType::f32 &&
+           bias->constant().dims() == channels;
+  };
+  if (product.is("gemm") && product.real("beta") == 1 && fits(product.input(2)))
+    return {&product, 2};
+  Node* add = only_user(graph, product.output());
+  if (!add || !add->is("add")) return {};
+  for (size_t i : {0u, 1u})
+    if (fits(add->input(i))) return {add, i};
+  return {};
+}
+
+// The bias takes z W, W as it was before factors.
+void add_shifts(Graph& graph, Node& product, const std::vector<float>& shifts) {
+  const BiasPlace place = bias_of(graph, product);
+  const Value* old = place.node->input(place.index);
+  const auto w = product.input(1)->constant().values<float>();
+  const size_t inputs = shifts.size(), outputs = w.size() / inputs;
+  Tensor bias(DType::f32, old->constant().dims());
+  for (size_t o = 0; o < outputs; ++o) {
+    double sum = old->constant().values<float>()[o];
+    for (size_t k = 0; k < inputs; ++k)
+      sum += static_cast<double>(shifts[k]) *
+             w[is_transposed(product) ? o * inputs + k : k * outputs + o];
+    bias.mutable_values<float>()[o] = static_cast<float>(sum);
+  }
+  place.node->set_input(place.index, graph.add_constant(old->name() + "/shifted", std::move(bias)));
 }
 
 }  // namespace
@@ -105,6 +142,10 @@ FactorPlaces parse_factor_places(const std::string& option, const std::string& n
                   "use one of: " + factor_places_names());
 }
 
+bool is_transposed(const Node& product) {
+  return product.is("gemm") && product.integer("trans_b") != 0;
+}
+
 size_t channel_count(const ChannelSite& site) {
   return static_cast<size_t>(inputs_of(*site.products[0]));
 }
@@ -119,8 +160,8 @@ std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelu
     if (!producer) return;
     const bool norm = is_channel_norm(*producer, inputs_of(node));
     const bool gelu = !norm && behind_gelus && producer->is("gelu");
-    const Source source = norm || gelu ? Source{} : source_of(graph, x);
-    if (!norm && !gelu && !source.product) return;
+    const Source source = norm ? Source{} : source_of(graph, x);
+    if (!norm && !gelu && (!source.product || producer->is("gelu"))) return;
     const auto known =
         std::find_if(sites.begin(), sites.end(), [&](const ChannelSite& s) { return s.x == x; });
     if (known != sites.end())
@@ -129,10 +170,13 @@ std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelu
       sites.push_back(
           {x, {&node}, gelu ? producer->input(0) : nullptr, source.product, source.bias});
   });
-  std::erase_if(sites, [&](const ChannelSite& site) {  // who else reads x would see it divided
+  const auto shared = [&](const ChannelSite& site) {  // who else reads x would see it changed
     return site.source &&
            (site.x->uses().size() != site.products.size() || graph.is_output(site.x));
-  });
+  };
+  std::erase_if(sites, [&](const ChannelSite& s) { return !s.before_gelu && shared(s); });
+  for (ChannelSite& site : sites)
+    if (shared(site)) site.source = site.source_bias = nullptr;
   return sites;
 }
 
@@ -148,19 +192,28 @@ ChannelMatrix weights_of(const std::vector<Node*>& products, size_t inputs) {
     for (size_t k = 0; k < inputs; ++k)
       for (size_t o = 0; o < outputs; ++o)
         all.values[k * all.columns + first + o] =
-            transposed(*product) ? w[o * inputs + k] : w[k * outputs + o];
+            is_transposed(*product) ? w[o * inputs + k] : w[k * outputs + o];
     first += outputs;
   }
   return all;
 }
 
-std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<float>& s) {
+bool takes_shifts(const Graph& graph, const ChannelSite& site) {
+  const Node* producer = site.x->producer();
+  if (!producer->is("layer_norm") || !producer->input(2)) return false;
+  return std::all_of(site.products.begin(), site.products.end(),
+                     [&](Node* product) { return bias_of(graph, *product).node != nullptr; });
+}
+
+std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<float>& s,
+                          const std::vector<float>& shifts) {
   for (Node* product : site.products) {
+    if (!shifts.empty()) add_shifts(graph, *product, shifts);
     const Value* w = product->input(1);
     Tensor scaled(DType::f32, w->constant().dims());
     const auto from = w->constant().values<float>();
     auto to = scaled.mutable_values<float>();
-    const size_t inner = transposed(*product) ? 1 : from.size() / s.size();
+    const size_t inner = is_transposed(*product) ? 1 : from.size() / s.size();
     for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] * s[i / inner % s.size()];
     product->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
   }
@@ -176,7 +229,7 @@ std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<flo
     Tensor scaled(DType::f32, w->constant().dims());
     const auto from = w->constant().values<float>();
     auto to = scaled.mutable_values<float>();
-    const size_t inner = transposed(*source) ? from.size() / s.size() : 1;
+    const size_t inner = is_transposed(*source) ? from.size() / s.size() : 1;
     for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] / s[i / inner % s.size()];
     source->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
     if (source->input(2))
@@ -189,7 +242,7 @@ std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<flo
   }
   Value* gain = divided(graph, producer->input(1), s, producer->name() + "/gain");
   Value* bias = producer->input(2)
-                    ? divided(graph, producer->input(2), s, producer->name() + "/bias")
+                    ? divided(graph, producer->input(2), s, producer->name() + "/bias", shifts)
                     : nullptr;
   if (site.x->uses().size() == site.products.size() && !graph.is_output(site.x)) {
     producer->set_input(1, gain);

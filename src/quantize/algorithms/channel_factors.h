@@ -1,7 +1,8 @@
 // Factors s of the channels of what products read: y = x W = (x / s) (s W). Where x / s can go:
 // into a layer_norm's gain and bias; if others read the norm too (a residual stream), the products
 // get a norm of their own; behind product, bias and relu, through which positive factors pass, into
-// that product; behind a gelu nowhere, so that a multiplication is inserted.
+// that product; behind a gelu nowhere, so that a multiplication is inserted. Shifts z go
+// into the bias of a norm: y = ((x - z) / s) (s W) + z W.
 #pragma once
 #include <functional>
 #include <string>
@@ -23,10 +24,13 @@ struct ChannelSite {
   Value* x;
   std::vector<Node*> products;
   const Value* before_gelu = nullptr;  // what the gelu behind which x lies reads; or null
-  // The product in whose output channels x is linear, and the addition of its bias, if it is a node
-  // of its own.
+  // The product whose output channels become those of x, through a relu, in which x is linear in
+  // positive factors, or a gelu; and the addition of its bias, if it is a node of its own.
   Node *source = nullptr, *source_bias = nullptr;
 };
+
+// Whether the product's weights are [outputs, inputs].
+bool is_transposed(const Node& product);
 
 size_t channel_count(const ChannelSite& site);
 
@@ -41,9 +45,13 @@ struct ChannelMatrix {
 };
 ChannelMatrix weights_of(const std::vector<Node*>& products, size_t inputs);
 
+// Whether shifts have where to go: the norm and every product have constant biases.
+bool takes_shifts(const Graph& graph, const ChannelSite& site);
+
 // Moves factors, one for each channel of site.x, into the products' weights, and their inverse
-// before. Returns "norm", "own norm", "product" or "multiplication"; site.x is then what the
-// products read.
-std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<float>& s);
+// before; shifts, if there are any, into biases. Returns "norm", "own norm", "product" or
+// "multiplication"; site.x is then what the products read.
+std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<float>& s,
+                          const std::vector<float>& shifts = {});
 
 }  // namespace octavo

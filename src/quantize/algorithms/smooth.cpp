@@ -9,6 +9,7 @@
 #include "codegen/compile.h"
 #include "evaluate/metrics.h"
 #include "graph/op_def.h"
+#include "quantize/algorithms/channel_copies.h"
 #include "quantize/algorithms/matrix_product.h"
 #include "quantize/samples.h"
 #include "support/error.h"
@@ -17,9 +18,12 @@ namespace octavo {
 namespace {
 
 constexpr double alphas[] = {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0};
-constexpr size_t most_rows = 1024;   // of a tensor, that the error is measured on
-constexpr double least_gain_db = 2;  // that a multiplication at run time must be worth
-constexpr double most_ratio = 1e4;   // of a factor to the geometric mean of all
+constexpr float shift_parts[] = {0, 0.5, 1};  // of the way to the middle of a channel's range
+constexpr size_t most_rows = 1024;            // of a tensor, that the error is measured on
+constexpr double least_gain_db = 2;           // that a multiplication at run time must be worth
+constexpr double most_ratio = 1e4;            // of a factor to the geometric mean of all
+// Copies for a row of channels: one in 16 more, by whole vectors of the kernels.
+constexpr size_t channels_per_copy = 16, copies_at_once = 16;
 
 // Over samples, of each channel of x, and of all values that a gelu before it reads.
 struct Extremes {
@@ -35,6 +39,19 @@ struct Extremes {
     }
     least_before = std::min(least_before, other.least_before);
     most_before = std::max(most_before, other.most_before);
+  }
+  double reach(size_t k) const { return std::max<double>(std::fabs(least[k]), std::fabs(most[k])); }
+  // The way to the middles of the ranges.
+  std::vector<float> middles(float part) const {
+    std::vector<float> z(least.size(), 0.0f);
+    for (size_t k = 0; k < z.size(); ++k)
+      if (least[k] <= most[k]) z[k] = part * (least[k] + most[k]) / 2;
+    return z;
+  }
+  Extremes shifted(const std::vector<float>& z) const {
+    Extremes result = *this;
+    for (size_t k = 0; k < z.size(); ++k) result.least[k] -= z[k], result.most[k] -= z[k];
+    return result;
   }
 };
 
@@ -127,16 +144,20 @@ struct Steps {
 
 double gelu(double x) { return 0.5 * x * (1 + std::erf(x * 0.70710678118654752)); }
 
+double largest_weight(const ChannelMatrix& w, size_t k) {
+  double most = 0;
+  for (size_t o = 0; o < w.columns; ++o)
+    most = std::max<double>(most, std::fabs(w.values[k * w.columns + o]));
+  return most;
+}
+
 std::vector<float> factors(const Extremes& x_extremes, const ChannelMatrix& w, double alpha) {
   std::vector<double> logs(w.rows, 0);
   double sum = 0;
   size_t counted = 0;
   std::vector<bool> known(logs.size(), false);
   for (size_t k = 0; k < logs.size(); ++k) {
-    const double x = std::max(std::fabs(x_extremes.least[k]), std::fabs(x_extremes.most[k]));
-    double most = 0;
-    for (size_t o = 0; o < w.columns; ++o)
-      most = std::max<double>(most, std::fabs(w.values[k * w.columns + o]));
+    const double x = x_extremes.reach(k), most = largest_weight(w, k);
     if (!(x > 0) || !(most > 0) || !std::isfinite(x)) continue;  // nothing to move
     logs[k] = alpha * std::log(x) - (1 - alpha) * std::log(most);
     known[k] = true;
@@ -160,18 +181,16 @@ class Judge {
     signal_ = variances(site.rows, w.values);
   }
 
-  // Of all channels together, each having the same weight.
-  double sqnr_db(double noise) const { return decibels(1, noise); }
-
-  // The squared error with x / s and s W rounded; without factors, of what a gelu of integers
+  // The squared error with (x - z) / s and s W rounded; without factors, of what a gelu of integers
   // makes where there is one.
-  double noise(const std::vector<float>* s) {
+  double noise(const std::vector<float>* s, const std::vector<float>& z) {
     const size_t channels = w_.rows;
+    const Extremes range = site_.even.shifted(z);
     float least = 0, most = 0;
     for (size_t k = 0; k < channels; ++k) {
       const float factor = s ? (*s)[k] : 1;
-      least = std::min(least, site_.even.least[k] / factor);
-      most = std::max(most, site_.even.most[k] / factor);
+      least = std::min(least, range.least[k] / factor);
+      most = std::max(most, range.most[k] / factor);
     }
     const Steps steps(least, most), before(site_.even.least_before, site_.even.most_before);
     std::vector<float> rounded(site_.rows.size()), error(site_.rows.size());
@@ -180,8 +199,9 @@ class Judge {
       float x = site_.rows[i];
       if (!s && site_.before_gelu)
         x = static_cast<float>(gelu(static_cast<double>(before(site_.rows_before[i]))));
+      x -= z[i % channels];
       rounded[i] = steps(x / factor);
-      error[i] = rounded[i] * factor - site_.rows[i];
+      error[i] = rounded[i] * factor - (site_.rows[i] - z[i % channels]);
     }
     std::vector<float> change(w_.values.size());
     std::vector<float> scale(w_.columns, 0);
@@ -228,6 +248,81 @@ class Judge {
   std::optional<Program> program_;
 };
 
+// What is done to a site, and what it makes of the error.
+struct Choice {
+  double noise, alpha = 0;
+  float shift = 0;
+  size_t copies = 0;  // of channels, beyond their first
+};
+
+// How channels change: (x - shift) / factor, each as often as its copies say.
+struct Changed {
+  std::vector<size_t> copies;  // empty: all channels stand once
+  std::vector<float> shifts, factors;
+};
+
+Changed change(const Extremes& x, const ChannelMatrix& w, const Choice& choice) {
+  Changed result;
+  result.shifts = x.middles(choice.shift);
+  const Extremes range = x.shifted(result.shifts);
+  result.factors = factors(range, w, choice.alpha);
+  if (choice.copies == 0) return result;
+  std::vector<double> reach(w.rows);
+  for (size_t k = 0; k < w.rows; ++k)
+    reach[k] = range.reach(k) / static_cast<double>(result.factors[k]);
+  result.copies = copies_for(reach, choice.copies);
+  // What a channel has of weights stays: x / (s m) times s W for each of m copies.
+  for (size_t k = 0; k < w.rows; ++k) result.factors[k] *= static_cast<float>(result.copies[k]);
+  result.factors = repeated(result.factors, result.copies);
+  result.shifts = repeated(result.shifts, result.copies);
+  return result;
+}
+
+Site with_copies(const Site& site, const std::vector<size_t>& copies) {
+  Site result = site;
+  for (Extremes* e : {&result.all, &result.even}) {
+    e->least = repeated(e->least, copies);
+    e->most = repeated(e->most, copies);
+  }
+  result.rows = repeated(site.rows, copies);
+  result.rows_before.clear();
+  return result;
+}
+
+ChannelMatrix with_copies(const ChannelMatrix& w, const std::vector<size_t>& copies) {
+  ChannelMatrix result{0, w.columns, {}};
+  for (size_t k = 0; k < w.rows; ++k)
+    for (size_t i = 0; i < copies[k]; ++i, ++result.rows)
+      for (size_t o = 0; o < w.columns; ++o)
+        result.values.push_back(w.values[k * w.columns + o] / static_cast<float>(copies[k]));
+  return result;
+}
+
+Choice best_choice(const Graph& graph, const Site& site, const ChannelMatrix& w,
+                   const SmoothOptions& options) {
+  Judge judge(site, w, options.weight_error, options.threads);
+  Choice best{judge.noise(nullptr, std::vector<float>(w.rows, 0.0f))};
+  const auto consider = [&](Choice choice) {
+    const Changed changed = change(site.even, w, choice);
+    if (choice.copies == 0) {
+      choice.noise = judge.noise(&changed.factors, changed.shifts);
+    } else {
+      const Site more = with_copies(site, changed.copies);
+      const ChannelMatrix shared = with_copies(w, changed.copies);
+      choice.noise = Judge(more, shared, options.weight_error, options.threads)
+                         .noise(&changed.factors, changed.shifts);
+    }
+    if (choice.noise < best.noise) best = choice;
+  };
+  const size_t shifts = takes_shifts(graph, site) ? std::size(shift_parts) : 1;
+  for (const float shift : std::span(shift_parts, shifts))
+    for (const double alpha : alphas) consider({0, alpha, shift});
+  if (!site.before_gelu || !site.source) return best;
+  const size_t vectors = w.rows / (channels_per_copy * copies_at_once) + 1;
+  for (const double alpha : alphas) consider({0, alpha, 0, vectors * copies_at_once});
+  return best;
+}
+
 }  // namespace
 
 std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data,
@@ -248,17 +343,23 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
     if (progress) progress("smoothing", i + 1, sites.size());
     if (site.rows.empty()) continue;
     const ChannelMatrix w = weights_of(site.products, site.channels());
-    Judge judge(site, w, options.weight_error, options.threads);
-    const double before = judge.noise(nullptr);
-    double least = before, alpha = 0;
-    for (double a : alphas) {
-      const std::vector<float> s = factors(site.even, w, a);
-      if (const double noise = judge.noise(&s); noise < least) least = noise, alpha = a;
-    }
-    const double gain = judge.sqnr_db(least) - judge.sqnr_db(before);
-    if (alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
-    const std::string by = apply_factors(graph, site, factors(site.all, w, alpha));
-    SmoothedTensor done{site.x->name(), {}, by, alpha, judge.sqnr_db(before), judge.sqnr_db(least)};
+    const double before = Judge(site, w, options.weight_error, options.threads)
+                              .noise(nullptr, std::vector<float>(w.rows, 0.0f));
+    const Choice choice = best_choice(graph, site, w, options);
+    const double gain = decibels(before, choice.noise);
+    if (choice.alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
+    Changed changed = change(site.all, w, choice);
+    if (choice.copies > 0) repeat_channels(graph, site, changed.copies);
+    if (choice.shift == 0) changed.shifts.clear();
+    const std::string by = apply_factors(graph, site, changed.factors, changed.shifts);
+    SmoothedTensor done{.tensor = site.x->name(),
+                        .products = {},
+                        .by = by,
+                        .alpha = choice.alpha,
+                        .shift = choice.shift,
+                        .copies = choice.copies,
+                        .sqnr_db_before = decibels(1, before),
+                        .sqnr_db_after = decibels(1, choice.noise)};
     for (const Node* product : site.products) done.products.push_back(product->name());
     report.push_back(std::move(done));
   }

@@ -10,6 +10,10 @@
 // divided. Behind a gelu, no weights can take it: there a multiplication is inserted, and the gelu
 // is computed in float.
 //
+// Two more steps make channels alike. What a norm's bias can take, channels give up: (x - z) / s,
+// z on the way to the middle of their ranges (Outlier Suppression+, Wei et al., arXiv 2304.09145).
+// Behind a gelu the largest channels are split (channel_copies.h), so that weights take less.
+//
 // a is chosen for each tensor on the data: the one that makes the error of the products' outputs
 // least, activations and weights rounded. Ranges come from one half of the samples, the error from
 // the other: with a = 1 every channel fills the range, and clips on data that go a little further.
@@ -30,6 +34,8 @@ struct SmoothedTensor {
   std::vector<std::string> products;  // node names
   std::string by;                     // "norm", "own norm", "product" or "multiplication"
   double alpha;
+  double shift = 0;                      // of the way to the middle of each channel's range
+  size_t copies = 0;                     // channels more than there were
   double sqnr_db_before, sqnr_db_after;  // of the products' outputs, as estimated
 };
 

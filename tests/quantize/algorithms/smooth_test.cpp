@@ -135,6 +135,33 @@ TEST(Smooth, ANormThatOnlyProductsReadKeepsItsPlace) {
   EXPECT_EQ(graph.node_count(), before.node_count());
 }
 
+// One channel before the gelu is 15 times the others: copies of it are made. Channels of the norm
+// lie on one side of 0: its bias takes their middles.
+TEST(Smooth, SplitsTheLargestChannelsAndShiftsThoseThatLieAside) {
+  Graph before = network();
+  const auto replace = [&](const char* name, auto value_at) {
+    Value* value = before.find_value(name);
+    Tensor tensor(DType::f32, value->constant().dims());
+    for (size_t i = 0; i < static_cast<size_t>(tensor.size()); ++i)
+      tensor.mutable_values<float>()[i] = value_at(i, value->constant().values<float>()[i]);
+    before.replace_all_uses(value, before.add_constant(std::string(name) + "_new", tensor));
+  };
+  replace("w1", [](size_t i, float v) { return i % 24 == 5 ? 15 * v : v; });
+  replace("bias", [](size_t i, float v) { return i % 3 == 0 ? v + 30 : v; });
+  before.remove_dead();
+  const auto data = noise(before, 12, 600);
+  Graph graph = before.clone();
+  const auto report = smooth_activations(graph, *data, at(Smoothing::all));
+  expect_same(before, graph, *data);
+  const SmoothedTensor* behind = find(report, "multiplication");
+  ASSERT_TRUE(behind);
+  EXPECT_EQ(behind->copies, 16u);
+  EXPECT_EQ(graph.find_value(behind->tensor)->shape().back().value(), 24 + 16);
+  const SmoothedTensor* norm = find(report, "own norm");
+  ASSERT_TRUE(norm);
+  EXPECT_GT(norm->shift, 0);
+}
+
 TEST(Smooth, LeavesAloneWhatRulesKeepInFloatAndWhatNothingAsksFor) {
   const Graph before = network();
   const auto data = noise(before, 4, 300);
