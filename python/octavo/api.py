@@ -188,8 +188,8 @@ def quantize(
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
         smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a
-            product takes the factors, ``"all"`` also behind GELUs, which then run in float, or
-            ``"none"``.
+            product takes the factors, ``"all"`` also behind GELUs, which then run in float and may
+            get a sixteenth more channels, or ``"none"``. Give samples without padding.
         evaluation: samples to judge by; the calibration data if None.
         preprocessing: how pictures become inputs.
         rules: :class:`octavo.Rules` or a rules file, which gives nodes other precisions than the
