@@ -190,8 +190,8 @@ def quantize(
         bias_correction: correct the mean error of each output channel, layer by layer, in mode
             static; None means yes.
         smooth: SmoothQuant, in mode static: ``"folded"`` (the default) where a layer norm or a
-            product takes the factors, ``"all"`` also behind GELUs, which then run in float, or
-            ``"none"``.
+            product takes the factors, ``"all"`` also behind GELUs, which then run in float and may
+            get a sixteenth more channels, or ``"none"``. Give samples without padding.
         equalize: cross-layer equalisation (Nagel et al., arXiv 1906.04721), in mode static:
             ``"folded"`` between products with ReLU and the like between them, ``"all"`` also across
             Clip (ReLU6), whose bounds are then those of each channel and run in float, or

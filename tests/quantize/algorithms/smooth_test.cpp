@@ -151,7 +151,7 @@ TEST(Smooth, SplitsTheLargestChannelsAndShiftsThoseThatLieAside) {
   before.remove_dead();
   const auto data = noise(before, 12, 600);
   Graph graph = before.clone();
-  const auto report = smooth_activations(graph, *data, at(Smoothing::all));
+  const auto report = smooth_activations(graph, *data, at(FactorPlaces::all));
   expect_same(before, graph, *data);
   const SmoothedTensor* behind = find(report, "multiplication");
   ASSERT_TRUE(behind);
