@@ -21,7 +21,7 @@ struct MagnitudeBins {
   float factor, divisor;
 };
 constexpr int most_magnitude_bins = 1 << 21;
-// Values that the tables of count_magnitudes hold: each table counts a quarter of them.
+// Values that the tables of count_magnitudes hold: each table counts about a quarter of them.
 constexpr int64_t magnitude_chunk = 1 << 17;
 
 struct HistogramKernels {
@@ -30,10 +30,11 @@ struct HistogramKernels {
   // Counts value v in bin floor(v * scale) + bins / 2, where scale is a power of two and each
   // |v * scale| <= bins / 2; the upper end goes into the last bin. At most histogram_chunk values.
   void (*count)(const float* x, int64_t count, float scale, uint16_t (*tables)[histogram_bins]);
-  // Adds finite values to tables[histogram_tables][bins]; magnitude_chunk of them in all, in calls
-  // of multiples of histogram_tables but for the last.
-  void (*count_magnitudes)(const float* x, int64_t count, const MagnitudeBins& bins,
-                           uint16_t* tables);
+  // Adds finite values to tables[histogram_tables][bins], at most magnitude_chunk of them before
+  // the tables are emptied. Returns how many of bin 0 are in no table: what relu made 0 need not
+  // wait for one counter.
+  int64_t (*count_magnitudes)(const float* x, int64_t count, const MagnitudeBins& bins,
+                              uint16_t* tables);
 };
 // By best_isa().
 const HistogramKernels& histogram_kernels();

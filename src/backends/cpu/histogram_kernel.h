@@ -42,23 +42,28 @@ Extremes histogram_extremes(const float* x, int64_t count) {
   return e;
 }
 
-// place(v, to) writes the bins of a vector; they are counted in tables[histogram_tables][bins].
+// place(v, to) writes the bins of a vector and returns how many it wrote, the others left out; they
+// are counted in tables[histogram_tables][bins]. Returns how many were left out.
 template <class Place>
-void histogram_blocks(const float* x, int64_t count, uint16_t* tables, int64_t bins,
-                      const Place& place) {
-  constexpr int block = 64;
-  alignas(64) int32_t index[block];
-  int64_t i = 0;
-  for (; i + block <= count; i += block) {
-    for (int k = 0; k < block; k += Vec::width) place(Vec::load(x + i + k), index + k);
-    for (int k = 0; k < block; k += histogram_tables)
+int64_t histogram_blocks(const float* x, int64_t count, uint16_t* tables, int64_t bins,
+                         const Place& place) {
+  constexpr int block = 256;
+  alignas(64) int32_t index[block + Vec::width];
+  int64_t left_out = 0;
+  for (int64_t i = 0; i < count; i += block) {
+    const int size = static_cast<int>(count - i < block ? count - i : block);
+    int n = 0, k = 0;
+    for (; k + Vec::width <= size; k += Vec::width) n += place(Vec::load(x + i + k), index + n);
+    if (k < size) {  // lanes behind the rest hold 0: left out, or written behind
+      const int rest = size - k, written = place(Vec::load_n(x + i + k, rest), index + n);
+      n += written < rest ? written : rest;
+    }
+    left_out += size - n;
+    for (k = 0; k + histogram_tables <= n; k += histogram_tables)
       for (int t = 0; t < histogram_tables; ++t) ++tables[t * bins + index[k + t]];
+    for (; k < n; ++k) ++tables[k % histogram_tables * bins + index[k]];
   }
-  for (; i < count; i += Vec::width) {
-    const int n = static_cast<int>(count - i < Vec::width ? count - i : Vec::width);
-    place(n == Vec::width ? Vec::load(x + i) : Vec::load_n(x + i, n), index);
-    for (int k = 0; k < n; ++k) ++tables[k % histogram_tables * bins + index[k]];
-  }
+  return left_out;
 }
 
 void histogram_count(const float* x, int64_t count, float scale,
@@ -74,12 +79,13 @@ void histogram_count(const float* x, int64_t count, float scale,
     const Vec::F near = Vec::to_float(Vec::round(t));
     const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(t, near), one, zero));
     Vec::store_int(to, Vec::round(Vec::min(Vec::add(floor, middle), last)));
+    return Vec::width;
   };
   histogram_blocks(x, count, tables[0], histogram_bins, place);
 }
 
-void histogram_count_magnitudes(const float* x, int64_t count, const MagnitudeBins& bins,
-                                uint16_t* tables) {
+int64_t histogram_count_magnitudes(const float* x, int64_t count, const MagnitudeBins& bins,
+                                   uint16_t* tables) {
   const auto n = static_cast<float>(bins.bins);
   const Vec::F factor = Vec::set(bins.factor), scale = Vec::set(n), last = Vec::set(n - 1);
   const Vec::F divisor = Vec::set(bins.divisor), inverse = Vec::set(1 / bins.divisor);
@@ -97,9 +103,9 @@ void histogram_count_magnitudes(const float* x, int64_t count, const MagnitudeBi
       near = Vec::to_float(Vec::round(q));
     }
     const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(q, near), one, zero));
-    Vec::store_int(to, Vec::round(Vec::min(floor, last)));
+    return Vec::store_nonzero(to, Vec::round(Vec::min(floor, last)));
   };
-  histogram_blocks(x, count, tables, bins.bins, place);
+  return histogram_blocks(x, count, tables, bins.bins, place);
 }
 
 }  // namespace

@@ -42,6 +42,10 @@ struct Vec {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   static void store_int(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static int store_nonzero(int32_t* p, I v) {
+    store_int(p, v);
+    return width;
+  }
   static I set_int(int32_t v) { return _mm256_set1_epi32(v); }
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }

@@ -43,6 +43,11 @@ struct Vec {
 
   static I load_int(const int32_t* p) { return _mm512_loadu_si512(p); }
   static void store_int(int32_t* p, I v) { _mm512_storeu_si512(p, v); }
+  static int store_nonzero(int32_t* p, I v) {
+    const __mmask16 kept = _mm512_test_epi32_mask(v, v);
+    _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(kept, v));
+    return __builtin_popcount(kept);
+  }
   static I set_int(int32_t v) { return _mm512_set1_epi32(v); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }

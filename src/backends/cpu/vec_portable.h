@@ -61,6 +61,12 @@ struct Vec {
     return v;
   }
   static void store_int(int32_t* p, I v) { __builtin_memcpy(p, &v, 16); }
+  // Writes a whole vector, the lanes that count first: those that are not 0, or all. Returns how
+  // many.
+  static int store_nonzero(int32_t* p, I v) {
+    store_int(p, v);
+    return width;
+  }
   static I set_int(int32_t v) { return I{v, v, v, v}; }
   static I add_int(I a, I b) { return a + b; }
   static I sub_int(I a, I b) { return a - b; }

@@ -14,9 +14,31 @@ namespace octavo {
 namespace {
 
 constexpr int64_t chunk = cpu::magnitude_chunk;  // values per task
-constexpr int64_t step = 1 << 12;                // values looked at and counted while in the L1
 constexpr float shrink = 0x1p-40F;  // of large values, so that |v| * n and 1 / last are normal
                                     // numbers; a power of two changes no quotient
+
+int64_t chunks_of(std::span<const float> values) {
+  return (static_cast<int64_t>(values.size()) + chunk - 1) / chunk;
+}
+
+std::span<const float> chunk_of(std::span<const float> values, int64_t index) {
+  const auto start = static_cast<size_t>(index * chunk);
+  return values.subspan(start, std::min<size_t>(chunk, values.size() - start));
+}
+
+cpu::Extremes extremes(std::span<const float> values) {
+  std::vector<cpu::Extremes> parts(static_cast<size_t>(chunks_of(values)));
+  auto look = [&](int64_t index, int) {
+    const auto part = chunk_of(values, index);
+    parts[static_cast<size_t>(index)] =
+        cpu::histogram_kernels().extremes(part.data(), static_cast<int64_t>(part.size()));
+  };
+  default_pool().run(chunks_of(values), look);
+  cpu::Extremes all = parts[0];
+  for (const cpu::Extremes& part : parts)
+    all = {std::min(all.min, part.min), std::max(all.max, part.max), all.finite && part.finite};
+  return all;
+}
 
 // Adds up the tables of a chunk and empties them.
 void drain(std::vector<uint16_t>& tables, std::vector<int64_t>& counts) {
@@ -80,70 +102,46 @@ void MagnitudeHistogram::reach(float most) {
   last_ = std::max(last_, most);
 }
 
-// What one look at the values found. The counts are right if `most` was within reach, and all 0
-// before there is an edge.
-struct MagnitudeHistogram::Pass {
-  float most = 0;
-  bool finite = true;
-  std::vector<int64_t> counts;
-};
-
-MagnitudeHistogram::Pass MagnitudeHistogram::pass(std::span<const float> values) const {
-  struct Local {
-    Pass found;
-    std::vector<uint16_t> tables;
-  };
-  ThreadPool& pool = default_pool();
-  std::vector<Local> locals(static_cast<size_t>(pool.size()));
-  const cpu::HistogramKernels& kernels = cpu::histogram_kernels();
-  const float factor = last_ > 0x1p80F ? shrink : 1.0F;
-  const cpu::MagnitudeBins bins{static_cast<int>(counts_.size()), factor, last_ * factor};
-  auto task = [&](int64_t index, int thread) {
-    auto& [found, tables] = locals[static_cast<size_t>(thread)];
-    if (tables.empty()) {
-      tables.assign(cpu::histogram_tables * counts_.size(), 0);
-      found.counts.assign(counts_.size(), 0);
-    }
-    const auto end = std::min((index + 1) * chunk, static_cast<int64_t>(values.size()));
-    for (int64_t at = index * chunk; at < end; at += step) {
-      const float* x = values.data() + at;
-      const int64_t count = std::min(step, end - at);
-      const cpu::Extremes e = kernels.extremes(x, count);
-      found.finite = found.finite && e.finite;
-      found.most = std::max({found.most, -e.min, e.max});
-      if (last_ > 0 && found.finite && found.most <= last_)
-        kernels.count_magnitudes(x, count, bins, tables.data());
-    }
-    drain(tables, found.counts);
-  };
-  pool.run((static_cast<int64_t>(values.size()) + chunk - 1) / chunk, task);
-  Pass all;
-  all.counts.assign(counts_.size(), 0);
-  for (const auto& [found, tables] : locals) {
-    all.finite = all.finite && found.finite;
-    all.most = std::max(all.most, found.most);
-    for (size_t i = 0; i < found.counts.size(); ++i) all.counts[i] += found.counts[i];
-  }
-  return all;
-}
-
 void MagnitudeHistogram::collect(std::span<const float> values, bool skip_zeros) {
   if (values.empty()) return;
-  Pass found = pass(values);
+  const cpu::Extremes found = extremes(values);
   if (!found.finite)
     throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
                     "clean the data");
-  if (found.most > last_) {
-    reach(found.most);
-    found = pass(values);
-  }
-  const int64_t skipped = skip_zeros ? std::ranges::count(values, 0.0F) : 0;
+  reach(std::max(-found.min, found.max));
   if (last_ == 0)
     counts_[0] += static_cast<int64_t>(values.size());
   else
-    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += found.counts[i];
+    count(values);
+  const int64_t skipped = skip_zeros ? std::ranges::count(values, 0.0F) : 0;
   counts_[0] -= skipped;
   total_ += static_cast<int64_t>(values.size()) - skipped;
+}
+
+void MagnitudeHistogram::count(std::span<const float> values) {
+  struct Local {
+    std::vector<uint16_t> tables;
+    std::vector<int64_t> counts;
+  };
+  ThreadPool& pool = default_pool();
+  std::vector<Local> locals(static_cast<size_t>(pool.size()));
+  const size_t size = counts_.size();
+  const float factor = last_ > 0x1p80F ? shrink : 1.0F;
+  const cpu::MagnitudeBins bins{static_cast<int>(size), factor, last_ * factor};
+  auto task = [&](int64_t index, int thread) {
+    auto& [tables, counts] = locals[static_cast<size_t>(thread)];
+    if (tables.empty()) {
+      tables.assign(cpu::histogram_tables * size, 0);
+      counts.assign(size, 0);
+    }
+    const auto part = chunk_of(values, index);
+    counts[0] += cpu::histogram_kernels().count_magnitudes(
+        part.data(), static_cast<int64_t>(part.size()), bins, tables.data());
+    drain(tables, counts);
+  };
+  pool.run(chunks_of(values), task);
+  for (const Local& local : locals)
+    for (size_t i = 0; i < local.counts.size(); ++i) counts_[i] += local.counts[i];
 }
 
 namespace {

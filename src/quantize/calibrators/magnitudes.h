@@ -41,9 +41,8 @@ class MagnitudeHistogram {
   friend bool operator==(const MagnitudeHistogram&, const MagnitudeHistogram&) = default;
 
  private:
-  struct Pass;
   void reach(float most);
-  Pass pass(std::span<const float> values) const;
+  void count(std::span<const float> values);
 
   int bins_;         // as constructed
   float last_ = 0;   // 0: nothing but zeros yet, all in bin 0
