@@ -13,7 +13,7 @@
 namespace octavo {
 namespace {
 
-constexpr int64_t chunk = cpu::magnitude_chunk;  // values per task
+constexpr int64_t chunk = 1 << 14;  // values per task: few, as threads of others may hold cores
 constexpr float shrink = 0x1p-40F;  // of large values, so that |v| * n and 1 / last are normal
                                     // numbers; a power of two changes no quotient
 
@@ -122,6 +122,7 @@ void MagnitudeHistogram::count(std::span<const float> values) {
   struct Local {
     std::vector<uint16_t> tables;
     std::vector<int64_t> counts;
+    int64_t in_tables = 0;
   };
   ThreadPool& pool = default_pool();
   std::vector<Local> locals(static_cast<size_t>(pool.size()));
@@ -129,19 +130,26 @@ void MagnitudeHistogram::count(std::span<const float> values) {
   const float factor = last_ > 0x1p80F ? shrink : 1.0F;
   const cpu::MagnitudeBins bins{static_cast<int>(size), factor, last_ * factor};
   auto task = [&](int64_t index, int thread) {
-    auto& [tables, counts] = locals[static_cast<size_t>(thread)];
+    auto& [tables, counts, in_tables] = locals[static_cast<size_t>(thread)];
     if (tables.empty()) {
       tables.assign(cpu::histogram_tables * size, 0);
       counts.assign(size, 0);
     }
+    if (in_tables + chunk > cpu::magnitude_chunk) {
+      drain(tables, counts);
+      in_tables = 0;
+    }
     const auto part = chunk_of(values, index);
+    in_tables += chunk;
     counts[0] += cpu::histogram_kernels().count_magnitudes(
         part.data(), static_cast<int64_t>(part.size()), bins, tables.data());
-    drain(tables, counts);
   };
   pool.run(chunks_of(values), task);
-  for (const Local& local : locals)
-    for (size_t i = 0; i < local.counts.size(); ++i) counts_[i] += local.counts[i];
+  for (Local& local : locals) {
+    if (local.tables.empty()) continue;
+    drain(local.tables, local.counts);
+    for (size_t i = 0; i < size; ++i) counts_[i] += local.counts[i];
+  }
 }
 
 namespace {
