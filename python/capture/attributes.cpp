@@ -1,0 +1,535 @@
+// Attribute lookup as object.__getattribute__ does it, on values.
+#include <fmt/format.h>
+
+#include "python_types.h"
+#include "tracer.h"
+
+namespace octavo::capture {
+namespace {
+
+PyObject* object_getattribute() {
+  static PyObject* found =
+      _PyType_Lookup(&PyBaseObject_Type, interned("__getattribute__").release());
+  return found;
+}
+
+bool plain_getattribute(PyTypeObject* type) {
+  static PyObject* name = interned("__getattribute__").release();
+  return _PyType_Lookup(type, name) == object_getattribute();
+}
+
+bool is_data_descriptor(PyObject* object) { return Py_TYPE(object)->tp_descr_set != nullptr; }
+
+bool named(PyObject* name, const char* text) {
+  return PyUnicode_CompareWithASCIIString(name, text) == 0;
+}
+
+[[noreturn]] void no_attribute(Tracer& tracer, const std::string& owner, PyObject* name) {
+  tracer.raise(PyExc_AttributeError,
+               fmt::format("'{}' object has no attribute '{}'", owner, utf8(name)));
+}
+
+V field_of(const Sequence& sequence, PyObject* name) {
+  auto* type = reinterpret_cast<PyObject*>(sequence.type);
+  for (const char* list : {"_fields", "__match_args__"}) {
+    const Ref fields = Ref::steal(PyObject_GetAttrString(type, list));
+    if (!fields) {
+      PyErr_Clear();
+      continue;
+    }
+    if (!PyTuple_Check(fields.get())) continue;
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(fields.get()); ++n)
+      if (PyUnicode_Compare(PyTuple_GET_ITEM(fields.get(), n), name) == 0)
+        return sequence.items.at(static_cast<size_t>(n));
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+PyObject* Tracer::lookup(PyTypeObject* type, PyObject* name) {
+  PyObject* found = _PyType_Lookup(type, name);
+  // Builtin classes cannot change.
+  if (type->tp_flags & Py_TPFLAGS_HEAPTYPE)
+    trace_.sources.guard(trace_.sources.fixed(reinterpret_cast<PyObject*>(type)),
+                         GuardKind::type_lookup, name, 0, found);
+  return found;
+}
+
+V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, PyObject* found,
+                          const V& self) {
+  const auto held = [&](PyObject* what) { return lazy(what, trace_.sources.fixed(what)); };
+  const auto bind = [&](const V& receiver, PyObject* function) {
+    auto method = make<Method>();
+    method->self = receiver;
+    method->function = held(function);
+    return method;
+  };
+  PyTypeObject* kind = Py_TYPE(found);
+  if (kind == &PyFunction_Type || kind == &PyMethodDescr_Type || kind == &PyWrapperDescr_Type)
+    return self ? V(bind(self, found)) : held(found);
+  if (kind == &PyStaticMethod_Type)
+    return held(octavo::capture::attribute(found, "__func__").get());
+  if (kind == &PyClassMethod_Type) {
+    const Ref function = octavo::capture::attribute(found, "__func__");
+    return bind(constant(reinterpret_cast<PyObject*>(type)), function.get());
+  }
+  if (kind == &PyClassMethodDescr_Type)
+    return held(Ref::checked(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), name)).get());
+  if (!self) return held(found);
+  if (kind == &PyProperty_Type) {
+    const Ref getter = octavo::capture::attribute(found, "fget");
+    return call(held(getter.get()), {{self}, {}});
+  }
+  if (kind == &PyMemberDescr_Type) {
+    if (object->kind == Kind::instance) no_attribute(*this, type->tp_name, name);
+    const Ref value = Ref::steal(PyObject_GenericGetAttr(object->object.get(), name));
+    if (!value) raise_python_error();
+    if (!object->source) return constant(value);
+    return lazy(value.get(), trace_.sources.of(SourceKind::attribute, object->source, name));
+  }
+  if (kind == &PyGetSetDescr_Type) {
+    if (named(name, "__dict__") && object->object) {
+      if (!object->source) give_up(Reason::attribute, "__dict__ of " + describe(object));
+      for (const Write& write : trace_.writes)
+        if (write.object->object.get() == object->object.get())
+          give_up(Reason::attribute, "__dict__ of a changed object");
+      PyObject** dict = _PyObject_GetDictPtr(object->object.get());
+      if (!dict || !*dict) give_up(Reason::attribute, "__dict__");
+      return lazy(*dict, trace_.sources.of(SourceKind::dictionary, object->source));
+    }
+    give_up(Reason::attribute, fmt::format("{}.{}", type->tp_name, utf8(name)));
+  }
+  static PyObject* cached_property = well_known("functools", "cached_property");
+  if (reinterpret_cast<PyObject*>(kind) == cached_property) {
+    const Ref function = octavo::capture::attribute(found, "func");
+    const V value = call(held(function.get()), {{self}, {}});
+    set_attribute(object, name, value);
+    return value;
+  }
+  static PyObject* get = interned("__get__").release();
+  if (PyObject* getter = _PyType_Lookup(kind, get)) {
+    if (!PyFunction_Check(getter))
+      give_up(Reason::attribute, fmt::format("descriptor {}", kind->tp_name));
+    return call(bind(held(found), getter),
+                {{self, constant(reinterpret_cast<PyObject*>(type))}, {}});
+  }
+  return held(found);
+}
+
+V Tracer::object_attribute(const V& object, PyObject* name) {
+  PyObject* real_object = object->object.get();
+  PyTypeObject* type = Py_TYPE(real_object);
+  if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(type));
+  if (!plain_getattribute(type))
+    give_up(Reason::attribute, fmt::format("{}.{}", type->tp_name, utf8(name)));
+  PyObject* found = lookup(type, name);
+  const auto written = written_.find({real_object, name});
+  const bool changed_slot = written != written_.end() && trace_.writes[written->second].value;
+  if (found && is_data_descriptor(found) && !changed_slot)
+    return class_attribute(object, type, name, found, object);
+
+  if (written != written_.end()) {
+    if (trace_.writes[written->second].value) return trace_.writes[written->second].value;
+  } else {
+    PyObject** dict = _PyObject_GetDictPtr(real_object);
+    const auto viewed = dict && *dict ? lifted_.find(*dict) : lifted_.end();
+    if (viewed != lifted_.end() && viewed->second->kind == Kind::dict) {
+      if (V value = dict_get(static_cast<Dict&>(*viewed->second), constant(name))) return value;
+    } else if (PyObject* own = own_attribute(real_object, name)) {
+      if (object->source)
+        return lazy(own, trace_.sources.of(SourceKind::attribute, object->source, name));
+      // An object without a place in the frame is one that cannot change: a C function, a class.
+      return constant(own);
+    } else if (object->source) {
+      trace_.sources.guard(object->source, GuardKind::lacks_attribute, name);
+    }
+  }
+  if (found) return class_attribute(object, type, name, found, object);
+
+  if (is_module(real_object)) {
+    for (const char* part : {"_parameters", "_buffers", "_modules"}) {
+      const Ref key = interned(part);
+      PyObject* held = own_attribute(real_object, key.get());
+      if (!held || !object->source) continue;
+      const V dict =
+          real(lazy(held, trace_.sources.of(SourceKind::attribute, object->source, key.get())));
+      if (dict->kind != Kind::dict) continue;
+      if (V value = dict_get(static_cast<Dict&>(*dict), constant(name))) return value;
+    }
+    no_attribute(*this, type->tp_name, name);
+  }
+  static PyObject* getattr = interned("__getattr__").release();
+  if (PyObject* fallback = lookup(type, getattr)) {
+    if (!PyFunction_Check(fallback)) give_up(Reason::attribute, utf8(name));
+    return call(class_attribute(object, type, getattr, fallback, object), {{constant(name)}, {}});
+  }
+  no_attribute(*this, type->tp_name, name);
+}
+
+V Tracer::instance_attribute(const V& object, PyObject* name) {
+  auto& instance = static_cast<Instance&>(*object);
+  if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(instance.type));
+  PyObject* found = lookup(instance.type, name);
+  const bool slot = found && Py_TYPE(found) == &PyMemberDescr_Type;
+  if (found && is_data_descriptor(found) && !slot) {
+    if (Py_TYPE(found) == &PyGetSetDescr_Type) {
+      if (named(name, "args") && instance.args) return instance.args;
+      if (named(name, "__dict__")) {
+        auto dict = make<Dict>();
+        dict->type = &PyDict_Type;
+        for (const auto& [key, value] : instance.attributes) dict_set(dict, constant(key), value);
+        return dict;
+      }
+      for (const auto& [key, value] : instance.attributes)
+        if (PyUnicode_Compare(key.get(), name) == 0) return value;
+      if (named(name, "__cause__") || named(name, "__context__") || named(name, "__traceback__"))
+        give_up(Reason::exception, utf8(name));
+    }
+    return class_attribute(object, instance.type, name, found, object);
+  }
+  for (const auto& [key, value] : instance.attributes)
+    if (PyUnicode_Compare(key.get(), name) == 0) return value;
+  if (instance.function) {  // functools.partial
+    if (named(name, "func")) return instance.function;
+    if (named(name, "args")) return instance.args;
+    if (named(name, "keywords")) return instance.keywords;
+  }
+  if (found) return class_attribute(object, instance.type, name, found, object);
+  static PyObject* getattr = interned("__getattr__").release();
+  if (PyObject* fallback = lookup(instance.type, getattr)) {
+    if (!PyFunction_Check(fallback)) give_up(Reason::attribute, utf8(name));
+    return call(class_attribute(object, instance.type, getattr, fallback, object),
+                {{constant(name)}, {}});
+  }
+  no_attribute(*this, instance.type->tp_name, name);
+}
+
+V Tracer::type_attribute(const V& object, PyObject* name) {
+  auto* type = reinterpret_cast<PyTypeObject*>(object->object.get());
+  for (const char* plain : {"__name__", "__qualname__", "__module__", "__mro__", "__bases__", "__doc__",
+                            "__base__", "__match_args__"})
+    if (named(name, plain)) {
+      const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
+      if (!value) raise_python_error();
+      return constant(value);
+    }
+  if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(Py_TYPE(type)));
+  PyObject* found = lookup(type, name);
+  PyTypeObject* meta = Py_TYPE(type);
+  if (is_enum_member(Py_None) || PyObject_TypeCheck(object->object.get(),
+                                                   reinterpret_cast<PyTypeObject*>(well_known("enum", "EnumMeta")))) {
+    const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
+    if (value && is_enum_member(value.get())) return lazy(value.get(), trace_.sources.fixed(value.get()));
+    PyErr_Clear();
+  }
+  if (found) return class_attribute(object, type, name, found, nullptr);
+  if (PyObject* of_meta = lookup(meta, name))
+    return class_attribute(object, meta, name, of_meta, object);
+  raise(PyExc_AttributeError,
+        fmt::format("type object '{}' has no attribute '{}'", type->tp_name, utf8(name)));
+}
+
+V Tracer::function_attribute(const V& value, PyObject* name) {
+  if (value->kind == Kind::function) {
+    auto& function = static_cast<Function&>(*value);
+    for (const auto& [key, held] : function.attributes)
+      if (PyUnicode_Compare(key.get(), name) == 0) return held;
+    const auto* code = reinterpret_cast<PyCodeObject*>(function.code.get());
+    if (named(name, "__name__")) return constant(code->co_name);
+    if (named(name, "__qualname__")) return constant(function.name);
+    if (named(name, "__code__")) return constant(function.code);
+    if (named(name, "__defaults__")) return function.defaults ? function.defaults : none();
+    if (named(name, "__kwdefaults__")) return function.kwdefaults ? function.kwdefaults : none();
+    if (named(name, "__module__")) {
+      PyObject* module = PyDict_GetItemString(function.globals.get(), "__name__");
+      return module ? constant(module) : none();
+    }
+    if (named(name, "__doc__")) {
+      PyObject* constants = code->co_consts;
+      PyObject* first = PyTuple_GET_SIZE(constants) ? PyTuple_GET_ITEM(constants, 0) : Py_None;
+      return constant(PyUnicode_Check(first) ? first : Py_None);
+    }
+    if (named(name, "__dict__")) {
+      auto dict = make<Dict>();
+      dict->type = &PyDict_Type;
+      for (const auto& [key, held] : function.attributes) dict_set(dict, constant(key), held);
+      return dict;
+    }
+    if (named(name, "__get__") || named(name, "__call__"))
+      give_up(Reason::attribute, "a function's " + utf8(name));
+    no_attribute(*this, "function", name);
+  }
+  PyObject* function = value->object.get();
+  for (const char* plain : {"__name__", "__qualname__", "__module__", "__doc__", "__code__"})
+    if (named(name, plain)) return constant(Ref::checked(PyObject_GetAttr(function, name)));
+  if (named(name, "__defaults__") || named(name, "__kwdefaults__") || named(name, "__closure__") ||
+      named(name, "__globals__") || named(name, "__annotations__"))
+    give_up(Reason::attribute, "a function's " + utf8(name));
+  if (PyObject* own = own_attribute(function, name)) {
+    Source* source = value->source ? value->source : trace_.sources.fixed(function);
+    return lazy(own, trace_.sources.of(SourceKind::attribute, source, name));
+  }
+  if (value->source) trace_.sources.guard(value->source, GuardKind::lacks_attribute, name);
+  if (PyObject* found = _PyType_Lookup(&PyFunction_Type, name))
+    if (Py_TYPE(found) == &PyWrapperDescr_Type || Py_TYPE(found) == &PyMethodDescr_Type)
+      return class_attribute(value, &PyFunction_Type, name, found, value);
+  no_attribute(*this, "function", name);
+}
+
+V Tracer::attribute(const V& given, PyObject* name) {
+  const V object = real(given);
+  switch (object->kind) {
+    case Kind::tensor:
+      return tensor_attribute(std::static_pointer_cast<Tensor>(object), name);
+    case Kind::instance:
+      return instance_attribute(object, name);
+    case Kind::function:
+      return function_attribute(object, name);
+    case Kind::object: {
+      PyObject* held = object->object.get();
+      if (PyModule_Check(held)) {
+        PyObject* dict = PyModule_GetDict(held);
+        if (PyObject* found = PyDict_GetItemWithError(dict, name))
+          return lazy(found, trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict),
+                                               name));
+        if (PyDict_GetItemString(dict, "__getattr__"))
+          give_up(Reason::attribute, fmt::format("module {} makes {} on demand",
+                                                 PyModule_GetName(held), utf8(name)));
+        raise(PyExc_AttributeError, fmt::format("module '{}' has no attribute '{}'",
+                                                PyModule_GetName(held), utf8(name)));
+      }
+      if (PyType_Check(held)) return type_attribute(object, name);
+      if (PyFunction_Check(held)) return function_attribute(object, name);
+      if (PyCFunction_Check(held) || Py_TYPE(held) == &PyMethodDescr_Type ||
+          Py_TYPE(held) == &PyProperty_Type || PyCode_Check(held) || is_enum_member(held)) {
+        const Ref value = Ref::steal(PyObject_GetAttr(held, name));
+        if (!value) raise_python_error();
+        if (is_enum_member(held) && PyMethod_Check(value.get())) return object_attribute(object, name);
+        return PyFunction_Check(value.get())
+                   ? lazy(value.get(), trace_.sources.fixed(value.get()))
+                   : constant(value);
+      }
+      return object_attribute(object, name);
+    }
+    case Kind::method: {
+      const auto& method = static_cast<Method&>(*object);
+      if (named(name, "__self__")) return method.self;
+      if (named(name, "__func__")) return method.function;
+      return attribute(method.function, name);
+    }
+    case Kind::slice: {
+      const auto& slice = static_cast<Slice&>(*object);
+      if (named(name, "start")) return slice.start;
+      if (named(name, "stop")) return slice.stop;
+      if (named(name, "step")) return slice.step;
+      break;
+    }
+    case Kind::cell:
+      if (named(name, "cell_contents")) {
+        const V& content = static_cast<Cell&>(*object).content;
+        if (!content) raise(PyExc_ValueError, "Cell is empty");
+        return content;
+      }
+      break;
+    case Kind::super: {
+      const auto& super = static_cast<Super&>(*object);
+      const V self = real(super.self);
+      const bool is_class = self->kind == Kind::object && PyType_Check(self->object.get()) &&
+                            PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(self->object.get()),
+                                             super.after);
+      PyTypeObject* start =
+          is_class ? reinterpret_cast<PyTypeObject*>(self->object.get()) : type_of(self);
+      PyObject* mro = start->tp_mro;
+      bool passed = false;
+      for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(mro); ++n) {
+        auto* type = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, n));
+        if (passed && type->tp_dict) {
+          if (PyObject* found = PyDict_GetItemWithError(type->tp_dict, name)) {
+            lookup(type, name);
+            if (is_class && Py_TYPE(found) == &PyClassMethod_Type)
+              return class_attribute(self, start, name, found, nullptr);
+            return class_attribute(self, is_class ? start : type_of(self), name, found,
+                                   is_class ? nullptr : self);
+          }
+        }
+        if (type == super.after) passed = true;
+      }
+      raise(PyExc_AttributeError, "'super' object has no attribute '" + utf8(name) + "'");
+    }
+    default:
+      break;
+  }
+  // A builtin's method, bound; or a constant's attribute.
+  if (object->kind == Kind::iterator) {
+    auto method = make<Method>();
+    method->self = object;
+    method->function = constant(name);
+    return method;
+  }
+  PyTypeObject* type = type_of(object);
+  if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(type));
+  if (object->kind == Kind::sequence)
+    if (V field = field_of(static_cast<Sequence&>(*object), name)) return field;
+  if (object->kind == Kind::dict && named(name, "default_factory") && type == default_dict_type()) {
+    const V& factory = static_cast<Dict&>(*object).factory;
+    return factory ? factory : none();
+  }
+  PyObject* found = lookup(type, name);
+  if (!found)
+    no_attribute(*this, type->tp_name, name);
+  if (object->kind == Kind::constant && is_data_descriptor(found)) {
+    const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
+    if (!value) raise_python_error();
+    return constant(value);
+  }
+  return class_attribute(object, type, name, found, object);
+}
+
+V Tracer::attribute_or_null(const V& object, PyObject* name) {
+  try {
+    return attribute(object, name);
+  } catch (const Raised& raised) {
+    if (!matches_exception(raised.exception, constant(PyExc_AttributeError))) throw;
+    return nullptr;
+  }
+}
+
+void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
+  const V object = real(given);
+  if (object->kind == Kind::tensor) {
+    if (!named(name, "grad") || !object->source)
+      give_up(Reason::side_effect, "a tensor's attribute " + utf8(name));
+    const auto key = std::make_pair(static_cast<const void*>(object->object.get()), name);
+    if (const auto known = written_.find(key); known != written_.end()) {
+      trace_.writes[known->second].value = value ? value : none();
+    } else {
+      written_[key] = trace_.writes.size();
+      trace_.writes.push_back({Write::Kind::grad, object, Ref::borrow(name), value ? value : none()});
+    }
+    return;
+  }
+  if (object->kind == Kind::function && value) {
+    auto& attributes = static_cast<Function&>(*object).attributes;
+    if (named(name, "__defaults__") || named(name, "__code__") || named(name, "__kwdefaults__"))
+      give_up(Reason::side_effect, "a function's " + utf8(name));
+    if (named(name, "__qualname__") || named(name, "__name__") || named(name, "__module__") ||
+        named(name, "__doc__") || named(name, "__annotations__"))
+      give_up(Reason::side_effect, "a function's " + utf8(name));
+    for (auto& [key, held] : attributes)
+      if (PyUnicode_Compare(key.get(), name) == 0) {
+        held = value;
+        return;
+      }
+    attributes.emplace_back(Ref::borrow(name), value);
+    return;
+  }
+  if (object->kind != Kind::instance && object->kind != Kind::object)
+    give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+  PyObject* held = object->object.get();
+  if (held && (PyType_Check(held) || PyModule_Check(held) || PyFunction_Check(held)))
+    give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+
+  PyTypeObject* type = type_of(object);
+  static PyObject* setattr = interned("__setattr__").release();
+  static PyObject* delattr = interned("__delattr__").release();
+  PyObject* own_setter = lookup(type, value ? setattr : delattr);
+  const bool module = object->kind == Kind::object && is_module(held);
+  if (module && value) {
+    for (const char* part : {"_parameters", "_buffers", "_modules"}) {
+      const Ref key = interned(part);
+      PyObject* dict_object = own_attribute(held, key.get());
+      if (!dict_object || !object->source) give_up(Reason::side_effect, utf8(name));
+      const V dict = real(
+          lazy(dict_object, trace_.sources.of(SourceKind::attribute, object->source, key.get())));
+      if (dict->kind != Kind::dict) give_up(Reason::side_effect, utf8(name));
+      if (!dict_get(static_cast<Dict&>(*dict), constant(name))) continue;
+      const bool buffer = std::string_view(part) == "_buffers";
+      const bool fits = buffer ? is_tensor(value) || is_none(value)
+                               : is_none(value) || (is_tensor(value) && type_of(value) == parameter_type());
+      if (!fits || std::string_view(part) == "_modules")
+        give_up(Reason::side_effect, "a module's " + utf8(name));
+      dict_set(std::static_pointer_cast<Dict>(dict), constant(name), value);
+      return;
+    }
+    const V held_value = real(value);
+    if ((held_value->kind == Kind::tensor && type_of(held_value) == parameter_type()) ||
+        (held_value->kind == Kind::object && is_module(held_value->object.get())))
+      give_up(Reason::side_effect, "registering " + utf8(name) + " in a module");
+  } else if (PyFunction_Check(own_setter)) {
+    const V setter = class_attribute(object, type, setattr, own_setter, object);
+    if (value)
+      call(setter, {{constant(name), value}, {}});
+    else
+      call(setter, {{constant(name)}, {}});
+    return;
+  } else if (Py_TYPE(own_setter) != &PyWrapperDescr_Type || module) {
+    give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+  }
+  set_own_attribute(object, name, value);
+}
+
+void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) {
+  PyTypeObject* type = type_of(object);
+  PyObject* found = lookup(type, name);
+  if (found && is_data_descriptor(found)) {
+    if (Py_TYPE(found) == &PyProperty_Type) {
+      const Ref setter = octavo::capture::attribute(found, value ? "fset" : "fdel");
+      if (setter.get() == Py_None)
+        raise(PyExc_AttributeError, fmt::format("property '{}' of '{}' object has no {}", utf8(name),
+                                                type->tp_name, value ? "setter" : "deleter"));
+      const V function = lazy(setter.get(), trace_.sources.fixed(setter.get()));
+      if (value)
+        call(function, {{object, value}, {}});
+      else
+        call(function, {{object}, {}});
+      return;
+    }
+    static PyObject* set = interned("__set__").release();
+    PyObject* setter = _PyType_Lookup(Py_TYPE(found), set);
+    if (setter && PyFunction_Check(setter) && value) {
+      call(lazy(setter, trace_.sources.fixed(setter)),
+           {{lazy(found, trace_.sources.fixed(found)), object, value}, {}});
+      return;
+    }
+    const bool exception_field = object->kind == Kind::instance && named(name, "__cause__");
+    if (Py_TYPE(found) != &PyMemberDescr_Type && !exception_field)
+      give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+  }
+  if (object->kind == Kind::instance) {
+    auto& attributes = static_cast<Instance&>(*object).attributes;
+    for (size_t n = 0; n < attributes.size(); ++n)
+      if (PyUnicode_Compare(attributes[n].first.get(), name) == 0) {
+        if (value)
+          attributes[n].second = value;
+        else
+          attributes.erase(attributes.begin() + static_cast<ptrdiff_t>(n));
+        return;
+      }
+    if (!value) no_attribute(*this, type->tp_name, name);
+    attributes.emplace_back(Ref::borrow(name), value);
+    return;
+  }
+  PyObject* held = object->object.get();
+  if (!object->source) give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+  PyObject** dict = _PyObject_GetDictPtr(held);
+  const auto viewed = dict && *dict ? lifted_.find(*dict) : lifted_.end();
+  if (viewed != lifted_.end() && viewed->second->kind == Kind::dict) {
+    const auto model = std::static_pointer_cast<Dict>(viewed->second);
+    if (value)
+      dict_set(model, constant(name), value);
+    else
+      dict_remove(model, constant(name));
+    return;
+  }
+  if (!value && !attribute_or_null(object, name)) no_attribute(*this, type->tp_name, name);
+  const auto key = std::make_pair(static_cast<const void*>(held), name);
+  if (const auto known = written_.find(key); known != written_.end()) {
+    trace_.writes[known->second].value = value;
+    return;
+  }
+  written_[key] = trace_.writes.size();
+  trace_.writes.push_back({Write::Kind::attribute, object, Ref::borrow(name), value});
+}
+
+}  // namespace octavo::capture

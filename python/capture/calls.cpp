@@ -1,0 +1,435 @@
+// Calls: who answers, binding of arguments, inlining of Python functions, making of objects.
+#include <fmt/format.h>
+
+#include "code_state.h"
+#include "generator.h"
+#include "known_calls.h"
+#include "python_types.h"
+#include "tracer.h"
+
+namespace octavo::capture {
+
+void Tracer::raise(PyObject* type, const std::string& message) {
+  auto error = make<Instance>();
+  error->type = reinterpret_cast<PyTypeObject*>(type);
+  error->args = tuple({string(message)});
+  throw Raised{error};
+}
+
+void Tracer::raise_python_error() {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  const Ref owned_type = Ref::steal(type), owned_value = Ref::steal(value),
+            owned_traceback = Ref::steal(traceback);
+  if (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt) ||
+      PyErr_GivenExceptionMatches(type, PyExc_MemoryError)) {
+    PyErr_Restore(Py_NewRef(type), Py_NewRef(value), nullptr);
+    throw PythonError{};
+  }
+  auto error = make<Instance>();
+  error->type = Py_TYPE(value);
+  const Ref args = octavo::capture::attribute(value, "args");
+  error->args = constant(args);
+  throw Raised{error};
+}
+
+bool Tracer::matches_exception(const V& given, const V& type) {
+  const V exception = real(given), wanted = real(type);
+  if (wanted->kind == Kind::sequence) {
+    for (const V& one : static_cast<Sequence&>(*wanted).items)
+      if (matches_exception(exception, one)) return true;
+    return false;
+  }
+  if (wanted->kind != Kind::object || !PyExceptionClass_Check(wanted->object.get()))
+    give_up(Reason::exception, "except " + describe(wanted));
+  return PyType_IsSubtype(type_of(exception),
+                          reinterpret_cast<PyTypeObject*>(wanted->object.get()));
+}
+
+V Tracer::call_method(const V& object, const char* name, std::vector<V> args) {
+  const Ref key = interned(name);
+  return call(attribute(object, key.get()), {std::move(args), {}});
+}
+
+V Tracer::fold(PyObject* callee, const Call& call) {
+  if (!is_pure(callee)) return nullptr;
+  const Ref args = Ref::checked(PyTuple_New(static_cast<Py_ssize_t>(call.args.size())));
+  for (size_t n = 0; n < call.args.size(); ++n) {
+    Ref arg = python_constant(call.args[n]);
+    if (!arg) return nullptr;
+    PyTuple_SET_ITEM(args.get(), static_cast<Py_ssize_t>(n), arg.release());
+  }
+  Ref keywords;
+  if (!call.keywords.empty()) {
+    keywords = Ref::checked(PyDict_New());
+    for (const auto& [name, value] : call.keywords) {
+      const Ref constant = python_constant(value);
+      if (!constant) return nullptr;
+      check(PyDict_SetItem(keywords.get(), name.get(), constant.get()));
+    }
+  }
+  const Ref result = Ref::steal(PyObject_Call(callee, args.get(), keywords.get()));
+  if (!result) raise_python_error();
+  PyObject* made = result.get();
+  if (PyList_CheckExact(made)) {
+    std::vector<V> items;
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(made); ++n)
+      items.push_back(constant(PyList_GET_ITEM(made, n)));
+    return list(std::move(items));
+  }
+  return constant(result);
+}
+
+V Tracer::call(const V& given, Call call) {
+  const V callee = real(given);
+  switch (callee->kind) {
+    case Kind::method: {
+      auto& method = static_cast<Method&>(*callee);
+      const V self = real(method.self);
+      const V function = real(method.function);
+      if (self->kind == Kind::iterator && function->kind == Kind::constant)
+        return call_iterator_method(self, utf8(function->object.get()), call);
+      if (self->kind == Kind::tensor && function->kind == Kind::object &&
+          !is_user_function(function->object.get()))
+        return call_tensor_method(self, octavo::capture::attribute(function->object.get(), "__name__").get(),
+                                  call);
+      call.args.insert(call.args.begin(), method.self);
+      return this->call(function, std::move(call));
+    }
+    case Kind::function:
+      return inline_function(callee, std::move(call));
+    case Kind::instance: {
+      auto& instance = static_cast<Instance&>(*callee);
+      if (instance.function) {
+        Call all;
+        all.args = items_of(instance.args);
+        all.args.insert(all.args.end(), call.args.begin(), call.args.end());
+        for (const auto& [key, value] : static_cast<Dict&>(*instance.keywords).items) {
+          bool overridden = false;
+          for (const auto& [name, given_value] : call.keywords)
+            if (PyUnicode_Compare(name.get(), real(key)->object.get()) == 0) overridden = true;
+          if (!overridden) all.keywords.emplace_back(real(key)->object, value);
+        }
+        all.keywords.insert(all.keywords.end(), call.keywords.begin(), call.keywords.end());
+        return this->call(instance.function, std::move(all));
+      }
+      break;
+    }
+    case Kind::object: {
+      PyObject* object = callee->object.get();
+      bool known = false;
+      if (V result = call_known(*this, callee, call, known); known) return result;
+      if (PyType_Check(object)) return call_type(callee, std::move(call));
+      if (records(object)) return call_tensor_function(callee, call);
+      if (PyFunction_Check(object)) return inline_function(callee, std::move(call));
+      if (PyCFunction_Check(object)) {
+        PyObject* self = PyCFunction_GET_SELF(object);
+        if (self && PyType_Check(self) && octavo::capture::utf8(octavo::capture::attribute(object, "__name__").get()) == "__new__")
+          return call_new(reinterpret_cast<PyTypeObject*>(self), call);
+        if (V result = fold(object, call)) return result;
+        give_up(Reason::unknown_call, describe(callee));
+      }
+      if (Py_TYPE(object) == &PyMethodDescr_Type || Py_TYPE(object) == &PyWrapperDescr_Type) {
+        if (call.args.empty()) give_up(Reason::wrong_call, describe(callee));
+        return call_descriptor(callee, call);
+      }
+      if (is_module(object)) {
+        if (V result = call_module(callee, call, known); known) return result;
+      }
+      if (Py_TYPE(object) == partial_type()) {
+        Call all;
+        Source* source = callee->source ? callee->source : trace_.sources.fixed(object);
+        const auto part = [&](const char* name) {
+          return real(lazy(octavo::capture::attribute(object, name).get(),
+                           trace_.sources.of(SourceKind::attribute, source, interned(name).get())));
+        };
+        all.args = items_of(part("args"));
+        all.args.insert(all.args.end(), call.args.begin(), call.args.end());
+        const V keywords = part("keywords");
+        for (const auto& [key, value] : static_cast<Dict&>(*keywords).items)
+          all.keywords.emplace_back(real(key)->object, value);
+        for (auto& [name, value] : call.keywords) {
+          bool replaced = false;
+          for (auto& [key, held] : all.keywords)
+            if (PyUnicode_Compare(key.get(), name.get()) == 0) {
+              held = value;
+              replaced = true;
+            }
+          if (!replaced) all.keywords.emplace_back(name, value);
+        }
+        return this->call(part("func"), std::move(all));
+      }
+      break;
+    }
+    default:
+      break;
+  }
+  static PyObject* name = interned("__call__").release();
+  if (callee->kind == Kind::instance || callee->kind == Kind::object) {
+    PyTypeObject* type = type_of(callee);
+    PyObject* found = lookup(type, name);
+    if (found && (PyFunction_Check(found) || Py_TYPE(found) == &PyStaticMethod_Type))
+      return this->call(class_attribute(callee, type, name, found, callee), std::move(call));
+    give_up(Reason::unknown_call, describe(callee));
+  }
+  give_up(Reason::wrong_call, describe(callee) + " is called");
+}
+
+// --- Python functions -------------------------------------------------------------------------------
+
+V Tracer::inline_function(const V& callee, Call call) {
+  PyCodeObject* code = nullptr;
+  PyObject* globals = nullptr;
+  V defaults, kwdefaults;
+  std::vector<V> closure;
+  Ref name;
+  if (callee->kind == Kind::function) {
+    auto& function = static_cast<Function&>(*callee);
+    code = reinterpret_cast<PyCodeObject*>(function.code.get());
+    globals = function.globals.get();
+    defaults = function.defaults;
+    kwdefaults = function.kwdefaults;
+    closure = function.closure;
+  } else {
+    PyObject* function = callee->object.get();
+    code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(function));
+    globals = PyFunction_GET_GLOBALS(function);
+    Source* source = callee->source ? callee->source : trace_.sources.fixed(function);
+    if (PyObject* held = PyFunction_GET_DEFAULTS(function)) {
+      std::vector<V> values;
+      for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(held); ++n)
+        values.push_back(
+            lazy(PyTuple_GET_ITEM(held, n),
+                 trace_.sources.of(SourceKind::function_default, source, static_cast<int>(n))));
+      defaults = tuple(std::move(values));
+    }
+    if (PyObject* held = PyFunction_GET_KW_DEFAULTS(function))
+      kwdefaults = lazy(held, trace_.sources.of(SourceKind::function_kwdefaults, source));
+    if (PyObject* held = PyFunction_GET_CLOSURE(function))
+      for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(held); ++n)
+        closure.push_back(
+            lazy(PyTuple_GET_ITEM(held, n),
+                 trace_.sources.of(SourceKind::function_cell, source, static_cast<int>(n))));
+    static PyObject* marker = interned("_octavo_disabled").release();
+    if (own_attribute(function, marker)) give_up(Reason::disabled_call, describe(callee));
+  }
+  if (const char* why = never_inlined(code))
+    give_up(Reason::disabled_call, fmt::format("{} ({})", describe(callee), why));
+  if (code->co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR))
+    give_up(Reason::opcode, "a coroutine");
+
+  auto frame = std::make_unique<Frame>();
+  frame->code = &code_of(code);
+  frame->globals = globals;
+  PyObject* builtins = PyDict_GetItemString(globals, "__builtins__");
+  frame->builtins = builtins && PyModule_Check(builtins) ? PyModule_GetDict(builtins)
+                    : builtins                           ? builtins
+                                                         : builtins_;
+  frame->slots.resize(static_cast<size_t>(code->co_nlocalsplus));
+  frame->closure = std::move(closure);
+  frame->caller = frame_;
+  frame->depth = frame_ ? frame_->depth + 1 : 1;
+  if (frame->depth > settings_.most_depth) give_up(Reason::recursion, describe(callee));
+  bind(*frame, code, callee, defaults, kwdefaults, call);
+  if (code->co_flags & CO_GENERATOR) {
+    auto generator = make<GeneratorIterator>();
+    generator->code = Ref::borrow(reinterpret_cast<PyObject*>(code));
+    generator->frame = std::move(frame);
+    return generator;
+  }
+  return run_frame(*frame);
+}
+
+void Tracer::bind(Frame& frame, PyCodeObject* code, const V& callee, const V& defaults,
+                  const V& kwdefaults, Call& call) {
+  const auto positional = static_cast<size_t>(code->co_argcount);
+  const auto keyword_only = static_cast<size_t>(code->co_kwonlyargcount);
+  const auto positional_only = static_cast<size_t>(code->co_posonlyargcount);
+  const size_t named = positional + keyword_only;
+  const auto complain = [&](const std::string& what) {
+    raise(PyExc_TypeError, utf8(code->co_qualname) + "() " + what);
+  };
+  size_t next = named;
+  for (size_t n = 0; n < std::min(positional, call.args.size()); ++n) frame.slots[n] = call.args[n];
+  if (code->co_flags & CO_VARARGS) {
+    std::vector<V> rest;
+    for (size_t n = positional; n < call.args.size(); ++n) rest.push_back(call.args[n]);
+    frame.slots[next++] = tuple(std::move(rest));
+  } else if (call.args.size() > positional) {
+    complain(fmt::format("takes {} positional arguments but {} were given", positional,
+                         call.args.size()));
+  }
+  std::shared_ptr<Dict> rest;
+  if (code->co_flags & CO_VARKEYWORDS) {
+    rest = make<Dict>();
+    rest->type = &PyDict_Type;
+    frame.slots[next] = rest;
+  }
+  for (auto& [name, value] : call.keywords) {
+    bool found = false;
+    for (size_t n = positional_only; n < named && !found; ++n) {
+      PyObject* parameter = PyTuple_GET_ITEM(code->co_localsplusnames, static_cast<Py_ssize_t>(n));
+      if (parameter != name.get() && PyUnicode_Compare(parameter, name.get()) != 0) continue;
+      if (frame.slots[n])
+        complain(fmt::format("got multiple values for argument '{}'", utf8(name.get())));
+      frame.slots[n] = value;
+      found = true;
+    }
+    if (found) continue;
+    if (!rest)
+      complain(fmt::format("got an unexpected keyword argument '{}'", utf8(name.get())));
+    dict_set(rest, constant(name), value);
+  }
+  const size_t given = defaults ? static_cast<Sequence&>(*real(defaults)).items.size() : 0;
+  for (size_t n = 0; n < positional; ++n) {
+    if (frame.slots[n]) continue;
+    if (n + given < positional)
+      complain(fmt::format("missing 1 required positional argument: '{}'",
+                           utf8(PyTuple_GET_ITEM(code->co_localsplusnames, static_cast<Py_ssize_t>(n)))));
+    frame.slots[n] = static_cast<Sequence&>(*real(defaults)).items[n + given - positional];
+  }
+  for (size_t n = positional; n < named; ++n) {
+    if (frame.slots[n]) continue;
+    PyObject* name = PyTuple_GET_ITEM(code->co_localsplusnames, static_cast<Py_ssize_t>(n));
+    V value = kwdefaults && !is_none(kwdefaults)
+                  ? dict_get(static_cast<Dict&>(*real(kwdefaults)), constant(name))
+                  : nullptr;
+    if (!value)
+      complain(fmt::format("missing 1 required keyword-only argument: '{}'", utf8(name)));
+    frame.slots[n] = value;
+  }
+  (void)callee;
+}
+
+// --- objects ------------------------------------------------------------------------------------------
+
+V Tracer::call_type(const V& callee, Call call) {
+  auto* type = reinterpret_cast<PyTypeObject*>(callee->object.get());
+  if (V folded = fold(callee->object.get(), call)) return folded;
+  static PyObject* call_name = interned("__call__").release();
+  PyObject* meta_call = lookup(Py_TYPE(type), call_name);
+  if (meta_call && PyFunction_Check(meta_call))
+    return this->call(class_attribute(callee, Py_TYPE(type), call_name, meta_call, callee),
+                      std::move(call));
+  if (PyType_IsSubtype(type, module_type())) give_up(Reason::unknown_call, "making a module");
+  static PyObject* new_name = interned("__new__").release();
+  static PyObject* init_name = interned("__init__").release();
+  PyObject* maker = lookup(type, new_name);
+  V made;
+  bool own_new = false;
+  if (maker && (Py_TYPE(maker) == &PyStaticMethod_Type || PyFunction_Check(maker))) {
+    own_new = true;
+    Call with_class = call;
+    with_class.args.insert(with_class.args.begin(), callee);
+    made = real(this->call(class_attribute(callee, type, new_name, maker, nullptr), with_class));
+  } else if (maker && PyCFunction_Check(maker)) {
+    Call with_class = call;
+    with_class.args.insert(with_class.args.begin(), callee);
+    made = call_new(reinterpret_cast<PyTypeObject*>(PyCFunction_GET_SELF(maker)), with_class);
+  } else {
+    give_up(Reason::unknown_call, describe(callee));
+  }
+  if (made->kind != Kind::instance || !PyType_IsSubtype(type_of(made), type)) return made;
+  PyObject* init = lookup(type, init_name);
+  if (init && PyFunction_Check(init)) {
+    const V result =
+        this->call(class_attribute(made, type, init_name, init, made), std::move(call));
+    if (!is_none(result)) raise(PyExc_TypeError, "__init__() should return None");
+  } else if (!static_cast<Instance&>(*made).args && !own_new &&
+             (!call.args.empty() || !call.keywords.empty())) {
+    raise(PyExc_TypeError, fmt::format("{}() takes no arguments", type->tp_name));
+  }
+  return made;
+}
+
+// `base.__new__(cls, ...)` of a builtin base.
+V Tracer::call_new(PyTypeObject* base, Call& call) {
+  if (call.args.empty()) give_up(Reason::wrong_call, "__new__");
+  const V cls = real(call.args[0]);
+  if (cls->kind != Kind::object || !PyType_Check(cls->object.get()))
+    give_up(Reason::wrong_call, "__new__");
+  auto* type = reinterpret_cast<PyTypeObject*>(cls->object.get());
+  if (base == &PyBaseObject_Type) {
+    // Only what has no C state of its own can be made and given attributes.
+    for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(type->tp_mro); ++n) {
+      auto* one = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(type->tp_mro, n));
+      if (one != &PyBaseObject_Type && !(one->tp_flags & Py_TPFLAGS_HEAPTYPE))
+        give_up(Reason::unknown_call, fmt::format("making a {}", type->tp_name));
+    }
+    if (type->tp_flags & Py_TPFLAGS_IS_ABSTRACT) give_up(Reason::wrong_call, type->tp_name);
+    auto made = make<Instance>();
+    made->type = type;
+    return made;
+  }
+  if (PyType_IsSubtype(base, reinterpret_cast<PyTypeObject*>(PyExc_BaseException))) {
+    auto made = make<Instance>();
+    made->type = type;
+    if (!call.keywords.empty() && type->tp_init == base->tp_init)
+      give_up(Reason::wrong_call, type->tp_name);
+    made->args = tuple({call.args.begin() + 1, call.args.end()});
+    return made;
+  }
+  if (base == &PyTuple_Type && PyType_IsSubtype(type, &PyTuple_Type))
+    return sequence(type, call.args.size() > 1 ? items_of(call.args[1]) : std::vector<V>());
+  give_up(Reason::unknown_call, fmt::format("making a {}", type->tp_name));
+}
+
+// A C method of a type, taken from the type: list.append(x, 1), object.__init__(self).
+V Tracer::call_descriptor(const V& callee, Call& call) {
+  PyObject* descriptor = callee->object.get();
+  auto* owner = reinterpret_cast<PyDescrObject*>(descriptor)->d_type;
+  const Ref name = Ref::borrow(reinterpret_cast<PyDescrObject*>(descriptor)->d_name);
+  const V self = real(call.args[0]);
+  Call rest;
+  rest.args.assign(call.args.begin() + 1, call.args.end());
+  rest.keywords = call.keywords;
+  const std::string text = utf8(name.get());
+  if (self->kind == Kind::tensor) return call_tensor_method(self, name.get(), rest);
+  if (owner == &PyBaseObject_Type) {
+    if (text == "__init__") return none();
+    if (text == "__setattr__" && rest.args.size() == 2) {
+      set_own_attribute(self, intern(rest.args[0]).get(), rest.args[1]);
+      return none();
+    }
+    if (text == "__getattribute__" && rest.args.size() == 1)
+      return attribute(self, intern(rest.args[0]).get());
+    if (text == "__eq__" && rest.args.size() == 1)
+      return same_object(self, rest.args[0]) ? boolean(true) : constant(Py_NotImplemented);
+    if (text == "__init_subclass__") return none();
+    give_up(Reason::unknown_call, "object." + text);
+  }
+  if (PyType_IsSubtype(owner, reinterpret_cast<PyTypeObject*>(PyExc_BaseException)) &&
+      self->kind == Kind::instance) {
+    if (text == "__init__") {
+      static_cast<Instance&>(*self).args = tuple(rest.args);
+      return none();
+    }
+    give_up(Reason::exception, "an exception's " + text);
+  }
+  bool known = false;
+  V result = call_builtin_method(self, name.get(), rest, known);
+  if (known) return result;
+  if (self->kind == Kind::constant) {
+    // A constant's methods have no effect.
+    Call all;
+    all.args.push_back(constant(name));
+    const Ref bound = Ref::steal(PyObject_GetAttr(self->object.get(), name.get()));
+    if (!bound) raise_python_error();
+    if (V folded = fold_bound(bound.get(), rest)) return folded;
+  }
+  give_up(Reason::unknown_call, fmt::format("{}.{}", owner->tp_name, text));
+}
+
+Ref Tracer::intern(const V& name) {
+  const V value = real(name);
+  if (value->kind != Kind::constant || !PyUnicode_CheckExact(value->object.get()))
+    raise(PyExc_TypeError, "attribute name must be string");
+  PyObject* text = Py_NewRef(value->object.get());
+  PyUnicode_InternInPlace(&text);
+  Ref interned = Ref::steal(text);
+  keep_.push_back(interned);
+  return interned;
+}
+
+}  // namespace octavo::capture

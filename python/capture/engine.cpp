@@ -1,0 +1,452 @@
+#include "engine.h"
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/util/Logging.h>
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+#include <set>
+#include <unordered_map>
+
+#include "code_state.h"
+#include "python_types.h"
+
+namespace octavo::capture {
+namespace {
+
+struct CodeState {
+  explicit CodeState(PyCodeObject* object) : code(object) {}
+  Code code;
+  bool never = false;  // its frames are not captured
+  std::unordered_map<int, std::vector<std::shared_ptr<const Piece>>> pieces;  // by code unit
+  std::set<const Region*> plain;  // regions in which it had no operators
+  std::unordered_map<int, int> full;
+};
+
+thread_local std::shared_ptr<const Region> current;
+// While capture itself runs Python (shape rules, backends), frames run as always.
+thread_local bool busy = false;
+std::atomic<int> regions{0};
+std::atomic<int64_t> generation{0};
+_PyFrameEvalFunction before = nullptr;
+Py_ssize_t extra_index = -1;
+std::set<CodeState*>& states() {
+  static auto* all = new std::set<CodeState*>;
+  return *all;
+}
+
+void free_state(void* pointer) {
+  auto* state = static_cast<CodeState*>(pointer);
+  states().erase(state);
+  delete state;
+}
+
+// Frames of Python's and torch's own libraries are not regions of the user's; what the user's
+// functions call of them is inlined all the same.
+bool is_library(PyCodeObject* code) {
+  static const auto* folders = [] {
+    auto* list = new std::vector<std::string>;
+    const auto folder = [](const char* module) {
+      std::string file = utf8(attribute(import(module).get(), "__file__").get());
+      return file.substr(0, file.rfind('/') + 1);
+    };
+    list->push_back(folder("torch"));
+    list->push_back(folder("octavo"));
+    list->push_back(folder("numpy"));
+    return list;
+  }();
+  static const std::string standard = [] {
+    const std::string file = utf8(attribute(import("os").get(), "__file__").get());
+    return file.substr(0, file.rfind('/') + 1);
+  }();
+  const std::string file = utf8(code->co_filename);
+  if (file.empty() || file.rfind("<frozen", 0) == 0) return true;
+  for (const std::string& folder : *folders)
+    if (file.rfind(folder, 0) == 0) {
+      const std::string_view rest = std::string_view(file).substr(folder.size());
+      return !(rest.rfind("nn/", 0) == 0 || rest.rfind("optim/", 0) == 0);
+    }
+  return file.rfind(standard, 0) == 0 && file.find("site-packages") == std::string::npos &&
+         file.find("dist-packages") == std::string::npos;
+}
+
+CodeState& state_of(PyCodeObject* code) {
+  void* found = nullptr;
+  auto* object = reinterpret_cast<PyObject*>(code);
+  if (_PyCode_GetExtra(object, extra_index, &found) < 0) throw PythonError{};
+  if (found) return *static_cast<CodeState*>(found);
+  auto* state = new CodeState(code);
+  states().insert(state);
+  const int wanted = CO_OPTIMIZED | CO_NEWLOCALS;
+  state->never = (code->co_flags & wanted) != wanted ||
+                 (code->co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)) != 0 ||
+                 is_library(code);
+  if (_PyCode_SetExtra(object, extra_index, state) < 0) throw PythonError{};
+  return *state;
+}
+
+class Busy {
+ public:
+  Busy() : before_(std::exchange(busy, true)) {}
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+  ~Busy() { busy = before_; }
+
+ private:
+  bool before_;
+};
+
+using Clock = std::chrono::steady_clock;
+double milliseconds(Clock::time_point since) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - since).count();
+}
+
+void put(const Ref& dict, const char* key, Ref value) {
+  check(PyDict_SetItemString(dict.get(), key, value.get()));
+}
+
+// What explain() shows of a piece.
+void report(const Region& region, const Code& code, const Trace& trace, int unit, const Piece& piece,
+            double trace_ms, double backend_ms, const Ref& module) {
+  if (!region.stats) return;
+  const Ref entry = Ref::checked(PyDict_New());
+  put(entry, "function", Ref::borrow(code.object()->co_qualname));
+  put(entry, "where", text(code.location(code.at(unit).unit)));
+  put(entry, "ops", Ref::checked(PyLong_FromLong(piece.ops)));
+  put(entry, "guards", text(piece.guards.describe(code.object())));
+  put(entry, "guard_count", Ref::checked(PyLong_FromSize_t(piece.guards.guards())));
+  put(entry, "python_rules", Ref::checked(PyLong_FromLong(trace.python_rules)));
+  put(entry, "instructions", Ref::checked(PyLong_FromLong(trace.instructions)));
+  put(entry, "trace_ms", Ref::checked(PyFloat_FromDouble(trace_ms)));
+  put(entry, "backend_ms", Ref::checked(PyFloat_FromDouble(backend_ms)));
+  put(entry, "graph", module ? module : Ref::borrow(Py_None));
+  if (piece.ended == Ended::broke) {
+    const ReasonText& reason = reason_text(trace.reason);
+    put(entry, "reason", text(reason.name));
+    put(entry, "detail", text(trace.detail));
+    put(entry, "explanation", text(reason.explanation));
+    put(entry, "hint", text(reason.hint));
+    put(entry, "break_at", text(trace.where));
+  }
+  check(PyList_Append(region.stats.get(), entry.get()));
+}
+
+[[noreturn]] void refuse_break(const Trace& trace) {
+  const ReasonText& reason = reason_text(trace.reason);
+  PyErr_Format(well_known("octavo.capture.errors", "GraphBreakError"),
+               "%s: %s (%s); %s; fullgraph=True allows no break", trace.where.c_str(),
+               reason.explanation, trace.detail.c_str(), reason.hint);
+  throw PythonError{};
+}
+
+struct Traced {
+  Trace trace;
+  Recipe recipe;
+};
+
+// Traces until it is known where the piece ends: at a Break the piece is traced again up to the
+// root instruction before it.
+Traced trace_piece(const Region& region, const Code& code, InterpreterFrame* frame, int unit) {
+  int stop = -1;
+  Reason reason{};
+  std::string detail, where;
+  PyObject* closure = PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func));
+  while (true) {
+    Tracer tracer(region.settings, code, frame->f_globals, frame->f_builtins);
+    try {
+      Traced made;
+      made.trace = tracer.run(unit, slots_of(frame), stack_depth(frame), closure, stop);
+      made.recipe = make_recipe(tracer, made.trace, code);
+      made.trace.reason = reason;
+      made.trace.detail = detail;
+      made.trace.where = where;
+      return made;
+    } catch (const Break& end) {
+      const int before_this = end.before >= 0 ? end.before : tracer.instructions() - 1;
+      // A second reason is only where the piece can end; the first is why it does.
+      if (stop < 0) {
+        reason = end.reason;
+        detail = end.detail;
+        where = tracer.where();
+      }
+      if (stop >= 0 && before_this >= stop && stop > 0)
+        stop = stop - 1;
+      else
+        stop = std::max(0, before_this);
+    } catch (const Raised&) {
+      stop = std::max(0, tracer.instructions() - 1);
+      reason = Reason::exception;
+    }
+  }
+}
+
+std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& region, CodeState& state,
+                                        InterpreterFrame* frame, int unit) {
+  const Busy guard;
+  const auto begin = Clock::now();
+  Traced made = trace_piece(*region, state.code, frame, unit);
+  Trace& trace = made.trace;
+  trace.graph.remove_dead();
+  auto piece = std::make_shared<Piece>();
+  piece->region = region;
+  piece->state = GlobalState::now();
+  piece->ended = trace.ended;
+  piece->unit = trace.unit;
+  piece->recipe = std::move(made.recipe);
+  piece->outputs = trace.graph.outputs.size();
+  for (const Node& node : trace.graph.nodes())
+    piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
+  for (const Node* node : trace.graph.placeholders) piece->inputs.push_back(node->source->id);
+  const double trace_ms = milliseconds(begin);
+  if (region->full_graph && trace.ended == Ended::broke) refuse_break(trace);
+
+  Ref module;
+  double backend_ms = 0;
+  if (piece->ops > 0) {
+    module = make_graph_module(trace.graph);
+    // The frame's own tensors are the example inputs.
+    std::vector<Ref> values;
+    const FrameView view{slots_of(frame), PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func))};
+    piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
+    GuardFailure failure;
+    if (!piece->guards.check(view, values, &failure))
+      throw std::logic_error(fmt::format(
+          "capture made a guard that does not hold: {}; please report it",
+          failure.guard ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
+                        : source_name(*failure.source, state.code.object())));
+    const Ref examples = Ref::checked(PyList_New(0));
+    for (const int input : piece->inputs)
+      check(PyList_Append(examples.get(), values[static_cast<size_t>(input)].get()));
+    const auto at = Clock::now();
+    piece->compiled = Ref::checked(
+        PyObject_CallFunctionObjArgs(region->backend.get(), module.get(), examples.get(), nullptr));
+    backend_ms = milliseconds(at);
+    if (!PyCallable_Check(piece->compiled.get())) {
+      PyErr_Format(PyExc_TypeError, "the backend returned a %s, which cannot be called",
+                   Py_TYPE(piece->compiled.get())->tp_name);
+      throw PythonError{};
+    }
+  } else {
+    piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
+  }
+  report(*region, state.code, trace, unit, *piece, trace_ms, backend_ms, module);
+  return piece;
+}
+
+// Runs the graph and makes its results real; then the frame stands at the piece's end.
+// Gives the returned value, or null for a break.
+Ref run_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref>& values) {
+  Ref results;
+  PyObject* const* outputs = nullptr;
+  if (piece.compiled) {
+    constexpr size_t few = 16;
+    PyObject* small[few + 1];
+    std::vector<PyObject*> large;
+    PyObject** args = small + 1;
+    if (piece.inputs.size() > few) {
+      large.resize(piece.inputs.size() + 1);
+      args = large.data() + 1;
+    }
+    for (size_t n = 0; n < piece.inputs.size(); ++n)
+      args[n] = values[static_cast<size_t>(piece.inputs[n])].get();
+    const Busy guard;
+    results = Ref::checked(PyObject_Vectorcall(piece.compiled.get(), args,
+                                               piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    if (piece.outputs > 0) {
+      if (!PyTuple_Check(results.get()) && !PyList_Check(results.get())) {
+        PyErr_SetString(PyExc_TypeError, "the backend's function must return a tuple or a list");
+        throw PythonError{};
+      }
+      if (static_cast<size_t>(PySequence_Fast_GET_SIZE(results.get())) != piece.outputs) {
+        PyErr_Format(PyExc_ValueError, "the backend's function returned %zd values for %zu outputs",
+                     PySequence_Fast_GET_SIZE(results.get()), piece.outputs);
+        throw PythonError{};
+      }
+      outputs = PySequence_Fast_ITEMS(results.get());
+    }
+  }
+  const std::vector<Ref> at = run_recipe(piece.recipe, values, outputs);
+  if (piece.ended == Ended::returned) return at[static_cast<size_t>(piece.recipe.result)];
+  PyObject** slots = slots_of(frame);
+  for (const auto& [slot, place] : piece.recipe.slots)
+    Py_XSETREF(slots[slot], place < 0 ? nullptr : Py_NewRef(at[static_cast<size_t>(place)].get()));
+  const int first = frame->f_code->co_nlocalsplus;
+  std::vector<PyObject*> old(slots + first, slots + frame->stacktop);
+  for (size_t n = 0; n < piece.recipe.stack.size(); ++n) {
+    const int place = piece.recipe.stack[n];
+    slots[first + static_cast<int>(n)] = place < 0 ? nullptr : Py_NewRef(at[static_cast<size_t>(place)].get());
+  }
+  frame->stacktop = first + static_cast<int>(piece.recipe.stack.size());
+  for (PyObject* object : old) Py_XDECREF(object);
+  return {};
+}
+
+void warn_full(CodeState& state, int unit, const GuardFailure& failure) {
+  if (state.full[unit]++ > 0) return;
+  const std::string guard =
+      failure.source && failure.guard
+          ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
+          : std::string("its inputs' identities");
+  const SavedError saved;
+  if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                       "octavo: %s reached %zu versions; calls that none of them fits run uncompiled. "
+                       "Last guard to fail: %s",
+                       state.code.location(state.code.at(unit).unit).c_str(), most_pieces,
+                       guard.c_str()) < 0)
+    PyErr_Clear();
+}
+
+PyObject* run_default(PyThreadState* thread, InterpreterFrame* frame, int throwing) {
+  return before ? before(thread, frame, throwing) : _PyEval_EvalFrameDefault(thread, frame, throwing);
+}
+
+// The frame's error is Python's; what the interpreter does with one at this instruction follows.
+PyObject* throw_into(PyThreadState* thread, InterpreterFrame* frame) {
+  return run_default(thread, frame, 1);
+}
+
+PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& state) {
+  const std::shared_ptr<const Region> region = current;
+  int unit = static_cast<int>(frame->prev_instr - _PyCode_CODE(frame->f_code)) + 1;
+  bool first = true;
+  int ops = 0;
+  while (true) {
+    std::shared_ptr<const Piece> chosen;
+    std::vector<Ref> values;
+    GuardFailure failure;
+    const FrameView view{slots_of(frame),
+                         PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func))};
+    auto& pieces = state.pieces[unit];
+    const GlobalState now = GlobalState::now();
+    size_t own = 0;
+    for (size_t n = 0; n < pieces.size(); ++n) {
+      if (pieces[n]->region != region) continue;
+      ++own;
+      if (!(pieces[n]->state == now) || !pieces[n]->guards.check(view, values, &failure)) continue;
+      chosen = pieces[n];
+      // The most recent is tried first.
+      if (n > 0) std::rotate(pieces.begin(), pieces.begin() + static_cast<ptrdiff_t>(n), pieces.begin() + static_cast<ptrdiff_t>(n) + 1);
+      break;
+    }
+    if (!chosen && own >= most_pieces) {
+      warn_full(state, unit, failure);
+      return run_default(thread, frame, 0);
+    }
+    try {
+      if (!chosen) {
+        const Linked link(thread, frame);
+        chosen = make_piece(region, state, frame, unit);
+        auto& again = state.pieces[unit];
+        again.insert(again.begin(), chosen);
+        if (!chosen->guards.check(view, values, &failure)) return run_default(thread, frame, 0);
+      }
+      ops += chosen->ops;
+      if (first && chosen->ended == Ended::returned && chosen->ops == 0 && !region->full_graph)
+        state.plain.insert(region.get());
+      first = false;
+      const Linked link(thread, frame);
+      Ref result = run_piece(*chosen, frame, values);
+      if (chosen->ended == Ended::returned) return result.release();
+    } catch (const PythonError&) {
+      set_running(frame, state.code.at(unit).unit);
+      if (_PyFrame_IsIncomplete(frame)) return nullptr;
+      return throw_into(thread, frame);
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return nullptr;
+    }
+    unit = chosen->unit;
+    set_next(frame, unit);
+    int next = 0;
+    Stepped stepped;
+    {
+      const Linked link(thread, frame);
+      stepped = run_instruction(frame, state.code, unit, next);
+    }
+    if (stepped == Stepped::raised) return throw_into(thread, frame);
+    if (stepped == Stepped::cannot) return run_default(thread, frame, 0);
+    unit = next;
+  }
+}
+
+PyObject* evaluate(PyThreadState* thread, InterpreterFrame* frame, int throwing) {
+  if (!current || busy || throwing || thread->cframe->use_tracing)
+    return run_default(thread, frame, throwing);
+  CodeState* state = nullptr;
+  try {
+    state = &state_of(frame->f_code);
+  } catch (const PythonError&) {
+    PyErr_Clear();
+    return run_default(thread, frame, throwing);
+  }
+  if (state->never || (!state->plain.empty() && state->plain.count(current.get())))
+    return run_default(thread, frame, throwing);
+  if (Py_EnterRecursiveCall(" in a captured function")) return nullptr;
+  PyObject* result = run_frame(thread, frame, *state);
+  Py_LeaveRecursiveCall();
+  return result;
+}
+
+class Installed {
+ public:
+  Installed() {
+    if (extra_index < 0) extra_index = _PyEval_RequestCodeExtraIndex(free_state);
+    PyInterpreterState* interpreter = PyInterpreterState_Get();
+    if (regions++ == 0) {
+      before = _PyInterpreterState_GetEvalFrameFunc(interpreter);
+      if (before == evaluate || before == _PyEval_EvalFrameDefault) before = nullptr;
+      _PyInterpreterState_SetEvalFrameFunc(interpreter, evaluate);
+    }
+  }
+  Installed(const Installed&) = delete;
+  Installed& operator=(const Installed&) = delete;
+  ~Installed() {
+    PyInterpreterState* interpreter = PyInterpreterState_Get();
+    if (--regions == 0 && _PyInterpreterState_GetEvalFrameFunc(interpreter) == evaluate)
+      _PyInterpreterState_SetEvalFrameFunc(interpreter, before ? before : _PyEval_EvalFrameDefault);
+  }
+};
+
+}  // namespace
+
+const Code& code_of(PyCodeObject* code) { return state_of(code).code; }
+
+GlobalState GlobalState::now() {
+  return {at::GradMode::is_enabled(), c10::InferenceMode::is_enabled(),
+          at::autocast::is_autocast_enabled(at::kCPU), c10::get_default_dtype_as_scalartype()};
+}
+
+PyObject* call_captured(const std::shared_ptr<const Region>& region, PyObject* callable,
+                        PyObject* const* args, size_t count, PyObject* names) {
+  const Installed hook;
+  struct Current {
+    std::shared_ptr<const Region> before;
+    bool was_busy;
+    explicit Current(std::shared_ptr<const Region> region)
+        : before(std::exchange(current, std::move(region))), was_busy(std::exchange(busy, false)) {}
+    ~Current() {
+      current = std::move(before);
+      busy = was_busy;
+    }
+  } scope(region);
+  return PyObject_Vectorcall(callable, args, count, names);
+}
+
+PyObject* call_uncaptured(PyObject* callable, PyObject* args, PyObject* keywords) {
+  const Busy guard;
+  return PyObject_Call(callable, args, keywords);
+}
+
+void forget_everything() {
+  for (CodeState* state : states()) {
+    state->pieces.clear();
+    state->plain.clear();
+    state->full.clear();
+  }
+}
+
+}  // namespace octavo::capture

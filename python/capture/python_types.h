@@ -1,0 +1,23 @@
+// Questions about Python's and torch's types, with the classes looked up once.
+#pragma once
+#include "object.h"
+
+namespace octavo::capture {
+
+PyTypeObject* default_dict_type();
+PyTypeObject* parameter_type();
+PyTypeObject* tensor_type();
+PyTypeObject* module_type();   // torch.nn.Module
+PyTypeObject* partial_type();  // functools.partial
+bool is_enum_member(PyObject* object);
+bool object_is_size(PyObject* object);  // torch.Size
+// torch.Size for torch.Size, tuple for other tuple classes: what slicing and adding give.
+PyTypeObject* object_size_type(PyTypeObject* type);
+bool is_named_tuple(PyTypeObject* type);
+// A tuple of `type`, which is a named tuple, torch.Size or a structseq.
+Ref make_named_tuple(PyTypeObject* type, const Ref& items);
+bool is_module(PyObject* object);
+// An object found once and kept: "torch.nn.functional", "relu".
+PyObject* well_known(const char* module, const char* name);
+
+}  // namespace octavo::capture

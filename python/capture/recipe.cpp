@@ -1,0 +1,475 @@
+#include "recipe.h"
+
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <unordered_map>
+
+#include "generator.h"
+#include "python_types.h"
+
+namespace octavo::capture {
+namespace {
+
+class Builder {
+ public:
+  Builder(Tracer& tracer, Trace& trace) : tracer_(tracer), trace_(trace) {}
+
+  int place(const V& given) {
+    if (given->kind == Kind::lazy && !given->source) return place(tracer_.real(given));
+    if (given->source && given->kind != Kind::constant) return from_source(*given);
+    const V value = given->kind == Kind::lazy ? tracer_.real(given) : given;
+    if (const auto known = places_.find(value.get()); known != places_.end()) return known->second;
+    const int made = make(value);
+    places_[value.get()] = made;
+    return made;
+  }
+
+  int emit(Step::Op op, std::vector<int> args = {}, Ref object = {}, int index = 0) {
+    Step step{op, registers_++, index, std::move(object), std::move(args)};
+    steps_.push_back(std::move(step));
+    return registers_ - 1;
+  }
+  void effect(Step::Op op, int into, std::vector<int> args = {}, Ref object = {}, int index = 0) {
+    effects_.push_back({op, into, index, std::move(object), std::move(args)});
+  }
+  void fill(Step::Op op, int into, std::vector<int> args, Ref object = {}) {
+    steps_.push_back({op, into, 0, std::move(object), std::move(args)});
+  }
+
+  std::vector<int> place_all(const std::vector<V>& values) {
+    std::vector<int> all;
+    for (const V& value : values) all.push_back(place(value));
+    return all;
+  }
+
+  Recipe finish() {
+    Recipe recipe;
+    recipe.steps = std::move(steps_);
+    recipe.steps.insert(recipe.steps.end(), std::make_move_iterator(effects_.begin()),
+                        std::make_move_iterator(effects_.end()));
+    recipe.registers = registers_;
+    return recipe;
+  }
+
+ private:
+  [[noreturn]] void cannot(const V& value, Reason reason = Reason::not_rebuilt) {
+    give_up(reason, tracer_.describe(value), std::max(0, value->born - 1));
+  }
+
+  int from_source(const Value& value) {
+    Source* source = value.source;
+    if (source->kind == SourceKind::fixed) return constant(source->key);
+    if (const auto known = by_source_.find(source->id); known != by_source_.end()) return known->second;
+    source->wanted = true;
+    return by_source_[source->id] = emit(Step::Op::source, {}, {}, source->id);
+  }
+
+  int constant(const Ref& object) {
+    if (const auto known = constants_.find(object.get()); known != constants_.end()) return known->second;
+    return constants_[object.get()] = emit(Step::Op::constant, {}, object);
+  }
+
+  int output(Node* node, const V& value) {
+    if (!node) cannot(value);
+    for (size_t n = 0; n < trace_.graph.outputs.size(); ++n)
+      if (trace_.graph.outputs[n] == node) return emit(Step::Op::output, {}, {}, static_cast<int>(n));
+    trace_.graph.outputs.push_back(node);
+    return emit(Step::Op::output, {}, {}, static_cast<int>(trace_.graph.outputs.size()) - 1);
+  }
+
+  int make(const V& value) {
+    switch (value->kind) {
+      case Kind::constant:
+        return constant(value->object);
+      case Kind::object:
+        if (const Ref fixed = tracer_.python_constant(value)) return constant(fixed);
+        cannot(value);
+      case Kind::tensor:
+        return output(static_cast<Tensor&>(*value).node, value);
+      case Kind::sequence:
+        return make_sequence(value);
+      case Kind::dict:
+        return make_dict(value);
+      case Kind::slice: {
+        const auto& slice = static_cast<Slice&>(*value);
+        return emit(Step::Op::slice, place_all({slice.start, slice.stop, slice.step}));
+      }
+      case Kind::cell: {
+        const int cell = places_[value.get()] = emit(Step::Op::cell);
+        const V content = static_cast<Cell&>(*value).content;
+        if (content) fill(Step::Op::fill_cell, cell, {place(content)});
+        return cell;
+      }
+      case Kind::function:
+        return make_function(value);
+      case Kind::method: {
+        const auto& method = static_cast<Method&>(*value);
+        const V self = tracer_.real(method.self), function = tracer_.real(method.function);
+        // A C method is bound by looking it up.
+        if (function->kind == Kind::constant)
+          return emit(Step::Op::call, {place(self), place(function)}, getattr());
+        if (function->kind == Kind::object && !PyFunction_Check(function->object.get())) {
+          const Ref name = Ref::steal(PyObject_GetAttrString(function->object.get(), "__name__"));
+          if (!name) {
+            PyErr_Clear();
+            cannot(value);
+          }
+          return emit(Step::Op::call, {place(self), constant(name)}, getattr());
+        }
+        return emit(Step::Op::method, place_all({method.function, method.self}));
+      }
+      case Kind::iterator:
+        return make_iterator(value);
+      case Kind::instance:
+        return make_instance(value);
+      case Kind::view: {
+        const auto& view = static_cast<View&>(*value);
+        static constexpr const char* names[] = {"keys", "values", "items"};
+        const Ref name = interned(names[static_cast<size_t>(view.what)]);
+        const int bound = emit(Step::Op::call, {place(view.dict), constant(name)}, getattr());
+        return emit(Step::Op::call, {bound}, caller());
+      }
+      default:
+        cannot(value);
+    }
+  }
+
+  static Ref getattr() { return Ref::borrow(well_known("builtins", "getattr")); }
+  static Ref caller() { return Ref::borrow(well_known("operator", "call")); }
+
+  int make_sequence(const V& value) {
+    auto& sequence = static_cast<Sequence&>(*value);
+    if (sequence.is_list()) {
+      if (sequence.type != &PyList_Type) cannot(value);
+      const int list = places_[value.get()] = emit(Step::Op::list);
+      std::vector<int> items = place_all(sequence.items);
+      if (!items.empty()) fill(Step::Op::fill_list, list, std::move(items));
+      return list;
+    }
+    if (const Ref constant_tuple = sequence.type == &PyTuple_Type && value->object ? value->object : Ref())
+      return constant(constant_tuple);
+    Ref type;
+    if (sequence.type != &PyTuple_Type) type = Ref::borrow(reinterpret_cast<PyObject*>(sequence.type));
+    return emit(Step::Op::tuple, place_all(sequence.items), type);
+  }
+
+  int make_dict(const V& value) {
+    auto& dict = static_cast<Dict&>(*value);
+    const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(dict.type));
+    if (dict.is_set()) {
+      std::vector<V> keys;
+      for (const auto& [key, none] : dict.items) keys.push_back(key);
+      return emit(Step::Op::set, place_all(keys), type);
+    }
+    std::vector<int> factory;
+    if (dict.factory) factory.push_back(place(dict.factory));
+    const int made = places_[value.get()] = emit(Step::Op::dict, factory, type);
+    std::vector<int> items;
+    for (const auto& [key, item] : dict.items) {
+      items.push_back(place(key));
+      items.push_back(place(item));
+    }
+    if (!items.empty()) fill(Step::Op::fill_dict, made, std::move(items));
+    return made;
+  }
+
+  int make_function(const V& value) {
+    auto& function = static_cast<Function&>(*value);
+    const Ref parts = Ref::checked(PyTuple_Pack(3, function.code.get(), function.globals.get(), function.name.get()));
+    const int made = places_[value.get()] = emit(Step::Op::function, {}, parts);
+    std::vector<int> args(4, -1);
+    if (function.defaults) args[0] = place(function.defaults);
+    if (function.kwdefaults) args[1] = place(function.kwdefaults);
+    if (!function.closure.empty()) args[2] = emit(Step::Op::tuple, place_all(function.closure));
+    if (function.annotations) args[3] = place(function.annotations);
+    fill(Step::Op::fill_function, made, std::move(args));
+    for (const auto& [name, attribute] : function.attributes)
+      fill(Step::Op::set_any_attribute, made, {place(attribute)}, name);
+    return made;
+  }
+
+  int make_instance(const V& value) {
+    auto& instance = static_cast<Instance&>(*value);
+    const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(instance.type));
+    int made = 0;
+    if (instance.function) {
+      made = emit(Step::Op::partial, place_all({instance.function, instance.args, instance.keywords}), type);
+      places_[value.get()] = made;
+    } else if (instance.args) {
+      made = places_[value.get()] = emit(Step::Op::exception, {place(instance.args)}, type);
+    } else {
+      made = places_[value.get()] = emit(Step::Op::instance, {}, type);
+    }
+    for (const auto& [name, attribute] : instance.attributes)
+      fill(Step::Op::set_attribute, made, {place(attribute)}, name);
+    return made;
+  }
+
+  int make_iterator(const V& value) {
+    const auto call = [&](const char* name, std::vector<int> args) {
+      return emit(Step::Op::call, std::move(args), Ref::borrow(well_known("builtins", name)));
+    };
+    if (auto* it = dynamic_cast<SequenceIterator*>(value.get())) {
+      if (it->backward) cannot(value);
+      return emit(Step::Op::iterator, {place(it->sequence)}, {}, static_cast<int>(it->position));
+    }
+    if (auto* it = dynamic_cast<RangeIterator*>(value.get())) {
+      const Ref range = Ref::checked(PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyRange_Type), "LLL",
+                                                           static_cast<long long>(it->at),
+                                                           static_cast<long long>(it->stop),
+                                                           static_cast<long long>(it->step)));
+      return call("iter", {constant(range)});
+    }
+    if (auto* it = dynamic_cast<EnumerateIterator*>(value.get())) {
+      const Ref count = Ref::checked(PyLong_FromLongLong(it->count));
+      return call("enumerate", {place(it->inner), constant(count)});
+    }
+    if (auto* it = dynamic_cast<ZipIterator*>(value.get()); it && !it->strict)
+      return call("zip", place_all(it->inner));
+    if (auto* it = dynamic_cast<MapIterator*>(value.get())) {
+      std::vector<int> args = {place(it->function)};
+      for (const V& inner : it->inner) args.push_back(place(inner));
+      return call("map", std::move(args));
+    }
+    if (auto* it = dynamic_cast<FilterIterator*>(value.get()))
+      return call("filter", {it->function ? place(it->function) : constant(Ref::borrow(Py_None)), place(it->inner)});
+    cannot(value, Reason::generator);
+  }
+
+  Tracer& tracer_;
+  Trace& trace_;
+  std::vector<Step> steps_, effects_;
+  int registers_ = 0;
+  std::unordered_map<const Value*, int> places_;
+  std::unordered_map<int, int> by_source_;
+  std::unordered_map<PyObject*, int> constants_;
+};
+
+// The function may look at its variables by name: none is dead.
+bool looks_at_variables(const Code& code) {
+  PyObject* names = code.object()->co_names;
+  for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(names); ++n)
+    for (const char* name : {"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe"})
+      if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, n), name) == 0) return true;
+  return false;
+}
+
+}  // namespace
+
+Recipe make_recipe(Tracer& tracer, Trace& trace, const Code& code) {
+  Builder builder(tracer, trace);
+  int result = -1;
+  std::vector<std::pair<int, int>> slots;
+  std::vector<int> stack;
+  if (trace.ended == Ended::returned) {
+    result = builder.place(trace.result);
+  } else {
+    const bool all = looks_at_variables(code);
+    const std::vector<bool>& live = code.live(trace.unit);
+    for (size_t n = 0; n < trace.slots.size(); ++n) {
+      if (trace.slots[n] == trace.first_slots[n]) continue;
+      if (!trace.slots[n])
+        slots.emplace_back(static_cast<int>(n), -1);
+      else if (all || live[n])
+        slots.emplace_back(static_cast<int>(n), builder.place(trace.slots[n]));
+    }
+    for (const V& value : trace.stack)
+      stack.push_back(value->kind == Kind::null ? -1 : builder.place(value));
+  }
+  for (const Write& write : trace.writes) {
+    const int into = builder.place(write.object);
+    std::vector<int> args;
+    if (write.value) args.push_back(builder.place(write.value));
+    const Step::Op op = write.kind == Write::Kind::attribute   ? Step::Op::set_attribute
+                        : write.kind == Write::Kind::dict_item ? Step::Op::set_item
+                                                               : Step::Op::set_grad;
+    builder.effect(op, into, std::move(args), write.key);
+  }
+  for (const V& value : trace.changed) {
+    if (!value->source) continue;
+    const int into = builder.place(value);
+    if (value->kind == Kind::sequence) {
+      builder.effect(Step::Op::fill_list, into, builder.place_all(static_cast<Sequence&>(*value).items));
+    } else if (value->kind == Kind::cell) {
+      const V& content = static_cast<Cell&>(*value).content;
+      builder.effect(Step::Op::fill_cell, into, content ? builder.place_all({content}) : std::vector<int>());
+    } else if (value->kind == Kind::dict) {
+      const auto& dict = static_cast<Dict&>(*value);
+      std::vector<int> items;
+      for (const auto& [key, item] : dict.items) {
+        items.push_back(builder.place(key));
+        if (!dict.is_set()) items.push_back(builder.place(item));
+      }
+      builder.effect(dict.is_set() ? Step::Op::fill_set : Step::Op::fill_dict, into, std::move(items));
+    }
+  }
+  if (trace.changed_grad) builder.effect(Step::Op::grad_mode, -1, {}, {}, trace.grad_enabled ? 1 : 0);
+  Recipe recipe = builder.finish();
+  recipe.result = result;
+  recipe.slots = std::move(slots);
+  recipe.stack = std::move(stack);
+  return recipe;
+}
+
+std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values,
+                            PyObject* const* outputs) {
+  std::vector<Ref> at(static_cast<size_t>(recipe.registers));
+  const auto get = [&](int index) { return at[static_cast<size_t>(index)].get(); };
+  const auto tuple_of = [&](const std::vector<int>& args) {
+    Ref tuple = Ref::checked(PyTuple_New(static_cast<Py_ssize_t>(args.size())));
+    for (size_t n = 0; n < args.size(); ++n)
+      PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(n), Py_NewRef(get(args[n])));
+    return tuple;
+  };
+  const Ref no_args = Ref::checked(PyTuple_New(0));
+  for (const Step& step : recipe.steps) {
+    const auto put = [&](Ref made) { at[static_cast<size_t>(step.into)] = std::move(made); };
+    PyObject* into = step.into >= 0 ? get(step.into) : nullptr;
+    switch (step.op) {
+      case Step::Op::constant:
+        put(step.object);
+        break;
+      case Step::Op::source:
+        put(values[static_cast<size_t>(step.index)]);
+        break;
+      case Step::Op::output:
+        put(Ref::borrow(outputs[step.index]));
+        break;
+      case Step::Op::tuple: {
+        Ref items = tuple_of(step.args);
+        if (!step.object) {
+          put(std::move(items));
+          break;
+        }
+        auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
+        if (type->tp_new != PyTuple_Type.tp_new && !(type->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
+          put(Ref::checked(PyObject_CallOneArg(step.object.get(), items.get())));
+          break;
+        }
+        const Ref one = Ref::checked(PyTuple_Pack(1, items.get()));
+        put(Ref::checked(PyTuple_Type.tp_new(type, one.get(), nullptr)));
+        break;
+      }
+      case Step::Op::list:
+        put(Ref::checked(PyList_New(0)));
+        break;
+      case Step::Op::dict: {
+        if (step.args.empty())
+          put(Ref::checked(PyObject_CallNoArgs(step.object.get())));
+        else
+          put(Ref::checked(PyObject_CallOneArg(step.object.get(), get(step.args[0]))));
+        break;
+      }
+      case Step::Op::set: {
+        Ref set = Ref::checked(PySet_New(nullptr));
+        for (const int arg : step.args) check(PySet_Add(set.get(), get(arg)));
+        if (step.object.get() != reinterpret_cast<PyObject*>(&PySet_Type))
+          set = Ref::checked(PyObject_CallOneArg(step.object.get(), set.get()));
+        put(std::move(set));
+        break;
+      }
+      case Step::Op::slice:
+        put(Ref::checked(PySlice_New(get(step.args[0]), get(step.args[1]), get(step.args[2]))));
+        break;
+      case Step::Op::cell:
+        put(Ref::checked(PyCell_New(nullptr)));
+        break;
+      case Step::Op::function:
+        put(Ref::checked(PyFunction_NewWithQualName(PyTuple_GET_ITEM(step.object.get(), 0),
+                                                    PyTuple_GET_ITEM(step.object.get(), 1),
+                                                    PyTuple_GET_ITEM(step.object.get(), 2))));
+        break;
+      case Step::Op::method:
+        put(Ref::checked(PyMethod_New(get(step.args[0]), get(step.args[1]))));
+        break;
+      case Step::Op::instance:
+        put(Ref::checked(PyBaseObject_Type.tp_new(reinterpret_cast<PyTypeObject*>(step.object.get()),
+                                                  no_args.get(), nullptr)));
+        break;
+      case Step::Op::exception: {
+        auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
+        Ref made = Ref::checked(
+            reinterpret_cast<PyTypeObject*>(PyExc_BaseException)->tp_new(type, get(step.args[0]), nullptr));
+        check(PyObject_SetAttrString(made.get(), "args", get(step.args[0])));
+        put(std::move(made));
+        break;
+      }
+      case Step::Op::partial: {
+        const Ref rest = Ref::borrow(get(step.args[1]));
+        const Ref first = Ref::checked(PyTuple_Pack(1, get(step.args[0])));
+        const Ref all = Ref::checked(PySequence_Concat(first.get(), rest.get()));
+        put(Ref::checked(PyObject_Call(step.object.get(), all.get(), get(step.args[2]))));
+        break;
+      }
+      case Step::Op::iterator: {
+        Ref iterator = Ref::checked(PyObject_GetIter(get(step.args[0])));
+        if (step.index > 0)
+          Ref::checked(PyObject_CallMethod(iterator.get(), "__setstate__", "i", step.index));
+        put(std::move(iterator));
+        break;
+      }
+      case Step::Op::call:
+        put(Ref::checked(PyObject_Call(step.object.get(), tuple_of(step.args).get(), nullptr)));
+        break;
+      case Step::Op::fill_list: {
+        const Ref list = Ref::checked(PyList_New(static_cast<Py_ssize_t>(step.args.size())));
+        for (size_t n = 0; n < step.args.size(); ++n)
+          PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(n), Py_NewRef(get(step.args[n])));
+        check(PyList_SetSlice(into, 0, PyList_GET_SIZE(into), list.get()));
+        break;
+      }
+      case Step::Op::fill_dict: {
+        if (PyDict_GET_SIZE(into)) {
+          if (PyODict_Check(into))
+            Ref::checked(PyObject_CallMethod(into, "clear", nullptr));
+          else
+            PyDict_Clear(into);
+        }
+        for (size_t n = 0; n + 1 < step.args.size(); n += 2) {
+          if (PyODict_Check(into))
+            check(PyODict_SetItem(into, get(step.args[n]), get(step.args[n + 1])));
+          else
+            check(PyDict_SetItem(into, get(step.args[n]), get(step.args[n + 1])));
+        }
+        break;
+      }
+      case Step::Op::fill_set:
+        check(PySet_Clear(into));
+        for (const int arg : step.args) check(PySet_Add(into, get(arg)));
+        break;
+      case Step::Op::fill_cell:
+        check(PyCell_Set(into, step.args.empty() ? nullptr : get(step.args[0])));
+        break;
+      case Step::Op::fill_function: {
+        if (step.args[0] >= 0) check(PyFunction_SetDefaults(into, get(step.args[0])));
+        if (step.args[1] >= 0) check(PyFunction_SetKwDefaults(into, get(step.args[1])));
+        if (step.args[2] >= 0) check(PyFunction_SetClosure(into, get(step.args[2])));
+        if (step.args[3] >= 0)
+          Py_XSETREF(reinterpret_cast<PyFunctionObject*>(into)->func_annotations,
+                     Py_NewRef(get(step.args[3])));
+        break;
+      }
+      case Step::Op::set_attribute:
+        check(PyObject_GenericSetAttr(into, step.object.get(), step.args.empty() ? nullptr : get(step.args[0])));
+        break;
+      case Step::Op::set_any_attribute:
+        check(PyObject_SetAttr(into, step.object.get(), get(step.args[0])));
+        break;
+      case Step::Op::set_item:
+        if (step.args.empty())
+          check(PyDict_DelItem(into, step.object.get()));
+        else
+          check(PyDict_SetItem(into, step.object.get(), get(step.args[0])));
+        break;
+      case Step::Op::set_grad:
+        check(PyObject_SetAttrString(into, "grad", get(step.args[0])));
+        break;
+      case Step::Op::grad_mode:
+        at::GradMode::set_enabled(step.index != 0);
+        break;
+    }
+  }
+  return at;
+}
+
+}  // namespace octavo::capture

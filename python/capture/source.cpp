@@ -1,0 +1,392 @@
+#include "source.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace octavo::capture {
+
+PyObject* own_attribute(PyObject* object, PyObject* name) {
+  if (PyModule_Check(object)) return PyDict_GetItemWithError(PyModule_GetDict(object), name);
+  if (PyType_Check(object)) {
+    PyObject* dict = reinterpret_cast<PyTypeObject*>(object)->tp_dict;
+    return dict ? PyDict_GetItemWithError(dict, name) : nullptr;
+  }
+  PyObject** dict = _PyObject_GetDictPtr(object);
+  return dict && *dict ? PyDict_GetItemWithError(*dict, name) : nullptr;
+}
+
+namespace {
+
+// A borrowed or owned look at a value while guards run.
+struct Look {
+  PyObject* object = nullptr;
+  bool owned = false;
+};
+
+Look look_attribute(PyObject* base, PyObject* name) {
+  PyTypeObject* type = Py_TYPE(base);
+  if (PyObject* own = own_attribute(base, name)) return {own, false};
+  PyObject* member = PyType_Check(base) ? nullptr : _PyType_Lookup(type, name);
+  if (!member || Py_TYPE(member) != &PyMemberDescr_Type) return {};
+  PyObject* found = PyObject_GenericGetAttr(base, name);
+  if (!found) PyErr_Clear();
+  return {found, found != nullptr};
+}
+
+PyObject* grad_of(PyObject* tensor) {
+  if (!THPVariable_Check(tensor)) return nullptr;
+  return THPVariable_Wrap(THPVariable_Unpack(tensor).grad());
+}
+
+Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
+  switch (source.kind) {
+    case SourceKind::slot:
+      return {frame.slots[source.index], false};
+    case SourceKind::closure:
+      return {frame.closure && source.index < PyTuple_GET_SIZE(frame.closure)
+                  ? PyTuple_GET_ITEM(frame.closure, source.index)
+                  : nullptr,
+              false};
+    case SourceKind::fixed:
+      return {source.key.get(), false};
+    case SourceKind::attribute:
+      return look_attribute(base, source.key.get());
+    case SourceKind::tensor_grad: {
+      PyObject* grad = grad_of(base);
+      return {grad, grad != nullptr};
+    }
+    case SourceKind::item:
+      if (PyList_Check(base))
+        return {source.index < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, source.index) : nullptr,
+                false};
+      if (PyTuple_Check(base))
+        return {
+            source.index < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, source.index) : nullptr,
+            false};
+      return {};
+    case SourceKind::dict_item:
+      return {PyDict_Check(base) ? PyDict_GetItemWithError(base, source.key.get()) : nullptr,
+              false};
+    case SourceKind::type:
+      return {reinterpret_cast<PyObject*>(Py_TYPE(base)), false};
+    case SourceKind::cell_contents:
+      return {PyCell_Check(base) ? PyCell_GET(base) : nullptr, false};
+    case SourceKind::function_cell: {
+      if (!PyFunction_Check(base)) return {};
+      PyObject* closure = PyFunction_GET_CLOSURE(base);
+      return {closure && source.index < PyTuple_GET_SIZE(closure)
+                  ? PyTuple_GET_ITEM(closure, source.index)
+                  : nullptr,
+              false};
+    }
+    case SourceKind::function_default: {
+      if (!PyFunction_Check(base)) return {};
+      PyObject* defaults = PyFunction_GET_DEFAULTS(base);
+      return {defaults && source.index < PyTuple_GET_SIZE(defaults)
+                  ? PyTuple_GET_ITEM(defaults, source.index)
+                  : nullptr,
+              false};
+    }
+    case SourceKind::function_kwdefaults:
+      return {PyFunction_Check(base) ? PyFunction_GET_KW_DEFAULTS(base) : nullptr, false};
+    case SourceKind::method_self:
+      return {PyMethod_Check(base) ? PyMethod_GET_SELF(base) : nullptr, false};
+    case SourceKind::method_function:
+      return {PyMethod_Check(base) ? PyMethod_GET_FUNCTION(base) : nullptr, false};
+    case SourceKind::dictionary: {
+      PyObject* dict = PyObject_GenericGetDict(base, nullptr);
+      if (!dict) PyErr_Clear();
+      return {dict, dict != nullptr};
+    }
+  }
+  return {};
+}
+
+bool same_tensor(PyObject* object, const TensorGuard& guard) {
+  if (Py_TYPE(object) != guard.type) return false;
+  const at::Tensor& tensor = THPVariable_Unpack(object);
+  if (!tensor.defined()) return false;
+  const at::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  if (impl->key_set().raw_repr() != guard.keys) return false;
+  if (tensor.scalar_type() != guard.dtype || tensor.device() != guard.device ||
+      tensor.requires_grad() != guard.requires_grad)
+    return false;
+  if (guard.sizes.size() != static_cast<size_t>(tensor.dim())) return false;
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (guard.sizes[d] >= 0 ? guard.sizes[d] != sizes[d] : sizes[d] < 2) return false;
+    if (guard.strides[d] >= 0 && guard.strides[d] != strides[d]) return false;
+  }
+  return true;
+}
+
+bool same_keys(PyObject* dict, PyObject* keys) {
+  if (PyDict_GET_SIZE(dict) != PyTuple_GET_SIZE(keys)) return false;
+  PyObject *key = nullptr, *value = nullptr;
+  Py_ssize_t position = 0, n = 0;
+  while (PyDict_Next(dict, &position, &key, &value)) {
+    PyObject* wanted = PyTuple_GET_ITEM(keys, n++);
+    if (key == wanted) continue;
+    if (!PyUnicode_CheckExact(key) && !PyLong_CheckExact(key)) return false;
+    if (Py_TYPE(key) != Py_TYPE(wanted)) return false;
+    if (PyObject_RichCompareBool(key, wanted, Py_EQ) != 1) {
+      PyErr_Clear();
+      return false;
+    }
+  }
+  return true;
+}
+
+// NaN equals NaN and 0.0 differs from -0.0: what the trace saw as a constant.
+bool equal_constants(PyObject* object, PyObject* wanted) {
+  if (object == wanted) return true;
+  if (Py_TYPE(object) != Py_TYPE(wanted)) return false;
+  if (PyFloat_CheckExact(object)) {
+    const double a = PyFloat_AS_DOUBLE(object), b = PyFloat_AS_DOUBLE(wanted);
+    return memcmp(&a, &b, sizeof a) == 0;
+  }
+  const int equal = PyObject_RichCompareBool(object, wanted, Py_EQ);
+  if (equal < 0) PyErr_Clear();
+  return equal == 1;
+}
+
+bool holds(const Guard& guard, PyObject* object) {
+  if (guard.kind == GuardKind::lacks_item) return object == nullptr;
+  if (!object) return false;
+  switch (guard.kind) {
+    case GuardKind::is:
+      return object == guard.object.get();
+    case GuardKind::type:
+      return reinterpret_cast<PyObject*>(Py_TYPE(object)) == guard.object.get();
+    case GuardKind::equals:
+      return equal_constants(object, guard.object.get());
+    case GuardKind::length:
+      return PyList_Check(object)    ? PyList_GET_SIZE(object) == guard.number
+             : PyTuple_Check(object) ? PyTuple_GET_SIZE(object) == guard.number
+             : PyDict_Check(object)  ? PyDict_GET_SIZE(object) == guard.number
+                                     : false;
+    case GuardKind::keys:
+      return PyDict_Check(object) && same_keys(object, guard.object.get());
+    case GuardKind::lacks_key:
+      return PyDict_Check(object) && !PyDict_GetItemWithError(object, guard.object.get());
+    case GuardKind::lacks_attribute:
+      return !own_attribute(object, guard.object.get());
+    case GuardKind::code:
+      return PyFunction_Check(object) &&
+             PyFunction_GET_CODE(object) == PyFunction_GET_CODE(guard.object.get()) &&
+             PyFunction_GET_GLOBALS(object) == PyFunction_GET_GLOBALS(guard.object.get());
+    case GuardKind::type_lookup:
+      return PyType_Check(object) &&
+             _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), guard.object.get()) ==
+                 guard.other.get();
+    case GuardKind::tensor:
+      return THPVariable_Check(object) && same_tensor(object, *guard.tensor);
+    case GuardKind::not_tensor_grad:
+      return THPVariable_Check(object) && !THPVariable_Unpack(object).grad().defined();
+    case GuardKind::lacks_item:
+      break;
+  }
+  return false;
+}
+
+std::string quoted(const Ref& key) { return repr(key.get()); }
+
+}  // namespace
+
+std::string source_name(const Source& source, PyCodeObject* code) {
+  const std::string base = source.base ? source_name(*source.base, code) : "";
+  switch (source.kind) {
+    case SourceKind::slot: {
+      if (source.index >= code->co_nlocalsplus)
+        return fmt::format("L['___stack{}']", source.index - code->co_nlocalsplus);
+      return fmt::format("L['{}']",
+                         utf8(PyTuple_GET_ITEM(code->co_localsplusnames, source.index)));
+    }
+    case SourceKind::closure: {
+      const Py_ssize_t first = code->co_nlocalsplus - code->co_nfreevars;
+      return fmt::format("C['{}']",
+                         utf8(PyTuple_GET_ITEM(code->co_localsplusnames, first + source.index)));
+    }
+    case SourceKind::fixed:
+      if (PyDict_Check(source.key.get())) return "G";
+      if (PyModule_Check(source.key.get()))
+        return utf8(PyModule_GetNameObject(source.key.get()));
+      return repr(source.key.get());
+    case SourceKind::attribute:
+      return base + "." + utf8(source.key.get());
+    case SourceKind::tensor_grad:
+      return base + ".grad";
+    case SourceKind::item:
+      return fmt::format("{}[{}]", base, source.index);
+    case SourceKind::dict_item:
+      return fmt::format("{}[{}]", base, quoted(source.key));
+    case SourceKind::type:
+      return "type(" + base + ")";
+    case SourceKind::cell_contents:
+      return base + ".cell_contents";
+    case SourceKind::function_cell:
+      return fmt::format("{}.__closure__[{}]", base, source.index);
+    case SourceKind::function_default:
+      return fmt::format("{}.__defaults__[{}]", base, source.index);
+    case SourceKind::function_kwdefaults:
+      return base + ".__kwdefaults__";
+    case SourceKind::method_self:
+      return base + ".__self__";
+    case SourceKind::method_function:
+      return base + ".__func__";
+    case SourceKind::dictionary:
+      return base + ".__dict__";
+  }
+  return base;
+}
+
+Source* Sources::make(SourceKind kind, Source* base, Ref key, int index) {
+  // Equal keys of equal types are one place; str keys are interned so that identity does.
+  if (key && PyUnicode_CheckExact(key.get())) {
+    PyObject* text = key.release();
+    PyUnicode_InternInPlace(&text);
+    key = Ref::steal(text);
+  }
+  const auto name =
+      std::make_tuple(static_cast<int>(kind), base ? base->id : -1, key.get(), index);
+  const auto found = known_.find(name);
+  if (found != known_.end()) return found->second;
+  sources_.push_back({static_cast<int>(sources_.size()), kind, base, std::move(key), index, false, {}});
+  return known_[name] = &sources_.back();
+}
+
+void Sources::guard(Source* source, GuardKind kind, PyObject* object, int64_t number,
+                    PyObject* other) {
+  if (!source) return;
+  for (const Guard& guard : source->guards)
+    if (guard.kind == kind && guard.object.get() == object && guard.number == number) return;
+  source->guards.push_back({kind, Ref::borrow(object), Ref::borrow(other), number, nullptr});
+}
+
+GuardProgram::GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct)
+    : sources_(std::move(sources)), distinct_(std::move(distinct)) {}
+
+bool GuardProgram::check(const FrameView& frame, std::vector<Ref>& values,
+                         GuardFailure* failure) const {
+  const size_t count = sources_.all().size();
+  constexpr size_t few = 256;
+  Look small[few];
+  std::vector<Look> large;
+  Look* looks = small;
+  if (count > few) {
+    large.resize(count);
+    looks = large.data();
+  }
+  bool all = true;
+  size_t seen = 0;
+  for (const Source& source : sources_.all()) {
+    PyObject* base = source.base ? looks[source.base->id].object : nullptr;
+    Look look = source.base && !base ? Look{} : evaluate(source, base, frame);
+    looks[seen++] = look;
+    for (const Guard& guard : source.guards)
+      if (!holds(guard, look.object)) {
+        if (failure) *failure = {&source, &guard};
+        all = false;
+        break;
+      }
+    if (!all) break;
+    if (source.wanted && !look.object) {
+      if (failure) *failure = {&source, nullptr};
+      all = false;
+      break;
+    }
+  }
+  const auto object = [&](const Source* source) { return looks[source->id].object; };
+  if (all)
+    for (const auto& [a, b] : sources_.same())
+      if (object(a) != object(b)) {
+        if (failure) *failure = {a, nullptr};
+        all = false;
+        break;
+      }
+  if (all && sources_.tensors().size() > 1) {
+    std::vector<PyObject*> tensors;
+    tensors.reserve(sources_.tensors().size());
+    for (const Source* source : sources_.tensors()) tensors.push_back(object(source));
+    std::sort(tensors.begin(), tensors.end());
+    if (std::adjacent_find(tensors.begin(), tensors.end()) != tensors.end()) {
+      if (failure) *failure = {sources_.tensors().front(), nullptr};
+      all = false;
+    }
+  }
+  if (all)
+    for (const auto& [a, b] : distinct_)
+      if (looks[a->id].object == looks[b->id].object) {
+        if (failure) *failure = {a, nullptr};
+        all = false;
+        break;
+      }
+  if (all) {
+    values.resize(count);
+    for (const Source& source : sources_.all())
+      if (source.wanted) values[static_cast<size_t>(source.id)] =
+          Ref::borrow(looks[source.id].object);
+  }
+  for (size_t n = 0; n < seen; ++n)
+    if (looks[n].owned) Py_DECREF(looks[n].object);
+  return all;
+}
+
+size_t GuardProgram::guards() const {
+  size_t count = distinct_.size();
+  for (const Source& source : sources_.all()) count += source.guards.size();
+  return count;
+}
+
+std::string GuardProgram::describe(const Source& source, const Guard& guard, PyCodeObject* code) {
+  const std::string name = source_name(source, code);
+  const auto object = [&] { return repr(guard.object.get()); };
+  switch (guard.kind) {
+    case GuardKind::is:
+      return fmt::format("{} is {}", name, object());
+    case GuardKind::type:
+      return fmt::format("type({}) is {}", name, object());
+    case GuardKind::equals:
+      return fmt::format("{} == {}", name, object());
+    case GuardKind::length:
+      return fmt::format("len({}) == {}", name, guard.number);
+    case GuardKind::keys:
+      return fmt::format("list({}) == {}", name, object());
+    case GuardKind::lacks_key:
+      return fmt::format("{} not in {}", object(), name);
+    case GuardKind::lacks_attribute:
+      return fmt::format("not hasattr({}, {})", name, object());
+    case GuardKind::lacks_item:
+      return fmt::format("{} is not there", name);
+    case GuardKind::code:
+      return fmt::format("{}.__code__ is that of {}", name, object());
+    case GuardKind::type_lookup:
+      return fmt::format("{}.{} is {}", name, utf8(guard.object.get()),
+                         guard.other ? repr(guard.other.get()) : "not there");
+    case GuardKind::not_tensor_grad:
+      return fmt::format("{}.grad is None", name);
+    case GuardKind::tensor: {
+      const TensorGuard& t = *guard.tensor;
+      return fmt::format("{} is a {} of {} on {}, sizes [{}], strides [{}], requires_grad={}", name,
+                         t.type->tp_name, c10::toString(t.dtype), t.device.str(),
+                         fmt::join(t.sizes, ", "), fmt::join(t.strides, ", "), t.requires_grad);
+    }
+  }
+  return name;
+}
+
+std::string GuardProgram::describe(PyCodeObject* code) const {
+  std::string text;
+  for (const Source& source : sources_.all())
+    for (const Guard& guard : source.guards) text += describe(source, guard, code) + "\n";
+  for (const auto& [a, b] : distinct_)
+    text += source_name(*a, code) + " is not " + source_name(*b, code) + "\n";
+  return text;
+}
+
+}  // namespace octavo::capture

@@ -1,0 +1,152 @@
+// Where the frame finds a value when the captured piece runs again, and what must hold of it.
+//
+// Sources form a tree whose roots are the frame's slots and fixed objects. Guards hang on sources.
+// A `GuardProgram` is the tree laid out in the order it was made (a base before what hangs on it):
+// one pass evaluates the sources, checks their guards and keeps the values the piece needs.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "object.h"
+
+namespace octavo::capture {
+
+enum class SourceKind : uint8_t {
+  slot,            // localsplus[index]: a local, a cell, or a place on the value stack
+  closure,         // cell `index` of the frame's function
+  fixed,           // `key` itself, held by the piece
+  attribute,       // what the base's own dictionary or slots hold under the name `key`
+  tensor_grad,     // base.grad
+  item,            // list or tuple item `index`
+  dict_item,       // dict item `key`
+  type,            // type(base)
+  cell_contents,   // what a cell holds
+  function_cell,   // cell `index` of a function's closure
+  function_default,        // default `index` of a function
+  function_kwdefaults,     // __kwdefaults__ of a function
+  method_self,
+  method_function,
+  dictionary,      // base.__dict__
+};
+
+struct TensorGuard {
+  at::ScalarType dtype;
+  c10::Device device;
+  bool requires_grad;
+  uint64_t keys;
+  std::vector<int64_t> sizes, strides;  // -1: any
+  PyTypeObject* type;
+};
+
+enum class GuardKind : uint8_t {
+  is,         // the object `object`
+  type,       // exactly of the type `object`
+  equals,     // of `object`'s type and equal to it
+  length,     // list, tuple or dict of `number` items
+  keys,       // dict whose keys are the tuple `object`, in order
+  lacks_key,  // dict without the key `object`
+  lacks_attribute,  // object whose own dictionary has no `object`
+  lacks_item,       // no such cell contents, closure, defaults: null
+  code,             // function with the code and globals of `object`
+  type_lookup,      // the type finds `other` (or nothing) under the name `object`
+  tensor,
+  not_tensor_grad,  // base.grad is None
+};
+
+struct Guard {
+  GuardKind kind;
+  Ref object, other;
+  int64_t number = 0;
+  std::unique_ptr<TensorGuard> tensor;
+};
+
+struct Source {
+  int id;
+  SourceKind kind;
+  Source* base;
+  Ref key;
+  int index;
+  bool wanted = false;  // the piece uses the value itself
+  std::vector<Guard> guards;
+};
+
+// What the object's own dictionary holds under a name; borrowed, null where it does not. Runs no code.
+PyObject* own_attribute(PyObject* object, PyObject* name);
+
+// "L['x'].weight", as Dynamo writes it.
+std::string source_name(const Source& source, PyCodeObject* code);
+
+// Owns the sources of one trace; the same place is the same Source.
+class Sources {
+ public:
+  Source* slot(int index) { return make(SourceKind::slot, nullptr, {}, index); }
+  Source* closure(int index) { return make(SourceKind::closure, nullptr, {}, index); }
+  Source* fixed(PyObject* object) {
+    return make(SourceKind::fixed, nullptr, Ref::borrow(object), 0);
+  }
+  Source* of(SourceKind kind, Source* base, int index = 0) { return make(kind, base, {}, index); }
+  Source* of(SourceKind kind, Source* base, PyObject* key) {
+    return make(kind, base, Ref::borrow(key), 0);
+  }
+  const std::deque<Source>& all() const { return sources_; }
+  std::deque<Source>& all() { return sources_; }
+
+  // The two places hold one object.
+  void same(Source* a, Source* b) { same_.emplace_back(a, b); }
+  // The places hold tensors, all different objects.
+  void tensor(Source* source) { tensors_.push_back(source); }
+  const std::vector<std::pair<Source*, Source*>>& same() const { return same_; }
+  const std::vector<Source*>& tensors() const { return tensors_; }
+
+  // Adds the guard unless the source has it.
+  void guard(Source* source, GuardKind kind, PyObject* object = nullptr, int64_t number = 0,
+             PyObject* other = nullptr);
+
+ private:
+  Source* make(SourceKind kind, Source* base, Ref key, int index);
+
+  std::deque<Source> sources_;
+  std::map<std::tuple<int, int, PyObject*, int>, Source*> known_;
+  std::vector<std::pair<Source*, Source*>> same_;
+  std::vector<Source*> tensors_;
+};
+
+// Where a piece's values come from: the frame's localsplus and its function's closure.
+struct FrameView {
+  PyObject** slots;
+  PyObject* closure;  // tuple or null
+};
+
+// Which guard did not hold.
+struct GuardFailure {
+  const Source* source = nullptr;
+  const Guard* guard = nullptr;
+};
+
+class GuardProgram {
+ public:
+  GuardProgram() = default;
+  GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct);
+
+  // True if every guard holds; then `values[id]` is an owned reference for each wanted source.
+  // Runs no Python code. `failure` says what did not hold.
+  bool check(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
+
+  size_t sources() const { return sources_.all().size(); }
+  size_t guards() const;
+  std::string describe(PyCodeObject* code) const;
+  static std::string describe(const Source& source, const Guard& guard, PyCodeObject* code);
+
+ private:
+  Sources sources_;
+  std::vector<std::pair<Source*, Source*>> distinct_;  // never the same object
+};
+
+}  // namespace octavo::capture

@@ -1,0 +1,610 @@
+// Operators on tensors: what becomes a node, and what its result looks like.
+#include <ATen/ops/empty_strided.h>
+#include <fmt/format.h>
+#include <torch/csrc/Device.h>
+#include <torch/csrc/Size.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <regex>
+#include <unordered_set>
+
+#include "known_calls.h"
+#include "python_types.h"
+#include "tracer.h"
+
+namespace octavo::capture {
+namespace {
+
+// Every function of these namespaces maps tensors to tensors without other effects.
+const std::unordered_set<PyObject*>& recorded() {
+  static const auto* set = [] {
+    auto* all = new std::unordered_set<PyObject*>;
+    const auto add = [&](PyObject* object) { all->insert(Py_NewRef(object)); };
+    for (const char* name : {"_C._VariableFunctions", "_C._nn", "_C._fft", "_C._linalg", "_C._special"}) {
+      PyObject* space = well_known("torch", name);
+      const Ref names = Ref::checked(PyObject_Dir(space));
+      for (Py_ssize_t n = 0; n < PyList_GET_SIZE(names.get()); ++n) {
+        if (utf8(PyList_GET_ITEM(names.get(), n)).rfind("__", 0) == 0) continue;
+        const Ref object = Ref::steal(PyObject_GetAttr(space, PyList_GET_ITEM(names.get(), n)));
+        if (!object)
+          PyErr_Clear();
+        else if (PyCFunction_Check(object.get())) add(object.get());
+      }
+    }
+    for (const char* module : {"torch.nn.functional", "torch.functional"}) {
+      const Ref space = import(module);
+      PyObject *key = nullptr, *value = nullptr;
+      Py_ssize_t position = 0;
+      while (PyDict_Next(PyModule_GetDict(space.get()), &position, &key, &value)) {
+        if (!PyFunction_Check(value)) continue;
+        const std::string from = utf8(attribute(value, "__module__").get());
+        const std::string name = utf8(key);
+        const bool here = from == module || from == "torch._jit_internal";
+        if (here && name[0] != '_' && name != "boolean_dispatch" && name != "handle_torch_function") add(value);
+      }
+    }
+    for (const char* name : {"from_numpy", "frombuffer", "get_device", "is_grad_enabled",
+                             "is_inference_mode_enabled", "set_grad_enabled"}) {
+      const Ref object = attribute(import("torch").get(), name);
+      all->erase(object.get());
+    }
+    return all;
+  }();
+  return *set;
+}
+
+const std::unordered_set<std::string>& leaves_for_python() {
+  static const auto* set = new std::unordered_set<std::string>{
+      "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__complex__",
+      "__array__", "__format__", "__repr__", "__str__", "__contains__", "is_nonzero", "equal", "allclose"};
+  return *set;
+}
+
+const std::unordered_set<std::string>& has_effects() {
+  static const auto* set = new std::unordered_set<std::string>{
+      "register_hook", "register_post_accumulate_grad_hook", "retain_grad", "share_memory_",
+      "data_ptr", "storage", "untyped_storage", "_typed_storage", "set_", "pin_memory", "cuda", "__deepcopy__",
+      "__reduce_ex__", "__setstate__", "is_shared", "is_pinned", "record_stream", "rename_", "__dlpack__",
+      "module_load", "as_subclass", "new", "type", "to_sparse", "swap", "resize_", "resize_as_", "__hash__", "_version"};
+  return *set;
+}
+
+// "L__self___fc1", as Dynamo names what a module holds.
+std::string module_key(const Source& source, PyCodeObject* code) {
+  std::string name = source_name(source, code);
+  static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
+  name = std::regex_replace(name, held, ".$2");
+  static const std::regex index(R"re(\[(\d+)\])re"), odd("[^a-zA-Z0-9]");
+  name = std::regex_replace(name, index, "_$1");
+  return std::regex_replace(name, odd, "_");
+}
+
+std::string input_key(const Source& source, PyCodeObject* code) {
+  static const std::regex odd("[^a-zA-Z0-9]+");
+  return std::regex_replace(source_name(source, code), odd, "_");
+}
+
+// A parameter or buffer that a module holds.
+bool held_by_module(const Source* source) {
+  if (!source || source->kind != SourceKind::dict_item || !source->base) return false;
+  const Source* dict = source->base;
+  if (dict->kind != SourceKind::attribute) return false;
+  const std::string name = utf8(dict->key.get());
+  return name == "_parameters" || name == "_buffers";
+}
+
+Ref meta_device() {
+  static PyObject* device = [] {
+    return Ref::checked(PyObject_CallFunction(well_known("torch", "device"), "s", "meta")).release();
+  }();
+  return Ref::borrow(device);
+}
+
+}  // namespace
+
+bool Tracer::records(PyObject* callable) {
+  if (recorded().count(callable)) return true;
+  static PyObject* packet = well_known("torch._ops", "OpOverloadPacket");
+  static PyObject* overload = well_known("torch._ops", "OpOverload");
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(callable));
+  if (type == packet || type == overload) return true;
+  if (!PyFunction_Check(callable)) return false;
+  static PyObject* marker = interned("_octavo_allowed_in_graph").release();
+  return own_attribute(callable, marker) != nullptr;
+}
+
+bool Tracer::holds_tensor(const V& given, int depth) {
+  const V value = real(given);
+  if (value->kind == Kind::tensor) return true;
+  if (depth > 4) return false;
+  if (value->kind == Kind::sequence)
+    for (const V& item : static_cast<Sequence&>(*value).items)
+      if (holds_tensor(item, depth + 1)) return true;
+  if (value->kind == Kind::dict)
+    for (const auto& [key, item] : static_cast<Dict&>(*value).items)
+      if (item && holds_tensor(item, depth + 1)) return true;
+  return false;
+}
+
+V Tracer::lift_tensor(PyObject* object, Source* source) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (type != tensor_type() && type != parameter_type()) return nullptr;
+  const at::Tensor& tensor = THPVariable_Unpack(object);
+  if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_nested() ||
+      tensor.is_quantized() || tensor.is_neg() || tensor.is_conj() || !tensor.has_storage())
+    return nullptr;
+  auto made = make<Tensor>();
+  made->type = type;
+  made->device = tensor.device();
+  made->meta = at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(),
+                                              tensor.scalar_type());
+  made->meta.unsafeGetTensorImpl()->set_storage_offset(tensor.storage_offset());
+  if (tensor.requires_grad()) {
+    made->meta.set_requires_grad(true);
+    if (!tensor.is_leaf()) {
+      const at::AutoGradMode grad(true);
+      made->meta = made->meta.view_as(made->meta);
+    }
+  }
+  made->object = Ref::borrow(object);
+  if (source) {
+    auto guard = std::make_unique<TensorGuard>(TensorGuard{
+        tensor.scalar_type(), tensor.device(), tensor.requires_grad(),
+        tensor.unsafeGetTensorImpl()->key_set().raw_repr(), tensor.sizes().vec(),
+        tensor.strides().vec(), type});
+    source->guards.push_back({GuardKind::tensor, {}, {}, 0, std::move(guard)});
+    trace_.sources.tensor(source);
+    if (held_by_module(source) && !settings_.inline_modules) {
+      made->attribute_of_module = true;
+      made->module_path = text(module_key(*source, code_.object()));
+    }
+  }
+  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
+  return made;
+}
+
+Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
+  if (tensor->node) return tensor->node;
+  if (!tensor->source) give_up(Reason::not_rebuilt, "a tensor made inside a module");
+  if (tensor->attribute_of_module) {
+    // Its identity is what the graph holds.
+    trace_.sources.guard(tensor->source, GuardKind::is, tensor->object.get());
+    tensor->node = trace_.graph.add(Node::Op::get_attr, tensor->module_path);
+    tensor->node->attribute = tensor->object;
+  } else {
+    tensor->node = trace_.graph.add(Node::Op::placeholder,
+                                    text(input_key(*tensor->source, code_.object())));
+    tensor->node->source = tensor->source;
+    tensor->source->wanted = true;
+    trace_.graph.placeholders.push_back(tensor->node);
+  }
+  tensor->node->meta = tensor->meta;
+  tensor->node->device = tensor->device;
+  return tensor->node;
+}
+
+Ref Tracer::meta_object(const V& given) {
+  const V value = real(given);
+  switch (value->kind) {
+    case Kind::tensor:
+      return Ref::checked(THPVariable_Wrap(static_cast<Tensor&>(*value).meta));
+    case Kind::constant:
+      return THPDevice_Check(value->object.get()) ? meta_device() : value->object;
+    case Kind::sequence: {
+      const auto& sequence = static_cast<Sequence&>(*value);
+      const auto size = static_cast<Py_ssize_t>(sequence.items.size());
+      if (sequence.is_list()) {
+        Ref list = Ref::checked(PyList_New(size));
+        for (Py_ssize_t n = 0; n < size; ++n)
+          PyList_SET_ITEM(list.get(), n, meta_object(sequence.items[static_cast<size_t>(n)]).release());
+        return list;
+      }
+      Ref tuple = Ref::checked(PyTuple_New(size));
+      for (Py_ssize_t n = 0; n < size; ++n)
+        PyTuple_SET_ITEM(tuple.get(), n, meta_object(sequence.items[static_cast<size_t>(n)]).release());
+      return sequence.type == &PyTuple_Type ? tuple : make_named_tuple(sequence.type, tuple);
+    }
+    case Kind::slice: {
+      const auto& slice = static_cast<Slice&>(*value);
+      const Ref start = meta_object(slice.start), stop = meta_object(slice.stop),
+                step = meta_object(slice.step);
+      return Ref::checked(PySlice_New(start.get(), stop.get(), step.get()));
+    }
+    case Kind::dict: {
+      const auto& dict = static_cast<Dict&>(*value);
+      if (dict.is_set()) break;
+      Ref made = Ref::checked(PyDict_New());
+      for (const auto& [key, item] : dict.items)
+        check(PyDict_SetItem(made.get(), meta_object(key).get(), meta_object(item).get()));
+      return made;
+    }
+    case Kind::view:
+    case Kind::iterator:
+      return meta_object(list(items_of(value)));
+    default:
+      break;
+  }
+  if (Ref constant = python_constant(value)) return constant;
+  give_up(Reason::unknown_object, "an operator's argument that is " + describe(value));
+}
+
+Arg Tracer::node_arg(const V& given) {
+  const V value = real(given);
+  switch (value->kind) {
+    case Kind::tensor:
+      return Arg::of(node_of(std::static_pointer_cast<Tensor>(value)));
+    case Kind::sequence: {
+      const auto& sequence = static_cast<Sequence&>(*value);
+      Arg arg;
+      arg.kind = sequence.is_list() ? Arg::Kind::list : Arg::Kind::tuple;
+      if (!sequence.is_list() && sequence.type != &PyTuple_Type &&
+          object_size_type(sequence.type) == &PyTuple_Type)
+        arg.object = Ref::borrow(reinterpret_cast<PyObject*>(sequence.type));
+      for (const V& item : sequence.items) arg.items.push_back(node_arg(item));
+      return arg;
+    }
+    case Kind::slice: {
+      const auto& slice = static_cast<Slice&>(*value);
+      Arg arg;
+      arg.kind = Arg::Kind::slice;
+      arg.items = {node_arg(slice.start), node_arg(slice.stop), node_arg(slice.step)};
+      return arg;
+    }
+    case Kind::dict: {
+      Arg arg;
+      arg.kind = Arg::Kind::dict;
+      for (const auto& [key, item] : static_cast<Dict&>(*value).items) {
+        arg.keys.push_back(python_constant(key));
+        if (!arg.keys.back()) give_up(Reason::unknown_object, "an operator's argument");
+        arg.items.push_back(node_arg(item));
+      }
+      return arg;
+    }
+    case Kind::view:
+    case Kind::iterator:
+      return node_arg(list(items_of(value)));
+    default:
+      return Arg::of(meta_object(value).get() == meta_device().get() ? value->object : meta_object(value));
+  }
+}
+
+V Tracer::wrap_tensor(PyObject* result, Node* node) {
+  const at::Tensor& meta = THPVariable_Unpack(result);
+  if (!meta.is_meta()) give_up(Reason::shape_rule, "a result that is not symbolic");
+  const auto known = by_meta_.find(meta.unsafeGetTensorImpl());
+  if (known != by_meta_.end())
+    if (auto same = known->second.lock()) {
+      if (node) same->node = node;
+      return same;
+    }
+  auto made = make<Tensor>();
+  made->type = tensor_type();
+  made->meta = meta;
+  made->node = node;
+  if (node) node->meta = meta;
+  by_meta_[meta.unsafeGetTensorImpl()] = made;
+  return made;
+}
+
+V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
+  if (THPVariable_Check(result)) {
+    made = true;
+    return wrap_tensor(result, node);
+  }
+  if (PyTuple_Check(result) || PyList_CheckExact(result)) {
+    std::vector<V> items;
+    for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(result); ++n) {
+      PyObject* item = PySequence_Fast_GET_ITEM(result, n);
+      Node* part = nullptr;
+      const bool tensors = THPVariable_Check(item) || PyTuple_Check(item) || PyList_Check(item);
+      if (node && tensors) {
+        part = trace_.graph.add(Node::Op::call_function, Ref::borrow(well_known("operator", "getitem")));
+        part->args = {Arg::of(node), Arg::of(Ref::checked(PyLong_FromSsize_t(n)))};
+        part->file = node->file;
+        part->line = node->line;
+      }
+      bool inner = false;
+      items.push_back(wrap_result(item, part, inner));
+      if (part && !inner) trace_.graph.drop_last();
+      made = made || inner;
+    }
+    return sequence(Py_TYPE(result), std::move(items));
+  }
+  if (PyDict_CheckExact(result)) give_up(Reason::shape_rule, "an operator that gives a dict");
+  const V value = constant(result);
+  if (value->kind != Kind::constant) give_up(Reason::shape_rule, "an operator that gives " + describe(value));
+  return value;
+}
+
+// Runs the operator on meta tensors, and records the node if tensors come out or change.
+V Tracer::record(Node::Op op, Ref target, const Call& call,
+                 const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable) {
+  (void)callable;
+  const auto count = static_cast<Py_ssize_t>(call.args.size());
+  const Ref args = Ref::checked(PyTuple_New(count));
+  bool tensors = false;
+  std::vector<std::pair<at::Tensor, uint32_t>> versions;
+  const std::function<void(const V&)> note = [&](const V& given) {
+    const V value = real(given);
+    if (value->kind == Kind::tensor) {
+      tensors = true;
+      const at::Tensor& tensor = static_cast<Tensor&>(*value).meta;
+      versions.emplace_back(tensor, static_cast<uint32_t>(tensor._version()));
+    } else if (value->kind == Kind::sequence) {
+      for (const V& item : static_cast<Sequence&>(*value).items) note(item);
+    } else if (value->kind == Kind::dict) {
+      for (const auto& [key, item] : static_cast<Dict&>(*value).items)
+        if (item) note(item);
+    }
+  };
+  // An iterator is read once.
+  Call read = call;
+  const auto settle = [&](V& value) {
+    const V r = real(value);
+    if (r->kind == Kind::iterator || r->kind == Kind::view) value = list(items_of(r));
+  };
+  for (V& arg : read.args) settle(arg);
+  for (auto& [name, value] : read.keywords) settle(value);
+  for (Py_ssize_t n = 0; n < count; ++n) {
+    const V& arg = read.args[static_cast<size_t>(n)];
+    note(arg);
+    PyTuple_SET_ITEM(args.get(), n, meta_object(arg).release());
+  }
+  const Ref keywords = Ref::checked(PyDict_New());
+  for (const auto& [name, value] : read.keywords) {
+    note(value);
+    const bool device = PyUnicode_CompareWithASCIIString(name.get(), "device") == 0;
+    Ref given = meta_object(value);
+    if (device && given.get() != Py_None) {
+      const Ref wanted = python_constant(value);
+      const std::string shown = utf8(Ref::checked(PyObject_Str(wanted.get())).get());
+      if (shown.rfind("cpu", 0) != 0) give_up(Reason::shape_rule, "device " + shown);
+      given = meta_device();
+    }
+    if (device && given.get() == Py_None) given = meta_device();
+    check(PyDict_SetItem(keywords.get(), name.get(), given.get()));
+  }
+  if (!tensors && op == Node::Op::call_function)
+    check(PyDict_SetItemString(keywords.get(), "device", meta_device().get()));
+
+  Ref result;
+  {
+    const at::AutoGradMode grad(trace_.grad_enabled);
+    ++trace_.python_rules;
+    result = meta(args.get(), keywords.get());
+  }
+  if (!result) {
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) throw PythonError{};
+    give_up(Reason::shape_rule, fmt::format("{}: {}", repr(target.get()), take_error()));
+  }
+  bool impure = false;
+  for (const auto& [tensor, version] : versions)
+    if (static_cast<uint32_t>(tensor._version()) != version) impure = true;
+
+  Node* node = nullptr;
+  if (!quiet_) {
+    std::vector<Arg> node_args;
+    for (const V& arg : read.args) node_args.push_back(node_arg(arg));
+    std::vector<std::pair<Ref, Arg>> node_keywords;
+    for (const auto& [name, value] : read.keywords) node_keywords.emplace_back(name, node_arg(value));
+    node = trace_.graph.add(op, std::move(target));
+    node->args = std::move(node_args);
+    node->kwargs = std::move(node_keywords);
+    node->impure = impure;
+    node->line = frame_->code->line(frame_->at);
+    node->file = utf8(frame_->code->object()->co_filename);
+  }
+  bool made = false;
+  V value;
+  if (result.get() == Py_None) {
+    value = none();
+  } else {
+    value = wrap_result(result.get(), node, made);
+  }
+  if (node && !made && !impure) trace_.graph.drop_last();
+  return value;
+}
+
+V Tracer::call_tensor_function(const V& callee, const Call& call) {
+  PyObject* function = callee->object.get();
+  const Ref name = Ref::steal(PyObject_GetAttrString(function, "__name__"));
+  if (!name) PyErr_Clear();
+  const std::string text = utf8(name.get());
+  if (leaves_for_python().count(text)) give_up(Reason::tensor_to_python, "torch." + text);
+  return record(Node::Op::call_function, Ref::borrow(function), call,
+                [&](PyObject* args, PyObject* keywords) {
+                  return Ref::steal(PyObject_Call(function, args,
+                                                  PyDict_GET_SIZE(keywords) ? keywords : nullptr));
+                },
+                function);
+}
+
+V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
+  const std::string text = utf8(name);
+  if (leaves_for_python().count(text)) give_up(Reason::tensor_to_python, "Tensor." + text);
+  if (text == "backward") give_up(Reason::autograd, "Tensor.backward");
+  if (has_effects().count(text)) give_up(Reason::side_effect, "Tensor." + text);
+  if (text == "__len__") return this->call(constant(well_known("builtins", "len")), {{self}, {}});
+  if (text == "__iter__") return iterate(self);
+  const auto& tensor = static_cast<Tensor&>(*self);
+  if (text == "cpu" && tensor.device.is_cpu()) return self;
+  if (text == "get_device") return integer(-1);
+  if (text == "is_floating_point") return boolean(at::isFloatingType(tensor.meta.scalar_type()));
+  if (text == "dim") return integer(tensor.meta.dim());
+  Call with_self = call;
+  with_self.args.insert(with_self.args.begin(), self);
+  if (text == "to" || text == "new_tensor")
+    for (size_t n = 1; n < with_self.args.size(); ++n) {
+      const V arg = real(with_self.args[n]);
+      if (arg->kind == Kind::constant && PyUnicode_Check(arg->object.get()))
+        with_self.args[n] = constant(Ref::checked(
+            PyObject_CallOneArg(well_known("torch", "device"), arg->object.get())));
+    }
+  return record(Node::Op::call_method, Ref::borrow(name), with_self,
+                [&](PyObject* args, PyObject* keywords) {
+                  PyObject* first = PyTuple_GET_ITEM(args, 0);
+                  const Ref bound = Ref::steal(PyObject_GetAttr(first, name));
+                  if (!bound) return Ref();
+                  const Ref rest = Ref::checked(PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args)));
+                  return Ref::steal(PyObject_Call(bound.get(), rest.get(),
+                                                  PyDict_GET_SIZE(keywords) ? keywords : nullptr));
+                },
+                nullptr);
+}
+
+V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name) {
+  const std::string text = utf8(name);
+  const at::Tensor& meta = tensor->meta;
+  if (text == "shape") {
+    std::vector<V> sizes;
+    for (const int64_t size : meta.sizes()) sizes.push_back(integer(size));
+    return sequence(&THPSizeType, std::move(sizes));
+  }
+  if (text == "device") {
+    return constant(Ref::checked(PyObject_CallFunction(well_known("torch", "device"), "s",
+                                                       tensor->device.str().c_str())));
+  }
+  if (text == "is_meta") return boolean(tensor->device.is_meta());
+  if (text == "is_cpu") return boolean(tensor->device.is_cpu());
+  if (text == "is_cuda") return boolean(tensor->device.is_cuda());
+  if (text == "__class__") return constant(reinterpret_cast<PyObject*>(tensor->type));
+  if (text == "grad") {
+    if (!tensor->source) give_up(Reason::attribute, "the grad of a tensor that the piece made");
+    const auto written = written_.find({tensor->object.get(), name});
+    if (written != written_.end()) return trace_.writes[written->second].value;
+    const at::Tensor grad = THPVariable_Unpack(tensor->object.get()).grad();
+    if (!grad.defined()) {
+      trace_.sources.guard(tensor->source, GuardKind::not_tensor_grad);
+      return none();
+    }
+    const Ref wrapped = Ref::checked(THPVariable_Wrap(grad));
+    keep_.push_back(wrapped);
+    return lazy(wrapped.get(), trace_.sources.of(SourceKind::tensor_grad, tensor->source));
+  }
+  if (text == "grad_fn" || text == "_version" || text == "_base" || text == "_backward_hooks" ||
+      text == "volatile" || text == "__dict__")
+    give_up(Reason::attribute, "Tensor." + text);
+  PyObject* found = _PyType_Lookup(tensor->type, name);
+  if (!found) {
+    if (tensor->source && tensor->object) {
+      if (PyObject* own = own_attribute(tensor->object.get(), name))
+        return lazy(own, trace_.sources.of(SourceKind::attribute, tensor->source, name));
+      trace_.sources.guard(tensor->source, GuardKind::lacks_attribute, name);
+    }
+    raise(PyExc_AttributeError, fmt::format("'Tensor' object has no attribute '{}'", text));
+  }
+  if (PyFunction_Check(found) || Py_TYPE(found) == &PyMethodDescr_Type ||
+      Py_TYPE(found) == &PyWrapperDescr_Type) {
+    auto method = make<Method>();
+    method->self = tensor;
+    method->function = constant(found);
+    return method;
+  }
+  const Ref key = Ref::borrow(name);
+  return record(Node::Op::call_function, Ref::borrow(well_known("builtins", "getattr")),
+                {{tensor, constant(key)}, {}},
+                [&](PyObject* args, PyObject*) {
+                  return Ref::steal(PyObject_GetAttr(PyTuple_GET_ITEM(args, 0), name));
+                },
+                nullptr);
+}
+
+// --- modules ------------------------------------------------------------------------------------------
+
+namespace {
+
+// torch's own modules that compute one thing.
+bool is_leaf(PyObject* module) {
+  const std::string from = utf8(attribute(reinterpret_cast<PyObject*>(Py_TYPE(module)), "__module__").get());
+  if (from.rfind("torch.nn.modules.", 0) != 0) return false;
+  for (const char* inlined : {".container", ".module", ".transformer", ".rnn", ".activation_", ".lazy"})
+    if (from.find(inlined) != std::string::npos) return false;
+  return true;
+}
+
+}  // namespace
+
+V Tracer::call_module(const V& module, Call call, bool& known) {
+  PyObject* object = module->object.get();
+  known = false;
+  if (!module->source) return nullptr;
+  for (const char* hooks : {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}) {
+    const Ref key = interned(hooks);
+    PyObject* own = own_attribute(object, key.get());
+    if (!own || !PyDict_Check(own) || PyDict_GET_SIZE(own) > 0) return nullptr;
+    trace_.sources.guard(trace_.sources.of(SourceKind::attribute, module->source, key.get()),
+                         GuardKind::length, nullptr, 0);
+  }
+  for (const char* hooks : {"_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks",
+                            "_global_backward_pre_hooks"}) {
+    PyObject* held = well_known("torch.nn.modules.module", hooks);
+    if (PyDict_GET_SIZE(held) > 0) return nullptr;
+    trace_.sources.guard(trace_.sources.fixed(held), GuardKind::length, nullptr, 0);
+  }
+  static PyObject* compiled = interned("_compiled_call_impl").release();
+  if (own_attribute(object, compiled)) return nullptr;
+  static PyObject* call_name = interned("__call__").release();
+  static PyObject* plain_call = _PyType_Lookup(module_type(), call_name);
+  if (lookup(Py_TYPE(object), call_name) != plain_call) return nullptr;
+  known = true;
+  static PyObject* forward = interned("forward").release();
+  const V method = attribute(module, forward);
+  if (settings_.inline_modules || quiet_ || !is_leaf(object))
+    return this->call(method, std::move(call));
+  trace_.sources.guard(module->source, GuardKind::is, object);
+  return call_leaf_module(module, call);
+}
+
+V Tracer::call_leaf_module(const V& module, Call& call) {
+  static PyObject* forward = interned("forward").release();
+  const size_t writes = trace_.writes.size(), changed = trace_.changed.size();
+  std::vector<std::pair<at::Tensor, int64_t>> versions;
+  for (const V& arg : call.args)
+    if (is_tensor(arg)) {
+      const at::Tensor& meta = static_cast<Tensor&>(*real(arg)).meta;
+      versions.emplace_back(meta, meta._version());
+    }
+  std::vector<Arg> args;
+  std::vector<std::pair<Ref, Arg>> keywords;
+  for (const V& arg : call.args) args.push_back(node_arg(arg));
+  for (const auto& [name, value] : call.keywords) keywords.emplace_back(name, node_arg(value));
+  V result;
+  {
+    struct Quiet {
+      int& level;
+      explicit Quiet(int& l) : level(l) { ++level; }
+      ~Quiet() { --level; }
+    } quiet(quiet_);
+    result = real(this->call(attribute(module, forward), call));
+  }
+  if (trace_.writes.size() != writes || trace_.changed.size() != changed)
+    give_up(Reason::side_effect, "a module that changes itself: " + describe(module));
+  Node* node = trace_.graph.add(Node::Op::call_module, text(module_key(*module->source, code_.object())));
+  node->attribute = module->object;
+  node->args = std::move(args);
+  node->kwargs = std::move(keywords);
+  node->line = frame_->code->line(frame_->at);
+  node->file = utf8(frame_->code->object()->co_filename);
+  // A module in training mode may change its buffers.
+  node->impure = true;
+  const std::function<void(const V&, Node*)> give = [&](const V& given, Node* from) {
+    const V value = real(given);
+    if (value->kind == Kind::tensor) {
+      auto& tensor = static_cast<Tensor&>(*value);
+      tensor.node = from;
+      from->meta = tensor.meta;
+    } else if (value->kind == Kind::sequence) {
+      const auto& items = static_cast<Sequence&>(*value).items;
+      for (size_t n = 0; n < items.size(); ++n) {
+        if (!holds_tensor(items[n])) continue;
+        Node* part = trace_.graph.add(Node::Op::call_function, Ref::borrow(well_known("operator", "getitem")));
+        part->args = {Arg::of(from), Arg::of(Ref::checked(PyLong_FromSize_t(n)))};
+        give(items[n], part);
+      }
+    }
+  };
+  give(result, node);
+  return result;
+}
+
+}  // namespace octavo::capture

@@ -1,0 +1,142 @@
+// What the symbolic interpreter keeps on its stack and in its variables.
+//
+// A value that the frame already had is `lazy` until something looks into it: only then do guards
+// arise (Tracer::real). Containers and objects made or changed while tracing are modelled here and
+// made real at the end of the piece.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph.h"
+
+namespace octavo::capture {
+
+class Tracer;
+struct Frame;
+struct Value;
+using V = std::shared_ptr<Value>;
+
+enum class Kind : uint8_t {
+  null,       // the NULL that PUSH_NULL and LOAD_METHOD push
+  lazy,       // something the frame had and nobody looked at
+  constant,   // an immutable Python object, specialised upon
+  object,     // an existing Python object, used through its attributes
+  tensor,
+  sequence,   // tuple, list, torch.Size, named tuple
+  dict,       // dict, OrderedDict, defaultdict, set, frozenset
+  slice,
+  function,   // made by MAKE_FUNCTION
+  method,
+  cell,
+  iterator,
+  instance,   // an object of a Python class, made by the trace
+  super,
+  view,       // keys(), values(), items() of a dict
+};
+
+struct Value {
+  explicit Value(Kind which) : kind(which) {}
+  virtual ~Value() = default;
+  Value(const Value&) = delete;
+  Value& operator=(const Value&) = delete;
+
+  Kind kind;
+  Source* source = nullptr;  // where the frame has it; null for what the trace made
+  Ref object;                // the Python object itself, where there is one
+  int born = 0;              // root instruction at which the trace made it
+};
+
+struct Lazy : Value {
+  Lazy() : Value(Kind::lazy) {}
+  V resolved;
+};
+
+struct Tensor : Value {
+  Tensor() : Value(Kind::tensor) {}
+  at::Tensor meta;
+  Node* node = nullptr;  // null for an input that no operator has read
+  c10::Device device = c10::kCPU;
+  PyTypeObject* type = nullptr;  // torch.Tensor or Parameter
+  bool attribute_of_module = false;
+  Ref module_path;  // "L__self___weight" where it is a parameter or buffer of a module
+};
+
+struct Sequence : Value {
+  Sequence() : Value(Kind::sequence) {}
+  PyTypeObject* type = nullptr;
+  std::vector<V> items;
+  bool changed = false;
+  bool is_list() const { return PyType_IsSubtype(type, &PyList_Type); }
+};
+
+struct Dict : Value {
+  Dict() : Value(Kind::dict) {}
+  PyTypeObject* type = nullptr;
+  std::vector<std::pair<V, V>> items;  // in order; sets leave the second null
+  V factory;                           // of a defaultdict
+  bool changed = false;
+  bool is_set() const {
+    return PyType_IsSubtype(type, &PySet_Type) || PyType_IsSubtype(type, &PyFrozenSet_Type);
+  }
+};
+
+struct Slice : Value {
+  Slice() : Value(Kind::slice) {}
+  V start, stop, step;
+};
+
+struct Cell : Value {
+  Cell() : Value(Kind::cell) {}
+  V content;  // null: empty
+  bool changed = false;
+};
+
+struct Function : Value {
+  Function() : Value(Kind::function) {}
+  Ref code, globals, name;
+  V defaults, kwdefaults, annotations;  // null where there are none
+  std::vector<V> closure;
+  std::vector<std::pair<Ref, V>> attributes;
+};
+
+struct Method : Value {
+  Method() : Value(Kind::method) {}
+  V self, function;
+};
+
+// `next` gives null at the end.
+struct Iterator : Value {
+  Iterator() : Value(Kind::iterator) {}
+  virtual V next(Tracer& tracer) = 0;
+  // The values still to come, taken without running user code; false where it cannot be known.
+  virtual bool rest(std::vector<V>& items) = 0;
+};
+
+struct Instance : Value {
+  Instance() : Value(Kind::instance) {}
+  PyTypeObject* type = nullptr;
+  std::vector<std::pair<Ref, V>> attributes;
+  V args;  // of an exception or a partial: the tuple it was made with
+  V keywords, function;  // of a partial
+};
+
+struct Super : Value {
+  Super() : Value(Kind::super) {}
+  PyTypeObject* after = nullptr;
+  V self;
+};
+
+struct View : Value {
+  View() : Value(Kind::view) {}
+  enum class What : uint8_t { keys, values, items } what = What::keys;
+  std::shared_ptr<Dict> dict;
+};
+
+// The traced program raised; `exception` is an instance or an existing exception object.
+struct Raised {
+  V exception;
+};
+
+}  // namespace octavo::capture
