@@ -413,9 +413,6 @@ void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
     auto& attributes = static_cast<Function&>(*object).attributes;
     if (named(name, "__defaults__") || named(name, "__code__") || named(name, "__kwdefaults__"))
       give_up(Reason::side_effect, "a function's " + utf8(name));
-    if (named(name, "__qualname__") || named(name, "__name__") || named(name, "__module__") ||
-        named(name, "__doc__") || named(name, "__annotations__"))
-      give_up(Reason::side_effect, "a function's " + utf8(name));
     for (auto& [key, held] : attributes)
       if (PyUnicode_Compare(key.get(), name) == 0) {
         held = value;

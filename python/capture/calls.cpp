@@ -9,6 +9,13 @@
 
 namespace octavo::capture {
 
+namespace {
+bool ends_with_compile_py(const PyCodeObject* code) {
+  const std::string file = utf8(code->co_filename);
+  return file.size() > 17 && file.compare(file.size() - 17, 17, "torch/_compile.py") == 0;
+}
+}  // namespace
+
 void Tracer::raise(PyObject* type, const std::string& message) {
   auto error = make<Instance>();
   error->type = reinterpret_cast<PyTypeObject*>(type);
@@ -165,6 +172,12 @@ V Tracer::call(const V& given, Call call) {
     default:
       break;
   }
+  static PyObject* cached = reinterpret_cast<PyObject*>(known_type("functools", "_lru_cache_wrapper"));
+  if (callee->kind == Kind::object && reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
+    // What a cache holds is what the function gives.
+    const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
+    return this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
+  }
   static PyObject* name = interned("__call__").release();
   if (callee->kind == Kind::instance || callee->kind == Kind::object) {
     PyTypeObject* type = type_of(callee);
@@ -214,6 +227,14 @@ V Tracer::inline_function(const V& callee, Call call) {
     static PyObject* marker = interned("_octavo_disabled").release();
     if (own_attribute(function, marker)) give_up(Reason::disabled_call, describe(callee));
   }
+  // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do.
+  static PyObject* undisabled = interned("fn").release();
+  if (ends_with_compile_py(code))
+    for (Py_ssize_t n = 0; n < code->co_nfreevars; ++n)
+      if (PyTuple_GET_ITEM(code->co_localsplusnames, code->co_nlocalsplus - code->co_nfreevars + n) == undisabled) {
+        const V cell = real(closure.at(static_cast<size_t>(n)));
+        return this->call(static_cast<Cell&>(*cell).content, std::move(call));
+      }
   if (const char* why = never_inlined(code))
     give_up(Reason::disabled_call, fmt::format("{} ({})", describe(callee), why));
   if (code->co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR))

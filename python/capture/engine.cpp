@@ -57,6 +57,7 @@ bool is_library(PyCodeObject* code) {
     list->push_back(folder("torch"));
     list->push_back(folder("octavo"));
     list->push_back(folder("numpy"));
+    list->push_back(folder("typing_extensions") + "typing_extensions");
     return list;
   }();
   static const std::string standard = [] {

@@ -92,6 +92,8 @@ V next_or_null(Tracer& tracer, const V& iterator) {
   if (it->kind != Kind::instance && it->kind != Kind::object)
     give_up(Reason::iterator, tracer.describe(it));
   const Ref name = interned("__next__");
+  PyObject* own = _PyType_Lookup(tracer.type_of(it), name.get());
+  if (own && !PyFunction_Check(own)) give_up(Reason::iterator, tracer.describe(it));
   const V method = tracer.attribute_or_null(it, name.get());
   if (!method) give_up(Reason::iterator, tracer.describe(it));
   try {

@@ -586,7 +586,17 @@ void add_torch(Table& table) {
      [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
   on("torch", "is_tensor", [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
   on("torch", "numel", [](Tracer& t, Call& c) { return t.call_method(c.args.at(0), "numel", {}); });
-  on("torch._dynamo", "graph_break", [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
+  on("torch._dynamo", "graph_break", [](Tracer& t, Call&) -> V {
+    // torch's own functions ask for breaks that Dynamo needs.
+    if (utf8(t.frame()->code->object()->co_filename).find("/torch/optim/") != std::string::npos)
+      return t.none();
+    give_up(Reason::requested, "");
+  });
+  // Marks for the profiler; the operators within are marked by torch itself.
+  on("torch.autograd.profiler", "record_function", [](Tracer& t, Call&) {
+    return t.call(t.constant(well_known("contextlib", "nullcontext")), {});
+  });
+  on("torch.jit", "annotate", [](Tracer&, Call& c) { return c.args.at(1); });
   on("octavo.capture", "graph_break", [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
   answers("octavo.capture", "is_compiling", Py_True);
   on("torch", "Size", [](Tracer& t, Call& c) {
@@ -594,6 +604,7 @@ void add_torch(Table& table) {
                       c.args.empty() ? std::vector<V>() : t.items_of(c.args[0]));
   });
   for (const char* name : {"device", "finfo", "iinfo"}) table.pure.insert(well_known("torch", name));
+  table.pure.insert(well_known("torch._C", "_get_privateuse1_backend_name"));
   for (const char* name : {"promote_types", "can_cast", "get_default_dtype"})
     table.pure.insert(well_known("torch", name));
 }

@@ -40,8 +40,8 @@ constexpr int mirrored[] = {4, 5, 2, 3, 0, 1};
 std::vector<V> keys_in_order(Tracer& tracer, const Dict& dict) {
   std::vector<V> keys;
   for (const auto& [key, item] : dict.items) keys.push_back(key);
-  if (!dict.is_set() || keys.size() < 2 || (dict.source && !dict.changed)) return keys;
-  if (dict.source) give_up(Reason::unknown_object, "the order of a changed set");
+  if (!dict.is_set() || keys.size() < 2 || (dict.object && !dict.changed)) return keys;
+  if (dict.object) give_up(Reason::unknown_object, "the order of a changed set");
   const Ref set = Ref::checked(PySet_New(nullptr));
   for (const V& key : keys) {
     const Ref constant = tracer.python_constant(key);
@@ -53,6 +53,10 @@ std::vector<V> keys_in_order(Tracer& tracer, const Dict& dict) {
   for (Py_ssize_t n = 0; n < PyList_GET_SIZE(order.get()); ++n)
     ordered.push_back(tracer.constant(PyList_GET_ITEM(order.get(), n)));
   return ordered;
+}
+
+bool in_torch_optim(Tracer& tracer) {
+  return utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") != std::string::npos;
 }
 
 bool is_container(const V& value) {
@@ -353,7 +357,16 @@ V Tracer::subscript(const V& container, const V& key) {
     }
     case Kind::dict: {
       auto& dict = static_cast<Dict&>(*c);
-      if (V found = dict_get(dict, key)) return found;
+      if (V found = dict_get(dict, key)) {
+        // Optimizers step a tensor that counts, not a number: one graph fits every step.
+        if (real(found)->object.get() == Py_False && in_torch_optim(*this)) {
+          const V name = real(key);
+          if (name->kind == Kind::constant && PyUnicode_Check(name->object.get()) &&
+              PyUnicode_CompareWithASCIIString(name->object.get(), "capturable") == 0)
+            return boolean(true);
+        }
+        return found;
+      }
       if (dict.factory && !is_none(dict.factory)) {
         const V made = call(dict.factory, {});
         dict_set(std::static_pointer_cast<Dict>(c), key, made);

@@ -24,11 +24,9 @@ PyObject* well_known(const char* module, const char* name) {
   return object;
 }
 
-namespace {
 PyTypeObject* known_type(const char* module, const char* name) {
   return reinterpret_cast<PyTypeObject*>(well_known(module, name));
 }
-}  // namespace
 
 PyTypeObject* default_dict_type() {
   static PyTypeObject* type = known_type("collections", "defaultdict");

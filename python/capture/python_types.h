@@ -4,6 +4,7 @@
 
 namespace octavo::capture {
 
+PyTypeObject* known_type(const char* module, const char* name);
 PyTypeObject* default_dict_type();
 PyTypeObject* parameter_type();
 PyTypeObject* tensor_type();

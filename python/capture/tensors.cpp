@@ -517,8 +517,10 @@ namespace {
 bool is_leaf(PyObject* module) {
   const std::string from = utf8(attribute(reinterpret_cast<PyObject*>(Py_TYPE(module)), "__module__").get());
   if (from.rfind("torch.nn.modules.", 0) != 0) return false;
-  for (const char* inlined : {".container", ".module", ".transformer", ".rnn", ".activation_", ".lazy"})
-    if (from.find(inlined) != std::string::npos) return false;
+  const std::string_view last = std::string_view(from).substr(from.rfind('.') + 1);
+  for (const char* inlined : {"container", "module", "transformer", "rnn", "lazy"})
+    if (last == inlined) return false;
+  if (std::string_view(Py_TYPE(module)->tp_name) == "MultiheadAttention") return false;
   return true;
 }
 

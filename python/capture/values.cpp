@@ -44,6 +44,15 @@ V Tracer::constant(Ref object) {
     made->object = std::move(object);
     return made;
   }
+  if (PyFrozenSet_CheckExact(object.get())) {
+    auto set = make<Dict>();
+    set->type = &PyFrozenSet_Type;
+    const Ref items = Ref::checked(PySequence_List(object.get()));
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items.get()); ++n)
+      set->items.emplace_back(constant(PyList_GET_ITEM(items.get(), n)), nullptr);
+    set->object = std::move(object);
+    return set;
+  }
   const bool literal = is_literal(object.get()) || is_torch_constant(object.get()) ||
                        PyRange_Check(object.get());
   auto value = make<Value>(literal ? Kind::constant : Kind::object);
@@ -177,7 +186,8 @@ V Tracer::real(const V& given) {
   if (type == &PySet_Type || type == &PyFrozenSet_Type) {
     const Ref items = Ref::checked(PySequence_List(object));
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items.get()); ++n)
-      if (!is_literal(PyList_GET_ITEM(items.get(), n)))
+      if (!is_literal(PyList_GET_ITEM(items.get(), n)) && !PyType_Check(PyList_GET_ITEM(items.get(), n)) &&
+          !is_torch_constant(PyList_GET_ITEM(items.get(), n)))
         return remember(make<Value>(Kind::object));
     auto set = make<Dict>();
     set->type = type;
