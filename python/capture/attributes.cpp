@@ -117,12 +117,33 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
   return held(found);
 }
 
+// An attribute by the class's own __getattribute__, then by its __getattr__; null where it has none.
+V Tracer::overridden_attribute(const V& object, PyTypeObject* type, PyObject* name) {
+  static PyObject* getattribute_name = interned("__getattribute__").release();
+  if (plain_getattribute(type) ||
+      (PyType_IsSubtype(type, &PyModule_Type) &&
+       _PyType_Lookup(type, getattribute_name) == _PyType_Lookup(&PyModule_Type, getattribute_name)))
+    return nullptr;
+  static PyObject* getattribute = interned("__getattribute__").release();
+  PyObject* found = lookup(type, getattribute);
+  if (!PyFunction_Check(found))
+    give_up(Reason::attribute, fmt::format("{}.{}", type->tp_name, utf8(name)));
+  const V own = class_attribute(object, type, getattribute, found, object);
+  static PyObject* getattr = interned("__getattr__").release();
+  PyObject* fallback = lookup(type, getattr);
+  if (!fallback) return call(own, {{constant(name)}, {}});
+  try {
+    return call(own, {{constant(name)}, {}});
+  } catch (const Raised& raised) {
+    if (!matches_exception(raised.exception, constant(PyExc_AttributeError))) throw;
+  }
+  return call(class_attribute(object, type, getattr, fallback, object), {{constant(name)}, {}});
+}
+
 V Tracer::object_attribute(const V& object, PyObject* name) {
   PyObject* real_object = object->object.get();
   PyTypeObject* type = Py_TYPE(real_object);
   if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(type));
-  if (!plain_getattribute(type))
-    give_up(Reason::attribute, fmt::format("{}.{}", type->tp_name, utf8(name)));
   PyObject* found = lookup(type, name);
   const auto written = written_.find({real_object, name});
   const bool changed_slot = written != written_.end() && trace_.writes[written->second].value;
@@ -283,12 +304,13 @@ V Tracer::attribute(const V& given, PyObject* name) {
     case Kind::tensor:
       return tensor_attribute(std::static_pointer_cast<Tensor>(object), name);
     case Kind::instance:
+      if (V value = overridden_attribute(object, type_of(object), name)) return value;
       return instance_attribute(object, name);
     case Kind::function:
       return function_attribute(object, name);
     case Kind::object: {
       PyObject* held = object->object.get();
-      if (PyModule_Check(held)) {
+      if (PyModule_CheckExact(held)) {
         PyObject* dict = PyModule_GetDict(held);
         if (PyObject* found = PyDict_GetItemWithError(dict, name))
           return lazy(found, trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict),
@@ -310,6 +332,7 @@ V Tracer::attribute(const V& given, PyObject* name) {
                    ? lazy(value.get(), trace_.sources.fixed(value.get()))
                    : constant(value);
       }
+      if (V value = overridden_attribute(object, Py_TYPE(held), name)) return value;
       return object_attribute(object, name);
     }
     case Kind::method: {

@@ -141,6 +141,12 @@ V Tracer::call(const V& given, Call call) {
         if (call.args.empty()) give_up(Reason::wrong_call, describe(callee));
         return call_descriptor(callee, call);
       }
+      if (PyWeakref_CheckRef(object)) {
+        PyObject* held = PyWeakref_GetObject(object);
+        if (callee->source) trace_.sources.guard(callee->source, GuardKind::is, object);
+        if (held == Py_None) return none();
+        return lazy(held, trace_.sources.fixed(held));
+      }
       if (is_module(object)) {
         if (V result = call_module(callee, call, known); known) return result;
       }
@@ -357,6 +363,9 @@ V Tracer::call_type(const V& callee, Call call) {
     const V result =
         this->call(class_attribute(made, type, init_name, init, made), std::move(call));
     if (!is_none(result)) raise(PyExc_TypeError, "__init__() should return None");
+  } else if (const auto& items = static_cast<Instance&>(*made).items) {
+    bool known = false;
+    call_builtin_method(items, interned("update").get(), call, known);
   } else if (!static_cast<Instance&>(*made).args && !own_new &&
              (!call.args.empty() || !call.keywords.empty())) {
     raise(PyExc_TypeError, fmt::format("{}() takes no arguments", type->tp_name));
@@ -391,6 +400,13 @@ V Tracer::call_new(PyTypeObject* base, Call& call) {
     made->args = tuple({call.args.begin() + 1, call.args.end()});
     return made;
   }
+  if (base == &PyDict_Type || base == &PyODict_Type) {
+    auto made = make<Instance>();
+    made->type = type;
+    made->items = make<Dict>();
+    made->items->type = base;
+    return made;
+  }
   if (base == &PyTuple_Type && PyType_IsSubtype(type, &PyTuple_Type))
     return sequence(type, call.args.size() > 1 ? items_of(call.args[1]) : std::vector<V>());
   give_up(Reason::unknown_call, fmt::format("making a {}", type->tp_name));
@@ -413,8 +429,13 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
       set_own_attribute(self, intern(rest.args[0]).get(), rest.args[1]);
       return none();
     }
-    if (text == "__getattribute__" && rest.args.size() == 1)
-      return attribute(self, intern(rest.args[0]).get());
+    if (text == "__getattribute__" && rest.args.size() == 1) {
+      const Ref wanted = intern(rest.args[0]);
+      if (self->kind == Kind::instance) return instance_attribute(self, wanted.get());
+      const bool plain = self->kind == Kind::object && !PyType_Check(self->object.get()) &&
+                         !PyModule_Check(self->object.get()) && !PyFunction_Check(self->object.get());
+      return plain ? object_attribute(self, wanted.get()) : attribute(self, wanted.get());
+    }
     if (text == "__eq__" && rest.args.size() == 1)
       return same_object(self, rest.args[0]) ? boolean(true) : constant(Py_NotImplemented);
     if (text == "__init_subclass__") return none();
@@ -429,6 +450,13 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
     give_up(Reason::exception, "an exception's " + text);
   }
   bool known = false;
+  if (self->kind == Kind::instance && static_cast<Instance&>(*self).items &&
+      PyType_IsSubtype(owner, &PyDict_Type)) {
+    const std::shared_ptr<Dict>& items = static_cast<Instance&>(*self).items;
+    const V result = call_builtin_method(items, text == "__init__" ? interned("update").get() : name.get(), rest, known);
+    if (known) return result;
+    give_up(Reason::unknown_call, fmt::format("{}.{}", owner->tp_name, text));
+  }
   V result = call_builtin_method(self, name.get(), rest, known);
   if (known) return result;
   if (self->kind == Kind::constant) {

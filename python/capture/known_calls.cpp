@@ -34,7 +34,7 @@ void expect(Tracer& tracer, const Call& call, const char* name, size_t least, si
 }
 
 V length(Tracer& tracer, const V& given) {
-  const V value = tracer.real(given);
+  const V value = tracer.stored(given, "__len__");
   switch (value->kind) {
     case Kind::sequence:
       return tracer.integer(static_cast<int64_t>(static_cast<Sequence&>(*value).items.size()));
@@ -570,6 +570,10 @@ void add_torch(Table& table) {
     node->impure = true;
     return t.none();
   });
+  // State that GlobalState guards; read as it is.
+  for (const char* name : {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype",
+                           "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype"})
+    table.pure.insert(well_known("torch", name));
   for (const char* name : {"is_compiling", "is_dynamo_compiling"}) answers("torch.compiler", name, Py_True);
   answers("torch", "is_inference_mode_enabled", Py_False);
   answers("torch.jit", "is_scripting", Py_False);
@@ -586,12 +590,6 @@ void add_torch(Table& table) {
      [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
   on("torch", "is_tensor", [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
   on("torch", "numel", [](Tracer& t, Call& c) { return t.call_method(c.args.at(0), "numel", {}); });
-  on("torch._dynamo", "graph_break", [](Tracer& t, Call&) -> V {
-    // torch's own functions ask for breaks that Dynamo needs.
-    if (utf8(t.frame()->code->object()->co_filename).find("/torch/optim/") != std::string::npos)
-      return t.none();
-    give_up(Reason::requested, "");
-  });
   // Marks for the profiler; the operators within are marked by torch itself.
   on("torch.autograd.profiler", "record_function", [](Tracer& t, Call&) {
     return t.call(t.constant(well_known("contextlib", "nullcontext")), {});
@@ -626,7 +624,28 @@ bool ends_with(std::string_view text, std::string_view end) {
 
 }  // namespace
 
+namespace {
+// The name of a function of torch._dynamo.decorators, without importing it; else "".
+std::string dynamos_decorator(PyObject* object) {
+  if (!PyFunction_Check(object)) return "";
+  const auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(object));
+  return ends_with(utf8(code->co_filename), "/torch/_dynamo/decorators.py") ? utf8(code->co_name) : "";
+}
+}  // namespace
+
 V call_known(Tracer& tracer, const V& callee, Call& call, bool& known) {
+  const std::string decorator = dynamos_decorator(callee->object.get());
+  if (decorator.rfind("mark_", 0) == 0 || decorator.rfind("maybe_mark_", 0) == 0) {
+    known = true;
+    return tracer.none();
+  }
+  if (decorator == "graph_break") {
+    // torch's own functions ask for breaks that Dynamo needs.
+    known = true;
+    if (utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") != std::string::npos)
+      return tracer.none();
+    give_up(Reason::requested, "");
+  }
   const auto found = table().handlers.find(callee->object.get());
   known = found != table().handlers.end();
   if (!known) return nullptr;

@@ -84,8 +84,9 @@ V Tracer::binary(int operation, const V& left, const V& right) {
   const int base = changes ? operation - 13 : operation;
   PyObject* function =
       well_known("operator", changes ? in_place[base] : operators[base].function);
-  if (a->kind == Kind::tensor || b->kind == Kind::tensor) {
-    // A sequence of tensors and a tensor: torch would look into it.
+  const bool grows = changes && base == 0 && a->kind == Kind::sequence && static_cast<Sequence&>(*a).is_list();
+  if ((a->kind == Kind::tensor || b->kind == Kind::tensor) && !grows) {
+    if (a->kind != Kind::tensor) function = well_known("operator", operators[base].function);
     return call_tensor_function(constant(function), {{a, b}, {}});
   }
   if (a->kind == Kind::sequence) {
@@ -286,7 +287,7 @@ V Tracer::compare(int operation, const V& left, const V& right) {
 }
 
 bool Tracer::contains(const V& container, const V& item) {
-  const V c = real(container);
+  const V c = stored(container, "__contains__");
   switch (c->kind) {
     case Kind::sequence: {
       for (const V& one : std::vector(static_cast<Sequence&>(*c).items))
@@ -329,8 +330,18 @@ bool Tracer::contains(const V& container, const V& item) {
   give_up(Reason::unknown_object, "in " + describe(c));
 }
 
+V Tracer::stored(const V& given, const char* method) {
+  const V value = real(given);
+  if (value->kind != Kind::instance) return value;
+  auto& instance = static_cast<Instance&>(*value);
+  if (!instance.items) return value;
+  const Ref name = interned(method);
+  PyObject* found = lookup(instance.type, name.get());
+  return found && PyFunction_Check(found) ? value : V(instance.items);
+}
+
 V Tracer::subscript(const V& container, const V& key) {
-  const V c = real(container);
+  const V c = stored(container, "__getitem__");
   switch (c->kind) {
     case Kind::tensor:
       return call_tensor_function(constant(well_known("operator", "getitem")), {{c, key}, {}});
@@ -401,7 +412,7 @@ V Tracer::subscript(const V& container, const V& key) {
 }
 
 void Tracer::set_subscript(const V& container, const V& key, const V& value) {
-  const V c = real(container);
+  const V c = stored(container, "__setitem__");
   switch (c->kind) {
     case Kind::tensor:
       call_tensor_function(constant(well_known("operator", "setitem")), {{c, key, value}, {}});
@@ -452,7 +463,7 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
 }
 
 void Tracer::delete_subscript(const V& container, const V& key) {
-  const V c = real(container);
+  const V c = stored(container, "__delitem__");
   if (c->kind == Kind::dict) {
     if (dict_remove(std::static_pointer_cast<Dict>(c), key)) return;
     auto error = make<Instance>();
@@ -488,7 +499,7 @@ void Tracer::delete_subscript(const V& container, const V& key) {
 }
 
 V Tracer::iterate(const V& given) {
-  const V value = real(given);
+  const V value = stored(given, "__iter__");
   switch (value->kind) {
     case Kind::iterator:
       return value;
@@ -567,7 +578,7 @@ V Tracer::iterate(const V& given) {
 }
 
 std::vector<V> Tracer::items_of(const V& given) {
-  const V value = real(given);
+  const V value = stored(given, "__iter__");
   switch (value->kind) {
     case Kind::sequence:
       return static_cast<Sequence&>(*value).items;

@@ -80,6 +80,8 @@ Ref make_named_tuple(PyTypeObject* type, const Ref& items) {
   return Ref::checked(PyObject_CallOneArg(callable, items.get()));
 }
 
+bool is_tensor_object(PyObject* object) { return PyObject_TypeCheck(object, tensor_type()); }
+
 bool is_module(PyObject* object) { return PyObject_TypeCheck(object, module_type()); }
 
 }  // namespace octavo::capture

@@ -18,6 +18,8 @@ bool is_named_tuple(PyTypeObject* type);
 // A tuple of `type`, which is a named tuple, torch.Size or a structseq.
 Ref make_named_tuple(PyTypeObject* type, const Ref& items);
 bool is_module(PyObject* object);
+// By the type alone: isinstance() would run the object's own code.
+bool is_tensor_object(PyObject* object);
 // An object found once and kept: "torch.nn.functional", "relu".
 PyObject* well_known(const char* module, const char* name);
 

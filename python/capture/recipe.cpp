@@ -108,14 +108,9 @@ class Builder {
         // A C method is bound by looking it up.
         if (function->kind == Kind::constant)
           return emit(Step::Op::call, {place(self), place(function)}, getattr());
-        if (function->kind == Kind::object && !PyFunction_Check(function->object.get())) {
-          const Ref name = Ref::steal(PyObject_GetAttrString(function->object.get(), "__name__"));
-          if (!name) {
-            PyErr_Clear();
-            cannot(value);
-          }
-          return emit(Step::Op::call, {place(self), constant(name)}, getattr());
-        }
+        if (function->kind == Kind::object && Py_TYPE(function->object.get())->tp_descr_get &&
+            !PyFunction_Check(function->object.get()))
+          return emit(Step::Op::bind, {place(self)}, function->object);
         return emit(Step::Op::method, place_all({method.function, method.self}));
       }
       case Kind::iterator:
@@ -197,6 +192,14 @@ class Builder {
       places_[value.get()] = made;
     } else if (instance.args) {
       made = places_[value.get()] = emit(Step::Op::exception, {place(instance.args)}, type);
+    } else if (instance.items) {
+      made = places_[value.get()] = emit(Step::Op::dict_instance, {}, type);
+      std::vector<int> items;
+      for (const auto& [key, item] : instance.items->items) {
+        items.push_back(place(key));
+        items.push_back(place(item));
+      }
+      if (!items.empty()) fill(Step::Op::fill_dict, made, std::move(items));
     } else {
       made = places_[value.get()] = emit(Step::Op::instance, {}, type);
     }
@@ -266,11 +269,16 @@ Recipe make_recipe(Tracer& tracer, Trace& trace, const Code& code) {
   } else {
     const bool all = looks_at_variables(code);
     const std::vector<bool>& live = code.live(trace.unit);
+    // super() looks at cells, and at the first argument, without an instruction that says so.
+    std::vector<bool> held(trace.slots.size(), false);
+    const auto* kinds = reinterpret_cast<const unsigned char*>(
+        PyBytes_AS_STRING(code.object()->co_localspluskinds));
+    for (size_t n = 0; n < held.size(); ++n) held[n] = n == 0 || (kinds[n] & (0x40 | 0x80)) != 0;
     for (size_t n = 0; n < trace.slots.size(); ++n) {
       if (trace.slots[n] == trace.first_slots[n]) continue;
       if (!trace.slots[n])
         slots.emplace_back(static_cast<int>(n), -1);
-      else if (all || live[n])
+      else if (all || live[n] || held[n])
         slots.emplace_back(static_cast<int>(n), builder.place(trace.slots[n]));
     }
     for (const V& value : trace.stack)
@@ -382,10 +390,24 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       case Step::Op::method:
         put(Ref::checked(PyMethod_New(get(step.args[0]), get(step.args[1]))));
         break;
+      case Step::Op::bind: {
+        PyObject* self = get(step.args[0]);
+        put(Ref::checked(Py_TYPE(step.object.get())->tp_descr_get(step.object.get(), self,
+                                                                  reinterpret_cast<PyObject*>(Py_TYPE(self)))));
+        break;
+      }
       case Step::Op::instance:
         put(Ref::checked(PyBaseObject_Type.tp_new(reinterpret_cast<PyTypeObject*>(step.object.get()),
                                                   no_args.get(), nullptr)));
         break;
+      case Step::Op::dict_instance: {
+        auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
+        PyTypeObject* base = PyType_IsSubtype(type, &PyODict_Type) ? &PyODict_Type : &PyDict_Type;
+        Ref made = Ref::checked(base->tp_new(type, no_args.get(), nullptr));
+        check(base->tp_init(made.get(), no_args.get(), nullptr));
+        put(std::move(made));
+        break;
+      }
       case Step::Op::exception: {
         auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
         Ref made = Ref::checked(
@@ -421,7 +443,7 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       case Step::Op::fill_dict: {
         if (PyDict_GET_SIZE(into)) {
           if (PyODict_Check(into))
-            Ref::checked(PyObject_CallMethod(into, "clear", nullptr));
+            Ref::checked(PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyODict_Type), "clear", "O", into));
           else
             PyDict_Clear(into);
         }

@@ -22,7 +22,9 @@ struct Step {
     cell,        // empty
     function,    // object: (code, globals, qualname)
     method,      // args: function, self
+    bind,        // object: a C method descriptor; args: self
     instance,    // object: class
+    dict_instance,  // object: class, of a dict's subclass; empty
     exception,   // object: class; args: its args
     partial,     // args: function, args, keywords
     iterator,    // args: sequence; index: position

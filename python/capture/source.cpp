@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "python_types.h"
+
 namespace octavo::capture {
 
 PyObject* own_attribute(PyObject* object, PyObject* name) {
@@ -38,7 +40,7 @@ Look look_attribute(PyObject* base, PyObject* name) {
 }
 
 PyObject* grad_of(PyObject* tensor) {
-  if (!THPVariable_Check(tensor)) return nullptr;
+  if (!is_tensor_object(tensor)) return nullptr;
   return THPVariable_Wrap(THPVariable_Unpack(tensor).grad());
 }
 
@@ -94,6 +96,7 @@ Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
     case SourceKind::function_kwdefaults:
       return {PyFunction_Check(base) ? PyFunction_GET_KW_DEFAULTS(base) : nullptr, false};
     case SourceKind::method_self:
+      if (PyCFunction_Check(base)) return {PyCFunction_GET_SELF(base), false};
       return {PyMethod_Check(base) ? PyMethod_GET_SELF(base) : nullptr, false};
     case SourceKind::method_function:
       return {PyMethod_Check(base) ? PyMethod_GET_FUNCTION(base) : nullptr, false};
@@ -176,6 +179,10 @@ bool holds(const Guard& guard, PyObject* object) {
       return PyDict_Check(object) && !PyDict_GetItemWithError(object, guard.object.get());
     case GuardKind::lacks_attribute:
       return !own_attribute(object, guard.object.get());
+    case GuardKind::c_method:
+      return PyCFunction_Check(object) &&
+             reinterpret_cast<PyCFunctionObject*>(object)->m_ml ==
+                 reinterpret_cast<PyCFunctionObject*>(guard.object.get())->m_ml;
     case GuardKind::code:
       return PyFunction_Check(object) &&
              PyFunction_GET_CODE(object) == PyFunction_GET_CODE(guard.object.get()) &&
@@ -185,9 +192,9 @@ bool holds(const Guard& guard, PyObject* object) {
              _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), guard.object.get()) ==
                  guard.other.get();
     case GuardKind::tensor:
-      return THPVariable_Check(object) && same_tensor(object, *guard.tensor);
+      return is_tensor_object(object) && same_tensor(object, *guard.tensor);
     case GuardKind::not_tensor_grad:
-      return THPVariable_Check(object) && !THPVariable_Unpack(object).grad().defined();
+      return is_tensor_object(object) && !THPVariable_Unpack(object).grad().defined();
     case GuardKind::lacks_item:
       break;
   }
@@ -363,6 +370,8 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
       return fmt::format("not hasattr({}, {})", name, object());
     case GuardKind::lacks_item:
       return fmt::format("{} is not there", name);
+    case GuardKind::c_method:
+      return fmt::format("{} is the method {}", name, object());
     case GuardKind::code:
       return fmt::format("{}.__code__ is that of {}", name, object());
     case GuardKind::type_lookup:

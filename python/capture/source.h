@@ -54,6 +54,7 @@ enum class GuardKind : uint8_t {
   lacks_key,  // dict without the key `object`
   lacks_attribute,  // object whose own dictionary has no `object`
   lacks_item,       // no such cell contents, closure, defaults: null
+  c_method,         // bound to something, the C method that `object` is
   code,             // function with the code and globals of `object`
   type_lookup,      // the type finds `other` (or nothing) under the name `object`
   tensor,

@@ -287,7 +287,7 @@ V Tracer::wrap_tensor(PyObject* result, Node* node) {
 }
 
 V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
-  if (THPVariable_Check(result)) {
+  if (is_tensor_object(result)) {
     made = true;
     return wrap_tensor(result, node);
   }
@@ -296,7 +296,7 @@ V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
     for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(result); ++n) {
       PyObject* item = PySequence_Fast_GET_ITEM(result, n);
       Node* part = nullptr;
-      const bool tensors = THPVariable_Check(item) || PyTuple_Check(item) || PyList_Check(item);
+      const bool tensors = is_tensor_object(item) || PyTuple_Check(item) || PyList_Check(item);
       if (node && tensors) {
         part = trace_.graph.add(Node::Op::call_function, Ref::borrow(well_known("operator", "getitem")));
         part->args = {Arg::of(node), Arg::of(Ref::checked(PyLong_FromSsize_t(n)))};
@@ -518,7 +518,7 @@ bool is_leaf(PyObject* module) {
   const std::string from = utf8(attribute(reinterpret_cast<PyObject*>(Py_TYPE(module)), "__module__").get());
   if (from.rfind("torch.nn.modules.", 0) != 0) return false;
   const std::string_view last = std::string_view(from).substr(from.rfind('.') + 1);
-  for (const char* inlined : {"container", "module", "transformer", "rnn", "lazy"})
+  for (const char* inlined : {"container", "module", "transformer", "lazy"})
     if (last == inlined) return false;
   if (std::string_view(Py_TYPE(module)->tp_name) == "MultiheadAttention") return false;
   return true;

@@ -137,6 +137,9 @@ class Tracer {
   V subscript(const V& container, const V& key);
   void set_subscript(const V& container, const V& key, const V& value);
   void delete_subscript(const V& container, const V& key);
+  // The dict within an instance of a dict's subclass, unless its class answers `method` itself;
+  // else the value.
+  V stored(const V& value, const char* method);
   V iterate(const V& iterable);
   std::vector<V> items_of(const V& iterable);  // all of them, as `list(iterable)`
   V attribute(const V& object, PyObject* name);
@@ -202,6 +205,7 @@ class Tracer {
             const V& kwdefaults, Call& call);
 
   // attributes.cpp
+  V overridden_attribute(const V& object, PyTypeObject* type, PyObject* name);
   V object_attribute(const V& object, PyObject* name);
   V class_attribute(const V& object, PyTypeObject* type, PyObject* name, PyObject* found,
                     const V& self);

@@ -120,6 +120,7 @@ struct Instance : Value {
   std::vector<std::pair<Ref, V>> attributes;
   V args;  // of an exception or a partial: the tuple it was made with
   V keywords, function;  // of a partial
+  std::shared_ptr<Dict> items;  // what an instance of a dict's subclass holds as a dict
 };
 
 struct Super : Value {

@@ -23,7 +23,8 @@ bool is_literal(PyObject* object) {
 
 bool is_torch_constant(PyObject* object) {
   return THPDtype_Check(object) || THPLayout_Check(object) || THPMemoryFormat_Check(object) ||
-         THPDevice_Check(object);
+         THPDevice_Check(object) || Py_TYPE(object) == known_type("torch", "finfo") ||
+         Py_TYPE(object) == known_type("torch", "iinfo");
 }
 
 }  // namespace
@@ -68,6 +69,7 @@ V Tracer::sequence(PyTypeObject* type, std::vector<V> items) {
 }
 
 V Tracer::real(const V& given) {
+  if (!given) give_up(Reason::unknown_object, "a value that is not there");
   if (given->kind != Kind::lazy) return given;
   auto& lazy = static_cast<Lazy&>(*given);
   if (lazy.resolved) return lazy.resolved;
@@ -108,6 +110,16 @@ V Tracer::real(const V& given) {
       if (!fixed) sources.guard(source, GuardKind::is, object);
       return finish(make<Value>(Kind::object));
     }
+    PyObject* self = PyCFunction_GET_SELF(object);
+    const Ref name = octavo::capture::attribute(object, "__name__");
+    PyObject* descriptor = _PyType_Lookup(Py_TYPE(self), name.get());
+    if (descriptor && Py_TYPE(descriptor) == &PyMethodDescr_Type) {
+      sources.guard(source, GuardKind::c_method, object);
+      auto method = make<Method>();
+      method->self = this->lazy(self, sources.of(SourceKind::method_self, source));
+      method->function = constant(descriptor);
+      return finish(method);
+    }
   }
 
   // What has identity: the same object is the same value, however it is reached.
@@ -123,7 +135,7 @@ V Tracer::real(const V& given) {
     keep_.push_back(lazy.object);
     return value;
   };
-  if (THPVariable_Check(object)) {
+  if (is_tensor_object(object)) {
     if (V tensor = lift_tensor(object, source)) return remember(tensor);
     sources.guard(source, GuardKind::type, type_object);
     return remember(make<Value>(Kind::object));
@@ -258,7 +270,7 @@ Ref Tracer::python_constant(const V& given) {
 }
 
 bool Tracer::truth(const V& given) {
-  const V value = real(given);
+  const V value = stored(stored(given, "__bool__"), "__len__");
   switch (value->kind) {
     case Kind::constant: {
       const int truth = PyObject_IsTrue(value->object.get());
