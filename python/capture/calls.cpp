@@ -232,6 +232,12 @@ V Tracer::inline_function(const V& callee, Call call) {
                  trace_.sources.of(SourceKind::function_cell, source, static_cast<int>(n))));
     static PyObject* marker = interned("_octavo_disabled").release();
     if (own_attribute(function, marker)) give_up(Reason::disabled_call, describe(callee));
+    static PyObject* constant_marker = interned("_octavo_constant_result").release();
+    if (own_attribute(function, constant_marker)) {
+      const V result = fold_bound(function, call);
+      if (!result) give_up(Reason::unknown_call, "a constant result of arguments that are not");
+      return result;
+    }
   }
   // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do.
   static PyObject* undisabled = interned("fn").release();

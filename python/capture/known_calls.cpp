@@ -595,8 +595,8 @@ void add_torch(Table& table) {
     return t.call(t.constant(well_known("contextlib", "nullcontext")), {});
   });
   on("torch.jit", "annotate", [](Tracer&, Call& c) { return c.args.at(1); });
-  on("octavo.capture", "graph_break", [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
-  answers("octavo.capture", "is_compiling", Py_True);
+  on("octavo.capture.marks", "graph_break", [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
+  answers("octavo.capture.marks", "is_compiling", Py_True);
   on("torch", "Size", [](Tracer& t, Call& c) {
     return t.sequence(reinterpret_cast<PyTypeObject*>(well_known("torch", "Size")),
                       c.args.empty() ? std::vector<V>() : t.items_of(c.args[0]));

@@ -1,68 +1,195 @@
 """Capture: PyTorch programs become graphs as they run.
 
-f = octavo.capture.compile(f, backend="eager")
+    @octavo.compile(backend="eager")
+    def step(x): ...
+
+A function is captured piece by piece while Python runs it: what can be traced becomes a
+``torch.fx.GraphModule`` for the backend, what cannot runs as it is, and capture goes on behind it.
+``explain`` shows the pieces. docs/capture.md says what is traced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 
 from octavo import _capture
-from octavo.capture.backends import Backend, list_backends, lookup, register_backend
+from octavo.capture.backends import (
+    Backend,
+    list_backends,
+    lookup,
+    register_backend,
+    takes_parameters,
+)
 from octavo.capture.errors import BackendError, GraphBreakError
+from octavo.capture.explain import Explanation, explain
+from octavo.capture.marks import (
+    allow_in_graph,
+    assume_constant_result,
+    disable,
+    graph_break,
+    is_compiling,
+)
 
 __all__ = [
     "BackendError",
+    "CapturedModule",
+    "Explanation",
     "GraphBreakError",
+    "allow_in_graph",
+    "assume_constant_result",
     "compile",
     "disable",
+    "explain",
+    "export",
     "graph_break",
     "is_compiling",
     "list_backends",
+    "optimize",
     "register_backend",
     "reset",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
 
+
+class CapturedModule(torch.nn.Module):
+    """A module whose forward is captured. Attributes, parameters and state are the module's."""
+
+    def __init__(self, module: torch.nn.Module, wrap: Callable[[Callable[..., Any]], Any]) -> None:
+        super().__init__()
+        self._orig_mod = module
+        object.__setattr__(self, "_captured_forward", wrap(module.forward))
+        object.__setattr__(self, "_captured_call", wrap(module.__call__))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        module = self._orig_mod
+        hooked = (
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+        )
+        if hooked:
+            return self._captured_call(*args, **kwargs)
+        return self._captured_forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._orig_mod, name)
+
+
+@overload
 def compile(
-    function: Callable[..., Any],
+    model: F,
+    *,
+    backend: str | Backend = ...,
+    fullgraph: bool = ...,
+    options: dict[str, Any] | None = ...,
+    stats: list[dict[str, Any]] | None = ...,
+) -> F: ...
+@overload
+def compile(
+    model: None = None,
+    *,
+    backend: str | Backend = ...,
+    fullgraph: bool = ...,
+    options: dict[str, Any] | None = ...,
+    stats: list[dict[str, Any]] | None = ...,
+) -> Callable[[F], F]: ...
+def compile(
+    model: Callable[..., Any] | None = None,
     *,
     backend: str | Backend = "eager",
     fullgraph: bool = False,
     options: dict[str, Any] | None = None,
     stats: list[dict[str, Any]] | None = None,
-) -> Callable[..., Any]:
-    """The function, captured when it is called."""
-    target = function.forward if isinstance(function, torch.nn.Module) else function
-    return _capture.wrap(
-        target,
-        lookup(backend),
-        fullgraph=fullgraph,
-        inline_modules=bool((options or {}).get("inline_modules")),
-        stats=stats,
-    )
+) -> Any:
+    """The function or module, captured when it is called; without one, a decorator.
+
+    Args:
+        model: a Python function, a method, or a ``torch.nn.Module``.
+        backend: a name of ``list_backends()``, or ``(gm, example_inputs) -> callable``.
+        fullgraph: a graph break is an error.
+        options: ``{"inline_modules": True}`` makes parameters inputs of the graph, as torch 2.13
+            does, instead of ``call_module`` and ``get_attr`` nodes.
+        stats: a list that gets a dict for each piece that is captured; ``explain`` reads it.
+
+    Raises:
+        BackendError: no such backend, or its package is missing.
+        GraphBreakError: when called, with ``fullgraph``.
+        TypeError: ``model`` cannot be called, or an option is unknown.
+    """
+    unknown = set(options or {}) - {"inline_modules"}
+    if unknown:
+        raise TypeError(f"unknown options {sorted(unknown)}; there is 'inline_modules'")
+    function = lookup(backend)
+    inline = bool((options or {}).get("inline_modules", takes_parameters(backend)))
+
+    def wrap(target: Callable[..., Any]) -> Any:
+        return _capture.wrap(
+            target, function, fullgraph=fullgraph, inline_modules=inline, stats=stats
+        )
+
+    def captured(target: Callable[..., Any]) -> Any:
+        if isinstance(target, torch.nn.Module):
+            return CapturedModule(target, wrap)
+        if not callable(target):
+            raise TypeError(f"a function or a module is compiled, not {type(target).__name__}")
+        made = wrap(target)
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            if hasattr(target, name):
+                made.__dict__[name] = getattr(target, name)
+        return made
+
+    return captured if model is None else captured(model)
 
 
-def graph_break() -> None:
-    """Ends the graph here; does nothing outside capture."""
+class _Optimize:
+    """What ``optimize`` returns: a decorator, or the captured function itself."""
+
+    def __init__(self, given: str | Backend, options: dict[str, Any]) -> None:
+        self._given = given
+        self._options = options
+        self._captured: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        decorates = len(args) == 1 and not kwargs and callable(args[0])
+        if decorates:
+            return compile(args[0], backend=self._given, **self._options)
+        if isinstance(self._given, str):
+            raise TypeError("optimize(name) decorates a function")
+        # optimize(training_step)(data): the function itself was given, not a backend.
+        if self._captured is None:
+            self._captured = compile(self._given, **self._options)
+        return self._captured(*args, **kwargs)
 
 
-def is_compiling() -> bool:
-    """True while capture reads the function."""
-    return False
+def optimize(backend: str | Backend = "eager", **options: Any) -> _Optimize:
+    """torchdynamo's spelling: ``@optimize(my_compiler)`` over a function.
+
+    ``optimize(function)`` with the function itself gives it captured, with the eager backend.
+    """
+    return _Optimize(backend, options)
 
 
-def disable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function runs as it is, and so does what it calls."""
+def export(model: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.fx.GraphModule:
+    """The one graph of a call, parameters as inputs of it.
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return _capture.uncaptured(function, *args, **kwargs)
-
-    call._octavo_disabled = True  # type: ignore[attr-defined]
-    return call
+    Raises:
+        GraphBreakError: the call is not one graph.
+        ValueError: the call has no operators.
+    """
+    stats: list[dict[str, Any]] = []
+    compile(model, fullgraph=True, stats=stats)(*args, **kwargs)
+    graphs = [piece["graph"] for piece in stats if piece["graph"] is not None]
+    if len(graphs) != 1:
+        raise ValueError(f"the call gives {len(graphs)} graphs; export needs one")
+    return graphs[0]  # type: ignore[no-any-return]
 
 
 def reset() -> None:
