@@ -104,7 +104,7 @@ Ref make_graph_module(const Graph& graph) {
     if (node.attribute) check(PyDict_SetItem(root.get(), node.target.get(), node.attribute.get()));
     if (node.line) {
       const Ref meta = attribute(made[&node].get(), "meta");
-      const Ref trace = text("  File \"" + node.file + "\", line " + std::to_string(node.line) + "\n");
+      const Ref trace = text("  File \"" + utf8(node.file) + "\", line " + std::to_string(node.line) + "\n");
       check(PyDict_SetItemString(meta.get(), "stack_trace", trace.get()));
     }
   };

@@ -47,7 +47,7 @@ struct Node {
   Source* source = nullptr;  // of a placeholder
   Ref attribute;     // the module or tensor behind get_attr and call_module
   int line = 0;
-  std::string file;
+  PyObject* file = nullptr;  // the code object's, which the piece outlives
   bool impure = false;  // must run though nothing reads it
   int users = 0;
   bool dead = false;  // nothing needs it

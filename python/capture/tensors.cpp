@@ -3,13 +3,17 @@
 #include <fmt/format.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Size.h>
+#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <regex>
 #include <unordered_set>
 
 #include "known_calls.h"
 #include "python_types.h"
+#include "shape_rules.h"
 #include "tracer.h"
 
 namespace octavo::capture {
@@ -316,10 +320,63 @@ V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
   return value;
 }
 
+Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
+  std::vector<Arg> args;
+  for (const V& arg : call.args) args.push_back(node_arg(arg));
+  std::vector<std::pair<Ref, Arg>> keywords;
+  for (const auto& [name, value] : call.keywords) keywords.emplace_back(name, node_arg(value));
+  Node* node = trace_.graph.add(op, std::move(target));
+  node->args = std::move(args);
+  node->kwargs = std::move(keywords);
+  node->impure = impure;
+  node->line = frame_->code->line(frame_->at);
+  node->file = frame_->code->object()->co_filename;
+  return node;
+}
+
+// The operator's result by a rule of shape_rules.cpp: nothing runs.
+V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
+  Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
+  bool wants_grad = false;
+  if (trace_.grad_enabled) {
+    for (const V& arg : call.args) {
+      const V value = real(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor && static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+    for (const auto& [name, arg] : call.keywords) {
+      const V value = real(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor && static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+  }
+  // Not a leaf: a function of the graph made it.
+  const auto not_leaf = [](const at::Tensor& meta) {
+    static const auto* made_here = new torch::autograd::Edge(
+        c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
+    torch::autograd::impl::set_gradient_edge(meta, *made_here);
+  };
+  if (shape.same) {
+    if (shape.writes) {
+      shape.same->meta.unsafeGetTensorImpl()->bump_version();
+      if (wants_grad && !shape.same->meta.requires_grad()) not_leaf(shape.same->meta);
+    }
+    if (node) shape.same->node = node;
+    return shape.same;
+  }
+  auto made = make<Tensor>();
+  made->type = tensor_type();
+  made->meta = at::detail::empty_meta(shape.sizes, shape.dtype);
+  if (wants_grad && at::isFloatingType(shape.dtype)) not_leaf(made->meta);
+  made->node = node;
+  if (node) node->meta = made->meta;
+  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
+  return made;
+}
+
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
 V Tracer::record(Node::Op op, Ref target, const Call& call,
                  const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable) {
-  (void)callable;
+  if (const auto shape = shape_rule(*this, callable, callable ? "" : utf8(target.get()), call))
+    return record_by_rule(op, std::move(target), call, *shape);
   const auto count = static_cast<Py_ssize_t>(call.args.size());
   const Ref args = Ref::checked(PyTuple_New(count));
   bool tensors = false;
@@ -383,16 +440,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
 
   Node* node = nullptr;
   if (!quiet_) {
-    std::vector<Arg> node_args;
-    for (const V& arg : read.args) node_args.push_back(node_arg(arg));
-    std::vector<std::pair<Ref, Arg>> node_keywords;
-    for (const auto& [name, value] : read.keywords) node_keywords.emplace_back(name, node_arg(value));
-    node = trace_.graph.add(op, std::move(target));
-    node->args = std::move(node_args);
-    node->kwargs = std::move(node_keywords);
-    node->impure = impure;
-    node->line = frame_->code->line(frame_->at);
-    node->file = utf8(frame_->code->object()->co_filename);
+    node = add_node(op, std::move(target), read, impure);
   }
   bool made = false;
   V value;
@@ -586,7 +634,7 @@ V Tracer::call_leaf_module(const V& module, Call& call) {
   node->args = std::move(args);
   node->kwargs = std::move(keywords);
   node->line = frame_->code->line(frame_->at);
-  node->file = utf8(frame_->code->object()->co_filename);
+  node->file = frame_->code->object()->co_filename;
   // A module in training mode may change its buffers.
   node->impure = true;
   const std::function<void(const V&, Node*)> give = [&](const V& given, Node* from) {

@@ -19,6 +19,8 @@
 
 namespace octavo::capture {
 
+struct Shape;
+
 struct Settings {
   bool inline_modules = false;  // torch 2.13's dialect: parameters are inputs
   int most_instructions = 400000;
@@ -217,6 +219,8 @@ class Tracer {
   // tensors.cpp
   V record(Node::Op op, Ref target, const Call& call, const std::function<Ref(PyObject*, PyObject*)>&
                meta, PyObject* callable);
+  Node* add_node(Node::Op op, Ref target, const Call& call, bool impure);
+  V record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape);
   Ref meta_object(const V& value);
   Arg node_arg(const V& value);
   Node* node_of(const std::shared_ptr<Tensor>& tensor);
