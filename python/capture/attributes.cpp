@@ -117,12 +117,13 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
   return held(found);
 }
 
-// An attribute by the class's own __getattribute__, then by its __getattr__; null where it has none.
+// An attribute by the class's own __getattribute__, then by its __getattr__; null where it has
+// none.
 V Tracer::overridden_attribute(const V& object, PyTypeObject* type, PyObject* name) {
   static PyObject* getattribute_name = interned("__getattribute__").release();
-  if (plain_getattribute(type) ||
-      (PyType_IsSubtype(type, &PyModule_Type) &&
-       _PyType_Lookup(type, getattribute_name) == _PyType_Lookup(&PyModule_Type, getattribute_name)))
+  if (plain_getattribute(type) || (PyType_IsSubtype(type, &PyModule_Type) &&
+                                   _PyType_Lookup(type, getattribute_name) ==
+                                       _PyType_Lookup(&PyModule_Type, getattribute_name)))
     return nullptr;
   static PyObject* getattribute = interned("__getattribute__").release();
   PyObject* found = lookup(type, getattribute);
@@ -228,8 +229,8 @@ V Tracer::instance_attribute(const V& object, PyObject* name) {
 
 V Tracer::type_attribute(const V& object, PyObject* name) {
   auto* type = reinterpret_cast<PyTypeObject*>(object->object.get());
-  for (const char* plain : {"__name__", "__qualname__", "__module__", "__mro__", "__bases__", "__doc__",
-                            "__base__", "__match_args__"})
+  for (const char* plain : {"__name__", "__qualname__", "__module__", "__mro__", "__bases__",
+                            "__doc__", "__base__", "__match_args__"})
     if (named(name, plain)) {
       const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
       if (!value) raise_python_error();
@@ -238,10 +239,12 @@ V Tracer::type_attribute(const V& object, PyObject* name) {
   if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(Py_TYPE(type)));
   PyObject* found = lookup(type, name);
   PyTypeObject* meta = Py_TYPE(type);
-  if (is_enum_member(Py_None) || PyObject_TypeCheck(object->object.get(),
-                                                   reinterpret_cast<PyTypeObject*>(well_known("enum", "EnumMeta")))) {
+  if (is_enum_member(Py_None) ||
+      PyObject_TypeCheck(object->object.get(),
+                         reinterpret_cast<PyTypeObject*>(well_known("enum", "EnumMeta")))) {
     const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
-    if (value && is_enum_member(value.get())) return lazy(value.get(), trace_.sources.fixed(value.get()));
+    if (value && is_enum_member(value.get()))
+      return lazy(value.get(), trace_.sources.fixed(value.get()));
     PyErr_Clear();
   }
   if (found) return class_attribute(object, type, name, found, nullptr);
@@ -313,13 +316,13 @@ V Tracer::attribute(const V& given, PyObject* name) {
       if (PyModule_CheckExact(held)) {
         PyObject* dict = PyModule_GetDict(held);
         if (PyObject* found = PyDict_GetItemWithError(dict, name))
-          return lazy(found, trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict),
-                                               name));
+          return lazy(found,
+                      trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict), name));
         if (PyDict_GetItemString(dict, "__getattr__"))
-          give_up(Reason::attribute, fmt::format("module {} makes {} on demand",
-                                                 PyModule_GetName(held), utf8(name)));
-        raise(PyExc_AttributeError, fmt::format("module '{}' has no attribute '{}'",
-                                                PyModule_GetName(held), utf8(name)));
+          give_up(Reason::attribute,
+                  fmt::format("module {} makes {} on demand", PyModule_GetName(held), utf8(name)));
+        raise(PyExc_AttributeError,
+              fmt::format("module '{}' has no attribute '{}'", PyModule_GetName(held), utf8(name)));
       }
       if (PyType_Check(held)) return type_attribute(object, name);
       if (PyFunction_Check(held)) return function_attribute(object, name);
@@ -327,10 +330,10 @@ V Tracer::attribute(const V& given, PyObject* name) {
           Py_TYPE(held) == &PyProperty_Type || PyCode_Check(held) || is_enum_member(held)) {
         const Ref value = Ref::steal(PyObject_GetAttr(held, name));
         if (!value) raise_python_error();
-        if (is_enum_member(held) && PyMethod_Check(value.get())) return object_attribute(object, name);
-        return PyFunction_Check(value.get())
-                   ? lazy(value.get(), trace_.sources.fixed(value.get()))
-                   : constant(value);
+        if (is_enum_member(held) && PyMethod_Check(value.get()))
+          return object_attribute(object, name);
+        return PyFunction_Check(value.get()) ? lazy(value.get(), trace_.sources.fixed(value.get()))
+                                             : constant(value);
       }
       if (V value = overridden_attribute(object, Py_TYPE(held), name)) return value;
       return object_attribute(object, name);
@@ -358,9 +361,9 @@ V Tracer::attribute(const V& given, PyObject* name) {
     case Kind::super: {
       const auto& super = static_cast<Super&>(*object);
       const V self = real(super.self);
-      const bool is_class = self->kind == Kind::object && PyType_Check(self->object.get()) &&
-                            PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(self->object.get()),
-                                             super.after);
+      const bool is_class =
+          self->kind == Kind::object && PyType_Check(self->object.get()) &&
+          PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(self->object.get()), super.after);
       PyTypeObject* start =
           is_class ? reinterpret_cast<PyTypeObject*>(self->object.get()) : type_of(self);
       PyObject* mro = start->tp_mro;
@@ -399,8 +402,7 @@ V Tracer::attribute(const V& given, PyObject* name) {
     return factory ? factory : none();
   }
   PyObject* found = lookup(type, name);
-  if (!found)
-    no_attribute(*this, type->tp_name, name);
+  if (!found) no_attribute(*this, type->tp_name, name);
   if (object->kind == Kind::constant && is_data_descriptor(found)) {
     const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
     if (!value) raise_python_error();
@@ -428,7 +430,8 @@ void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
       trace_.writes[known->second].value = value ? value : none();
     } else {
       written_[key] = trace_.writes.size();
-      trace_.writes.push_back({Write::Kind::grad, object, Ref::borrow(name), value ? value : none()});
+      trace_.writes.push_back(
+          {Write::Kind::grad, object, Ref::borrow(name), value ? value : none()});
     }
     return;
   }
@@ -465,8 +468,9 @@ void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
       if (dict->kind != Kind::dict) give_up(Reason::side_effect, utf8(name));
       if (!dict_get(static_cast<Dict&>(*dict), constant(name))) continue;
       const bool buffer = std::string_view(part) == "_buffers";
-      const bool fits = buffer ? is_tensor(value) || is_none(value)
-                               : is_none(value) || (is_tensor(value) && type_of(value) == parameter_type());
+      const bool fits =
+          buffer ? is_tensor(value) || is_none(value)
+                 : is_none(value) || (is_tensor(value) && type_of(value) == parameter_type());
       if (!fits || std::string_view(part) == "_modules")
         give_up(Reason::side_effect, "a module's " + utf8(name));
       dict_set(std::static_pointer_cast<Dict>(dict), constant(name), value);
@@ -496,8 +500,9 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
     if (Py_TYPE(found) == &PyProperty_Type) {
       const Ref setter = octavo::capture::attribute(found, value ? "fset" : "fdel");
       if (setter.get() == Py_None)
-        raise(PyExc_AttributeError, fmt::format("property '{}' of '{}' object has no {}", utf8(name),
-                                                type->tp_name, value ? "setter" : "deleter"));
+        raise(PyExc_AttributeError,
+              fmt::format("property '{}' of '{}' object has no {}", utf8(name), type->tp_name,
+                          value ? "setter" : "deleter"));
       const V function = lazy(setter.get(), trace_.sources.fixed(setter.get()));
       if (value)
         call(function, {{object, value}, {}});
@@ -531,7 +536,8 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
     return;
   }
   PyObject* held = object->object.get();
-  if (!object->source) give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
+  if (!object->source)
+    give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
   PyObject** dict = _PyObject_GetDictPtr(held);
   const auto viewed = dict && *dict ? lifted_.find(*dict) : lifted_.end();
   if (viewed != lifted_.end() && viewed->second->kind == Kind::dict) {

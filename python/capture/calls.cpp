@@ -99,8 +99,8 @@ V Tracer::call(const V& given, Call call) {
         return call_iterator_method(self, utf8(function->object.get()), call);
       if (self->kind == Kind::tensor && function->kind == Kind::object &&
           !is_user_function(function->object.get()))
-        return call_tensor_method(self, octavo::capture::attribute(function->object.get(), "__name__").get(),
-                                  call);
+        return call_tensor_method(
+            self, octavo::capture::attribute(function->object.get(), "__name__").get(), call);
       call.args.insert(call.args.begin(), method.self);
       return this->call(function, std::move(call));
     }
@@ -132,7 +132,9 @@ V Tracer::call(const V& given, Call call) {
       if (PyFunction_Check(object)) return inline_function(callee, std::move(call));
       if (PyCFunction_Check(object)) {
         PyObject* self = PyCFunction_GET_SELF(object);
-        if (self && PyType_Check(self) && octavo::capture::utf8(octavo::capture::attribute(object, "__name__").get()) == "__new__")
+        if (self && PyType_Check(self) &&
+            octavo::capture::utf8(octavo::capture::attribute(object, "__name__").get()) ==
+                "__new__")
           return call_new(reinterpret_cast<PyTypeObject*>(self), call);
         if (V result = fold(object, call)) return result;
         give_up(Reason::unknown_call, describe(callee));
@@ -178,8 +180,10 @@ V Tracer::call(const V& given, Call call) {
     default:
       break;
   }
-  static PyObject* cached = reinterpret_cast<PyObject*>(known_type("functools", "_lru_cache_wrapper"));
-  if (callee->kind == Kind::object && reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
+  static PyObject* cached =
+      reinterpret_cast<PyObject*>(known_type("functools", "_lru_cache_wrapper"));
+  if (callee->kind == Kind::object &&
+      reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
     // What a cache holds is what the function gives.
     const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
     return this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
@@ -195,7 +199,8 @@ V Tracer::call(const V& given, Call call) {
   give_up(Reason::wrong_call, describe(callee) + " is called");
 }
 
-// --- Python functions -------------------------------------------------------------------------------
+// --- Python functions
+// -------------------------------------------------------------------------------
 
 V Tracer::inline_function(const V& callee, Call call) {
   PyCodeObject* code = nullptr;
@@ -243,14 +248,14 @@ V Tracer::inline_function(const V& callee, Call call) {
   static PyObject* undisabled = interned("fn").release();
   if (ends_with_compile_py(code))
     for (Py_ssize_t n = 0; n < code->co_nfreevars; ++n)
-      if (PyTuple_GET_ITEM(code->co_localsplusnames, code->co_nlocalsplus - code->co_nfreevars + n) == undisabled) {
+      if (PyTuple_GET_ITEM(code->co_localsplusnames,
+                           code->co_nlocalsplus - code->co_nfreevars + n) == undisabled) {
         const V cell = real(closure.at(static_cast<size_t>(n)));
         return this->call(static_cast<Cell&>(*cell).content, std::move(call));
       }
   if (const char* why = never_inlined(code))
     give_up(Reason::disabled_call, fmt::format("{} ({})", describe(callee), why));
-  if (code->co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR))
-    give_up(Reason::opcode, "a coroutine");
+  if (code->co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)) give_up(Reason::opcode, "a coroutine");
 
   auto frame = std::make_unique<Frame>();
   frame->code = &code_of(code);
@@ -310,16 +315,16 @@ void Tracer::bind(Frame& frame, PyCodeObject* code, const V& callee, const V& de
       found = true;
     }
     if (found) continue;
-    if (!rest)
-      complain(fmt::format("got an unexpected keyword argument '{}'", utf8(name.get())));
+    if (!rest) complain(fmt::format("got an unexpected keyword argument '{}'", utf8(name.get())));
     dict_set(rest, constant(name), value);
   }
   const size_t given = defaults ? static_cast<Sequence&>(*real(defaults)).items.size() : 0;
   for (size_t n = 0; n < positional; ++n) {
     if (frame.slots[n]) continue;
     if (n + given < positional)
-      complain(fmt::format("missing 1 required positional argument: '{}'",
-                           utf8(PyTuple_GET_ITEM(code->co_localsplusnames, static_cast<Py_ssize_t>(n)))));
+      complain(fmt::format(
+          "missing 1 required positional argument: '{}'",
+          utf8(PyTuple_GET_ITEM(code->co_localsplusnames, static_cast<Py_ssize_t>(n)))));
     frame.slots[n] = static_cast<Sequence&>(*real(defaults)).items[n + given - positional];
   }
   for (size_t n = positional; n < named; ++n) {
@@ -328,14 +333,14 @@ void Tracer::bind(Frame& frame, PyCodeObject* code, const V& callee, const V& de
     V value = kwdefaults && !is_none(kwdefaults)
                   ? dict_get(static_cast<Dict&>(*real(kwdefaults)), constant(name))
                   : nullptr;
-    if (!value)
-      complain(fmt::format("missing 1 required keyword-only argument: '{}'", utf8(name)));
+    if (!value) complain(fmt::format("missing 1 required keyword-only argument: '{}'", utf8(name)));
     frame.slots[n] = value;
   }
   (void)callee;
 }
 
-// --- objects ------------------------------------------------------------------------------------------
+// --- objects
+// ------------------------------------------------------------------------------------------
 
 V Tracer::call_type(const V& callee, Call call) {
   auto* type = reinterpret_cast<PyTypeObject*>(callee->object.get());
@@ -439,7 +444,8 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
       const Ref wanted = intern(rest.args[0]);
       if (self->kind == Kind::instance) return instance_attribute(self, wanted.get());
       const bool plain = self->kind == Kind::object && !PyType_Check(self->object.get()) &&
-                         !PyModule_Check(self->object.get()) && !PyFunction_Check(self->object.get());
+                         !PyModule_Check(self->object.get()) &&
+                         !PyFunction_Check(self->object.get());
       return plain ? object_attribute(self, wanted.get()) : attribute(self, wanted.get());
     }
     if (text == "__eq__" && rest.args.size() == 1)
@@ -459,7 +465,8 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
   if (self->kind == Kind::instance && static_cast<Instance&>(*self).items &&
       PyType_IsSubtype(owner, &PyDict_Type)) {
     const std::shared_ptr<Dict>& items = static_cast<Instance&>(*self).items;
-    const V result = call_builtin_method(items, text == "__init__" ? interned("update").get() : name.get(), rest, known);
+    const V result = call_builtin_method(
+        items, text == "__init__" ? interned("update").get() : name.get(), rest, known);
     if (known) return result;
     give_up(Reason::unknown_call, fmt::format("{}.{}", owner->tp_name, text));
   }

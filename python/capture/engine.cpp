@@ -2,8 +2,8 @@
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
-#include <c10/core/InferenceMode.h>
 #include <c10/core/DefaultDtype.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
 
@@ -111,8 +111,8 @@ void put(const Ref& dict, const char* key, Ref value) {
 }
 
 // What explain() shows of a piece.
-void report(const Region& region, const Code& code, const Trace& trace, int unit, const Piece& piece,
-            double trace_ms, double backend_ms, const Ref& module) {
+void report(const Region& region, const Code& code, const Trace& trace, int unit,
+            const Piece& piece, double trace_ms, double backend_ms, const Ref& module) {
   if (!region.stats) return;
   const Ref entry = Ref::checked(PyDict_New());
   put(entry, "function", Ref::borrow(code.object()->co_qualname));
@@ -185,13 +185,13 @@ Traced trace_piece(const Region& region, const Code& code, InterpreterFrame* fra
   }
 }
 
-std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& region, CodeState& state,
-                                        InterpreterFrame* frame, int unit) {
+std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& region,
+                                        CodeState& state, InterpreterFrame* frame, int unit) {
   const Busy guard;
   const auto begin = Clock::now();
   Traced made = trace_piece(*region, state.code, frame, unit);
   Trace& trace = made.trace;
-  trace.graph.remove_dead();
+  trace.graph.remove_unread();
   auto piece = std::make_shared<Piece>();
   piece->region = region;
   piece->state = GlobalState::now();
@@ -211,17 +211,20 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
     module = make_graph_module(trace.graph);
     // The frame's own tensors are the example inputs.
     std::vector<Ref> values;
-    const FrameView view{slots_of(frame), PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func))};
+    const FrameView view{slots_of(frame),
+                         PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func))};
     piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
     GuardFailure failure;
     if (!piece->guards.check(view, values, &failure))
       throw std::logic_error(fmt::format(
           "capture made a guard that does not hold: {}; please report it",
-          failure.guard ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
-                        : source_name(*failure.source, state.code.object())));
+          failure.guard
+              ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
+              : source_name(*failure.source, state.code.object())));
     const Ref examples = Ref::checked(PyList_New(0));
     for (const int input : piece->inputs)
-      check(PyList_Append(examples.get(), values[static_cast<size_t>(input)].get()));
+      check(PyList_Append(examples.get(),
+                          values[static_cast<size_t>(piece->guards.place(input))].get()));
     const auto at = Clock::now();
     piece->compiled = Ref::checked(
         PyObject_CallFunctionObjArgs(region->backend.get(), module.get(), examples.get(), nullptr));
@@ -234,6 +237,10 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   } else {
     piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
   }
+  // From here on, values are at the places that the guards give them.
+  for (Step& step : piece->recipe.steps)
+    if (step.op == Step::Op::source) step.index = piece->guards.place(step.index);
+  for (int& input : piece->inputs) input = piece->guards.place(input);
   report(*region, state.code, trace, unit, *piece, trace_ms, backend_ms, module);
   return piece;
 }
@@ -255,8 +262,8 @@ Ref run_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref
     for (size_t n = 0; n < piece.inputs.size(); ++n)
       args[n] = values[static_cast<size_t>(piece.inputs[n])].get();
     const Busy guard;
-    results = Ref::checked(PyObject_Vectorcall(piece.compiled.get(), args,
-                                               piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    results = Ref::checked(PyObject_Vectorcall(
+        piece.compiled.get(), args, piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
     if (piece.outputs > 0) {
       if (!PyTuple_Check(results.get()) && !PyList_Check(results.get())) {
         PyErr_SetString(PyExc_TypeError, "the backend's function must return a tuple or a list");
@@ -279,7 +286,8 @@ Ref run_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref
   std::vector<PyObject*> old(slots + first, slots + frame->stacktop);
   for (size_t n = 0; n < piece.recipe.stack.size(); ++n) {
     const int place = piece.recipe.stack[n];
-    slots[first + static_cast<int>(n)] = place < 0 ? nullptr : Py_NewRef(at[static_cast<size_t>(place)].get());
+    slots[first + static_cast<int>(n)] =
+        place < 0 ? nullptr : Py_NewRef(at[static_cast<size_t>(place)].get());
   }
   frame->stacktop = first + static_cast<int>(piece.recipe.stack.size());
   for (PyObject* object : old) Py_XDECREF(object);
@@ -293,16 +301,17 @@ void warn_full(CodeState& state, int unit, const GuardFailure& failure) {
           ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
           : std::string("its inputs' identities");
   const SavedError saved;
-  if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                       "octavo: %s reached %zu versions; calls that none of them fits run uncompiled. "
-                       "Last guard to fail: %s",
-                       state.code.location(state.code.at(unit).unit).c_str(), most_pieces,
-                       guard.c_str()) < 0)
+  if (PyErr_WarnFormat(
+          PyExc_RuntimeWarning, 1,
+          "octavo: %s reached %zu versions; calls that none of them fits run uncompiled. "
+          "Last guard to fail: %s",
+          state.code.location(state.code.at(unit).unit).c_str(), most_pieces, guard.c_str()) < 0)
     PyErr_Clear();
 }
 
 PyObject* run_default(PyThreadState* thread, InterpreterFrame* frame, int throwing) {
-  return before ? before(thread, frame, throwing) : _PyEval_EvalFrameDefault(thread, frame, throwing);
+  return before ? before(thread, frame, throwing)
+                : _PyEval_EvalFrameDefault(thread, frame, throwing);
 }
 
 // The frame's error is Python's; what the interpreter does with one at this instruction follows.
@@ -330,7 +339,9 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
       if (!(pieces[n]->state == now) || !pieces[n]->guards.check(view, values, &failure)) continue;
       chosen = pieces[n];
       // The most recent is tried first.
-      if (n > 0) std::rotate(pieces.begin(), pieces.begin() + static_cast<ptrdiff_t>(n), pieces.begin() + static_cast<ptrdiff_t>(n) + 1);
+      if (n > 0)
+        std::rotate(pieces.begin(), pieces.begin() + static_cast<ptrdiff_t>(n),
+                    pieces.begin() + static_cast<ptrdiff_t>(n) + 1);
       break;
     }
     if (!chosen && own >= most_pieces) {

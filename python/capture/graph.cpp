@@ -38,7 +38,8 @@ Ref python_arg(const Arg& arg, const Made& made) {
         else
           PyTuple_SET_ITEM(items.get(), n, item);
       }
-      if (arg.object) return make_named_tuple(reinterpret_cast<PyTypeObject*>(arg.object.get()), items);
+      if (arg.object)
+        return make_named_tuple(reinterpret_cast<PyTypeObject*>(arg.object.get()), items);
       return items;
     }
     case Arg::Kind::dict: {
@@ -71,18 +72,19 @@ int Graph::ops() const {
   return count;
 }
 
-void Graph::remove_dead() {
-  std::unordered_map<const Node*, bool> needed;
-  for (Node* node : outputs) needed[node] = true;
+// Operators stay: one that nothing reads may still raise, or draw random numbers.
+void Graph::remove_unread() {
+  for (Node* node : outputs) ++node->users;
+  for (const Node& node : nodes_) for_each_input(node, [](Node* input) { ++input->users; });
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
-    if (!node->impure && !needed[&*node]) continue;
-    needed[&*node] = true;
-    for_each_input(*node, [&](Node* input) {
-      needed[input] = true;
-      ++input->users;
-    });
+    const bool part = node->op == Node::Op::call_function && !node->args.empty() &&
+                      node->target.get() == well_known("operator", "getitem") && node->part;
+    if (node->users > 0 ||
+        !(part || node->op == Node::Op::placeholder || node->op == Node::Op::get_attr))
+      continue;
+    node->dead = true;
+    for_each_input(*node, [](Node* input) { --input->users; });
   }
-  for (Node& node : nodes_) node.dead = !needed[&node];
   std::erase_if(placeholders, [](const Node* node) { return node->dead; });
 }
 
@@ -94,17 +96,19 @@ Ref make_graph_module(const Graph& graph) {
   const auto add = [&](const Node& node) {
     const Ref args = Ref::checked(PyTuple_New(static_cast<Py_ssize_t>(node.args.size())));
     for (size_t n = 0; n < node.args.size(); ++n)
-      PyTuple_SET_ITEM(args.get(), static_cast<Py_ssize_t>(n), python_arg(node.args[n], made).release());
+      PyTuple_SET_ITEM(args.get(), static_cast<Py_ssize_t>(n),
+                       python_arg(node.args[n], made).release());
     const Ref kwargs = Ref::checked(PyDict_New());
     for (const auto& [name, arg] : node.kwargs)
       check(PyDict_SetItem(kwargs.get(), name.get(), python_arg(arg, made).get()));
     const Ref op = interned(op_name(node.op));
-    made[&node] = Ref::checked(PyObject_CallFunctionObjArgs(create.get(), op.get(), node.target.get(),
-                                                            args.get(), kwargs.get(), nullptr));
+    made[&node] = Ref::checked(PyObject_CallFunctionObjArgs(
+        create.get(), op.get(), node.target.get(), args.get(), kwargs.get(), nullptr));
     if (node.attribute) check(PyDict_SetItem(root.get(), node.target.get(), node.attribute.get()));
     if (node.line) {
       const Ref meta = attribute(made[&node].get(), "meta");
-      const Ref trace = text("  File \"" + utf8(node.file) + "\", line " + std::to_string(node.line) + "\n");
+      const Ref trace =
+          text("  File \"" + utf8(node.file) + "\", line " + std::to_string(node.line) + "\n");
       check(PyDict_SetItemString(meta.get(), "stack_trace", trace.get()));
     }
   };
@@ -117,8 +121,8 @@ Ref make_graph_module(const Graph& graph) {
                      Py_NewRef(made.at(graph.outputs[n]).get()));
   const Ref output = attribute(fx_graph.get(), "output");
   Ref::checked(PyObject_CallOneArg(output.get(), outputs.get()));
-  return Ref::checked(PyObject_CallFunctionObjArgs(well_known("torch.fx", "GraphModule"), root.get(),
-                                                   fx_graph.get(), nullptr));
+  return Ref::checked(PyObject_CallFunctionObjArgs(well_known("torch.fx", "GraphModule"),
+                                                   root.get(), fx_graph.get(), nullptr));
 }
 
 }  // namespace octavo::capture

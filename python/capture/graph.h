@@ -37,19 +37,27 @@ struct Arg {
 };
 
 struct Node {
-  enum class Op : uint8_t { placeholder, get_attr, call_function, call_method, call_module, output };
+  enum class Op : uint8_t {
+    placeholder,
+    get_attr,
+    call_function,
+    call_method,
+    call_module,
+    output
+  };
   Op op;
-  Ref target;        // the callable, or for the others a str
+  Ref target;  // the callable, or for the others a str
   std::vector<Arg> args;
   std::vector<std::pair<Ref, Arg>> kwargs;
-  at::Tensor meta;   // what it makes, on the meta device; undefined for what is no tensor
+  at::Tensor meta;  // what it makes, on the meta device; undefined for what is no tensor
   c10::Device device = c10::kCPU;
   Source* source = nullptr;  // of a placeholder
-  Ref attribute;     // the module or tensor behind get_attr and call_module
+  Ref attribute;             // the module or tensor behind get_attr and call_module
   int line = 0;
   PyObject* file = nullptr;  // the code object's, which the piece outlives
-  bool impure = false;  // must run though nothing reads it
+  bool impure = false;       // must run though nothing reads it
   int users = 0;
+  bool part = false;  // takes one result of an operator that gives several
   bool dead = false;  // nothing needs it
 };
 
@@ -68,8 +76,8 @@ class Graph {
   std::vector<Node*> outputs;
   // Nodes that compute: neither placeholders nor attributes.
   int ops() const;
-  // Marks pure nodes that nothing needs, drops unused placeholders, counts users.
-  void remove_dead();
+  // Marks inputs, attributes and parts of results that nothing reads; counts users.
+  void remove_unread();
 
  private:
   std::deque<Node> nodes_;

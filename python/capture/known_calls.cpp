@@ -7,555 +7,16 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "call_table.h"
 #include "generator.h"
 #include "python_types.h"
 
 namespace octavo::capture {
 namespace {
 
-using Handler = std::function<V(Tracer&, Call&)>;
-
-struct Table {
-  std::unordered_map<PyObject*, Handler> handlers;
-  std::unordered_set<PyObject*> pure;
-};
-
-V keyword(const Call& call, const char* name) {
-  for (const auto& [key, value] : call.keywords)
-    if (PyUnicode_CompareWithASCIIString(key.get(), name) == 0) return value;
-  return nullptr;
-}
-
-void expect(Tracer& tracer, const Call& call, const char* name, size_t least, size_t most) {
-  if (call.args.size() < least || call.args.size() > most)
-    tracer.raise(PyExc_TypeError,
-                 fmt::format("{}() takes from {} to {} arguments ({} given)", name, least, most,
-                             call.args.size()));
-}
-
-V length(Tracer& tracer, const V& given) {
-  const V value = tracer.stored(given, "__len__");
-  switch (value->kind) {
-    case Kind::sequence:
-      return tracer.integer(static_cast<int64_t>(static_cast<Sequence&>(*value).items.size()));
-    case Kind::dict:
-      return tracer.integer(static_cast<int64_t>(static_cast<Dict&>(*value).items.size()));
-    case Kind::view:
-      return tracer.integer(static_cast<int64_t>(static_cast<View&>(*value).dict->items.size()));
-    case Kind::tensor: {
-      const at::Tensor& meta = static_cast<Tensor&>(*value).meta;
-      if (meta.dim() == 0) tracer.raise(PyExc_TypeError, "len() of a 0-d tensor");
-      return tracer.integer(meta.size(0));
-    }
-    case Kind::constant: {
-      const Py_ssize_t size = PyObject_Size(value->object.get());
-      if (size < 0) tracer.raise_python_error();
-      return tracer.integer(size);
-    }
-    case Kind::object:
-    case Kind::instance:
-      return tracer.call_method(value, "__len__", {});
-    default:
-      give_up(Reason::unknown_object, "len() of " + tracer.describe(value));
-  }
-}
-
-bool is_instance(Tracer& tracer, const V& value, const V& wanted) {
-  const V types = tracer.real(wanted);
-  if (types->kind == Kind::sequence) {
-    for (const V& one : static_cast<Sequence&>(*types).items)
-      if (is_instance(tracer, value, one)) return true;
-    return false;
-  }
-  if (types->kind != Kind::object) give_up(Reason::unknown_object, "isinstance() of " + tracer.describe(types));
-  const V v = tracer.real(value);
-  PyObject* type = types->object.get();
-  if (v->kind == Kind::iterator) {
-    const bool generator = dynamic_cast<GeneratorIterator*>(v.get()) != nullptr;
-    if (type == reinterpret_cast<PyObject*>(&PyGen_Type)) return generator;
-    if (type == reinterpret_cast<PyObject*>(tensor_type())) return false;
-    if (PyType_Check(type) && (reinterpret_cast<PyTypeObject*>(type)->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0)
-      return false;
-    give_up(Reason::iterator, "isinstance() of an iterator");
-  }
-  if (v->kind == Kind::object || v->kind == Kind::constant) {
-    // The check may run the class's own __instancecheck__, on the object that is there.
-    const int is = PyObject_IsInstance(v->object.get(), type);
-    if (is < 0) tracer.raise_python_error();
-    return is == 1;
-  }
-  PyTypeObject* own = tracer.type_of(v);
-  if (type == reinterpret_cast<PyObject*>(parameter_type()))
-    return PyType_IsSubtype(own, parameter_type());
-  if (v->kind == Kind::tensor && v->object) {
-    const int is = PyObject_IsInstance(v->object.get(), type);
-    if (is < 0) tracer.raise_python_error();
-    return is == 1;
-  }
-  if (PyType_Check(type) && PyType_IsSubtype(own, reinterpret_cast<PyTypeObject*>(type))) return true;
-  const int is = PyObject_IsSubclass(reinterpret_cast<PyObject*>(own), type);
-  if (is < 0) {
-    PyErr_Clear();
-    give_up(Reason::unknown_object, "isinstance() with " + tracer.describe(types));
-  }
-  return is == 1;
-}
-
-V best(Tracer& tracer, Call& call, bool largest) {
-  std::vector<V> items = call.args.size() == 1 ? tracer.items_of(call.args[0]) : call.args;
-  const V key = keyword(call, "key"), fallback = keyword(call, "default");
-  if (items.empty()) {
-    if (fallback) return fallback;
-    tracer.raise(PyExc_ValueError, largest ? "max() arg is an empty sequence" : "min() arg is an empty sequence");
-  }
-  const bool keyed = key && !tracer.is_none(key);
-  V chosen = items[0], rank = keyed ? tracer.call(key, {{chosen}, {}}) : chosen;
-  for (size_t n = 1; n < items.size(); ++n) {
-    const V other = keyed ? tracer.call(key, {{items[n]}, {}}) : items[n];
-    if (!tracer.truth(tracer.compare(largest ? 4 : 0, other, rank))) continue;
-    chosen = items[n];
-    rank = other;
-  }
-  return chosen;
-}
-
-V sum(Tracer& tracer, Call& call) {
-  V total = call.args.size() > 1 ? call.args[1] : keyword(call, "start");
-  if (!total) total = tracer.integer(0);
-  for (const V& item : tracer.items_of(call.args.at(0))) total = tracer.binary(0, total, item);
-  return total;
-}
-
-V sorted_list(Tracer& tracer, std::vector<V> items, const Call& call) {
-  const V key = keyword(call, "key"), reverse = keyword(call, "reverse");
-  const bool keyed = key && !tracer.is_none(key);
-  const bool backward = reverse && tracer.truth(reverse);
-  std::vector<std::pair<V, V>> ranked;
-  if (backward) std::reverse(items.begin(), items.end());
-  for (const V& item : items) ranked.emplace_back(keyed ? tracer.call(key, {{item}, {}}) : item, item);
-  // Insertion sort: stable, and a comparison may throw.
-  for (size_t n = 1; n < ranked.size(); ++n)
-    for (size_t m = n; m > 0; --m) {
-      if (!tracer.truth(tracer.compare(0, ranked[m].first, ranked[m - 1].first))) break;
-      std::swap(ranked[m], ranked[m - 1]);
-    }
-  std::vector<V> result;
-  for (const auto& [rank, item] : ranked) result.push_back(item);
-  if (backward) std::reverse(result.begin(), result.end());
-  return tracer.list(std::move(result));
-}
-
-V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call) {
-  auto dict = tracer.make<Dict>();
-  dict->type = type;
-  size_t first = 0;
-  if (type == default_dict_type() && !call.args.empty()) dict->factory = call.args[first++];
-  if (call.args.size() > first) {
-    const V from = tracer.real(call.args[first]);
-    if (from->kind == Kind::dict && !static_cast<Dict&>(*from).is_set()) {
-      for (const auto& [key, value] : static_cast<Dict&>(*from).items) tracer.dict_set(dict, key, value);
-    } else {
-      for (const V& pair : tracer.items_of(from)) {
-        const std::vector<V> parts = tracer.items_of(pair);
-        if (parts.size() != 2) tracer.raise(PyExc_ValueError, "dictionary update sequence element has the wrong length; 2 is required");
-        tracer.dict_set(dict, parts[0], parts[1]);
-      }
-    }
-  }
-  for (const auto& [name, value] : call.keywords) tracer.dict_set(dict, tracer.constant(name), value);
-  return dict;
-}
-
-V make_set(Tracer& tracer, PyTypeObject* type, const Call& call) {
-  auto set = tracer.make<Dict>();
-  set->type = type;
-  if (!call.args.empty())
-    for (const V& item : tracer.items_of(call.args[0])) tracer.dict_set(set, item, nullptr);
-  return set;
-}
-
-V zero_argument_super(Tracer& tracer) {
-  Frame& frame = *tracer.frame();
-  const PyCodeObject* code = frame.code->object();
-  auto super = tracer.make<Super>();
-  const Py_ssize_t free = code->co_nlocalsplus - code->co_nfreevars;
-  for (Py_ssize_t n = 0; n < code->co_nfreevars; ++n) {
-    if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(code->co_localsplusnames, free + n), "__class__") != 0)
-      continue;
-    const V cell = tracer.real(frame.slots[static_cast<size_t>(free + n)]);
-    const V cls = tracer.real(static_cast<Cell&>(*cell).content);
-    super->after = reinterpret_cast<PyTypeObject*>(cls->object.get());
-  }
-  V self = frame.slots.empty() ? nullptr : frame.slots[0];
-  if (!super->after || !self) give_up(Reason::unknown_call, "super()");
-  self = tracer.real(self);
-  if (self->kind == Kind::cell) self = static_cast<Cell&>(*self).content;
-  super->self = self;
-  return super;
-}
-
-V get_attribute(Tracer& tracer, Call& call) {
-  expect(tracer, call, "getattr", 2, 3);
-  const Ref name = tracer.intern(call.args[1]);
-  if (call.args.size() == 2) return tracer.attribute(call.args[0], name.get());
-  const V found = tracer.attribute_or_null(call.args[0], name.get());
-  return found ? found : call.args[2];
-}
-
-V update_wrapper(Tracer& tracer, Call& call) {
-  V wrapper = keyword(call, "wrapper"), wrapped = keyword(call, "wrapped");
-  if (!call.args.empty()) wrapper = call.args[0];
-  if (call.args.size() > 1) wrapped = call.args[1];
-  if (!wrapper || !wrapped) give_up(Reason::unknown_call, "functools.update_wrapper");
-  wrapper = tracer.real(wrapper);
-  for (const char* name : {"__module__", "__name__", "__qualname__", "__doc__"}) {
-    const Ref key = interned(name);
-    if (const V value = tracer.attribute_or_null(wrapped, key.get()))
-      tracer.set_attribute(wrapper, key.get(), value);
-  }
-  tracer.set_attribute(wrapper, interned("__wrapped__").get(), wrapped);
-  return wrapper;
-}
-
-V reduce(Tracer& tracer, Call& call) {
-  std::vector<V> items = tracer.items_of(call.args.at(1));
-  size_t first = 0;
-  V total = call.args.size() > 2 ? call.args[2] : nullptr;
-  if (!total) {
-    if (items.empty()) tracer.raise(PyExc_TypeError, "reduce() of empty iterable with no initial value");
-    total = items[first++];
-  }
-  for (; first < items.size(); ++first) total = tracer.call(call.args[0], {{total, items[first]}, {}});
-  return total;
-}
-
-V partial(Tracer& tracer, Call& call) {
-  if (call.args.empty()) tracer.raise(PyExc_TypeError, "type 'partial' takes at least one argument");
-  auto made = tracer.make<Instance>();
-  made->type = partial_type();
-  made->function = call.args[0];
-  made->args = tracer.tuple({call.args.begin() + 1, call.args.end()});
-  Call keywords;
-  keywords.keywords = call.keywords;
-  made->keywords = make_dict(tracer, &PyDict_Type, keywords);
-  return made;
-}
-
-V chain(Tracer& tracer, std::vector<V> iterables) {
-  auto made = tracer.make<FunctionIterator>();
-  size_t at = 0;
-  V current;
-  made->step = [iterables = std::move(iterables), at, current](Tracer& t) mutable -> V {
-    while (true) {
-      if (!current) {
-        if (at >= iterables.size()) return nullptr;
-        current = t.iterate(iterables[at++]);
-      }
-      if (V item = next_or_null(t, current)) return item;
-      current = nullptr;
-    }
-  };
-  return made;
-}
-
-V islice(Tracer& tracer, Call& call) {
-  const auto number = [&](size_t n, int64_t fallback) {
-    return n < call.args.size() && !tracer.is_none(call.args[n]) ? tracer.index(call.args[n]) : fallback;
-  };
-  constexpr int64_t endless = int64_t{1} << 60;
-  const bool bounded = call.args.size() > 2;
-  const int64_t start = bounded ? number(1, 0) : 0, stop = number(bounded ? 2 : 1, endless),
-                step = number(3, 1);
-  auto made = tracer.make<FunctionIterator>();
-  made->step = [inner = tracer.iterate(call.args.at(0)), at = int64_t{0}, next = start, stop,
-                step](Tracer& t) mutable -> V {
-    while (next < stop) {
-      V item = next_or_null(t, inner);
-      if (!item) return nullptr;
-      if (at++ == next) {
-        next += step;
-        return item;
-      }
-    }
-    return nullptr;
-  };
-  return made;
-}
-
-V repeat(Tracer& tracer, Call& call) {
-  const V times = call.args.size() > 1 ? call.args[1] : keyword(call, "times");
-  auto made = tracer.make<FunctionIterator>();
-  made->step = [item = call.args.at(0), left = times ? tracer.index(times) : -1](Tracer&) mutable -> V {
-    if (left == 0) return nullptr;
-    if (left > 0) --left;
-    return item;
-  };
-  return made;
-}
-
-V count(Tracer& tracer, Call& call) {
-  auto made = tracer.make<FunctionIterator>();
-  const V step = call.args.size() > 1 ? call.args[1] : tracer.integer(1);
-  made->step = [at = call.args.empty() ? tracer.integer(0) : call.args[0], step](Tracer& t) mutable -> V {
-    V now = at;
-    at = t.binary(0, at, step);
-    return now;
-  };
-  return made;
-}
-
-V product(Tracer& tracer, Call& call) {
-  std::vector<std::vector<V>> pools;
-  for (const V& one : call.args) pools.push_back(tracer.items_of(one));
-  if (const V times = keyword(call, "repeat")) {
-    const auto once = pools;
-    const int64_t n = tracer.index(times);
-    pools.clear();
-    for (int64_t k = 0; k < n; ++k) pools.insert(pools.end(), once.begin(), once.end());
-  }
-  std::vector<std::vector<V>> rows = {{}};
-  for (const auto& pool : pools) {
-    std::vector<std::vector<V>> next;
-    for (const auto& row : rows)
-      for (const V& item : pool) {
-        next.push_back(row);
-        next.back().push_back(item);
-      }
-    rows = std::move(next);
-    if (rows.size() > 100000) give_up(Reason::too_long, "itertools.product");
-  }
-  std::vector<V> tuples;
-  for (auto& row : rows) tuples.push_back(tracer.tuple(std::move(row)));
-  return tracer.iterate(tracer.list(std::move(tuples)));
-}
-
-V to_number(Tracer& tracer, PyObject* type, Call& call) {
-  if (!call.args.empty() && tracer.is_tensor(call.args[0]))
-    give_up(Reason::tensor_to_python, std::string(reinterpret_cast<PyTypeObject*>(type)->tp_name) + " of a tensor");
-  if (V folded = tracer.fold(type, call)) return folded;
-  const V value = tracer.real(call.args.at(0));
-  if (type == reinterpret_cast<PyObject*>(&PyUnicode_Type)) return tracer.format(value, nullptr, 1);
-  give_up(Reason::unknown_object, std::string(reinterpret_cast<PyTypeObject*>(type)->tp_name) + " of " + tracer.describe(value));
-}
-
-void add_builtins(Table& table) {
-  const auto on = [&](const char* name, Handler handler) {
-    table.handlers[well_known("builtins", name)] = std::move(handler);
-  };
-  on("len", [](Tracer& t, Call& c) {
-    expect(t, c, "len", 1, 1);
-    return length(t, c.args[0]);
-  });
-  on("isinstance", [](Tracer& t, Call& c) {
-    expect(t, c, "isinstance", 2, 2);
-    return t.boolean(is_instance(t, c.args[0], c.args[1]));
-  });
-  on("issubclass", [](Tracer& t, Call& c) -> V {
-    expect(t, c, "issubclass", 2, 2);
-    const Ref cls = t.python_constant(c.args[0]), types = t.python_constant(c.args[1]);
-    if (!cls || !types) give_up(Reason::unknown_object, "issubclass()");
-    const int is = PyObject_IsSubclass(cls.get(), types.get());
-    if (is < 0) t.raise_python_error();
-    return t.boolean(is == 1);
-  });
-  on("getattr", get_attribute);
-  on("hasattr", [](Tracer& t, Call& c) {
-    expect(t, c, "hasattr", 2, 2);
-    return t.boolean(t.attribute_or_null(c.args[0], t.intern(c.args[1]).get()) != nullptr);
-  });
-  on("setattr", [](Tracer& t, Call& c) {
-    expect(t, c, "setattr", 3, 3);
-    t.set_attribute(c.args[0], t.intern(c.args[1]).get(), c.args[2]);
-    return t.none();
-  });
-  on("delattr", [](Tracer& t, Call& c) {
-    expect(t, c, "delattr", 2, 2);
-    t.set_attribute(c.args[0], t.intern(c.args[1]).get(), nullptr);
-    return t.none();
-  });
-  on("callable", [](Tracer& t, Call& c) {
-    expect(t, c, "callable", 1, 1);
-    const V value = t.real(c.args[0]);
-    if (value->kind == Kind::function || value->kind == Kind::method) return t.boolean(true);
-    if (value->kind == Kind::object || value->kind == Kind::constant)
-      return t.boolean(PyCallable_Check(value->object.get()) != 0);
-    return t.boolean(t.type_of(value)->tp_call != nullptr);
-  });
-  on("iter", [](Tracer& t, Call& c) -> V {
-    if (c.args.size() != 1) give_up(Reason::unknown_call, "iter() with a sentinel");
-    return t.iterate(c.args[0]);
-  });
-  on("next", [](Tracer& t, Call& c) -> V {
-    expect(t, c, "next", 1, 2);
-    if (V item = next_or_null(t, c.args[0])) return item;
-    if (c.args.size() > 1) return c.args[1];
-    auto stop = t.make<Instance>();
-    stop->type = reinterpret_cast<PyTypeObject*>(PyExc_StopIteration);
-    stop->args = t.tuple({});
-    throw Raised{stop};
-  });
-  on("type", [](Tracer& t, Call& c) -> V {
-    if (c.args.size() != 1) give_up(Reason::class_body, "type() with three arguments");
-    return t.type_value(c.args[0]);
-  });
-  on("super", [](Tracer& t, Call& c) -> V {
-    if (c.args.empty()) return zero_argument_super(t);
-    expect(t, c, "super", 2, 2);
-    auto super = t.make<Super>();
-    super->after = reinterpret_cast<PyTypeObject*>(t.real(c.args[0])->object.get());
-    super->self = c.args[1];
-    return super;
-  });
-  on("tuple", [](Tracer& t, Call& c) { return t.tuple(c.args.empty() ? std::vector<V>() : t.items_of(c.args[0])); });
-  on("list", [](Tracer& t, Call& c) { return t.list(c.args.empty() ? std::vector<V>() : t.items_of(c.args[0])); });
-  on("dict", [](Tracer& t, Call& c) { return make_dict(t, &PyDict_Type, c); });
-  on("set", [](Tracer& t, Call& c) { return make_set(t, &PySet_Type, c); });
-  on("frozenset", [](Tracer& t, Call& c) { return make_set(t, &PyFrozenSet_Type, c); });
-  on("slice", [](Tracer& t, Call& c) -> V {
-    expect(t, c, "slice", 1, 3);
-    auto slice = t.make<Slice>();
-    slice->start = c.args.size() > 1 ? c.args[0] : t.none();
-    slice->stop = c.args[c.args.size() > 1 ? 1 : 0];
-    slice->step = c.args.size() > 2 ? c.args[2] : t.none();
-    return slice;
-  });
-  for (const char* name : {"int", "float", "bool", "str", "complex"}) {
-    PyObject* type = well_known("builtins", name);
-    if (std::strcmp(name, "bool") == 0)
-      on(name, [](Tracer& t, Call& c) { return t.boolean(!c.args.empty() && t.truth(c.args[0])); });
-    else
-      on(name, [type](Tracer& t, Call& c) { return to_number(t, type, c); });
-  }
-  on("repr", [](Tracer& t, Call& c) {
-    expect(t, c, "repr", 1, 1);
-    return t.format(c.args[0], nullptr, 2);
-  });
-  on("enumerate", [](Tracer& t, Call& c) -> V {
-    auto made = t.make<EnumerateIterator>();
-    made->inner = t.iterate(c.args.at(0));
-    const V start = c.args.size() > 1 ? c.args[1] : keyword(c, "start");
-    if (start) made->count = t.index(start);
-    return made;
-  });
-  on("zip", [](Tracer& t, Call& c) -> V {
-    auto made = t.make<ZipIterator>();
-    for (const V& one : c.args) made->inner.push_back(t.iterate(one));
-    const V strict = keyword(c, "strict");
-    made->strict = strict && t.truth(strict);
-    return made;
-  });
-  on("map", [](Tracer& t, Call& c) -> V {
-    auto made = t.make<MapIterator>();
-    made->function = c.args.at(0);
-    for (size_t n = 1; n < c.args.size(); ++n) made->inner.push_back(t.iterate(c.args[n]));
-    return made;
-  });
-  on("filter", [](Tracer& t, Call& c) -> V {
-    auto made = t.make<FilterIterator>();
-    if (!t.is_none(c.args.at(0))) made->function = c.args[0];
-    made->inner = t.iterate(c.args.at(1));
-    return made;
-  });
-  on("reversed", [](Tracer& t, Call& c) -> V {
-    const V value = t.real(c.args.at(0));
-    std::vector<V> items = t.items_of(value);
-    if (value->kind == Kind::dict && static_cast<Dict&>(*value).is_set())
-      t.raise(PyExc_TypeError, "'set' object is not reversible");
-    std::reverse(items.begin(), items.end());
-    return t.iterate(t.list(std::move(items)));
-  });
-  on("any", [](Tracer& t, Call& c) {
-    const V iterator = t.iterate(c.args.at(0));
-    while (V item = next_or_null(t, iterator))
-      if (t.truth(item)) return t.boolean(true);
-    return t.boolean(false);
-  });
-  on("all", [](Tracer& t, Call& c) {
-    const V iterator = t.iterate(c.args.at(0));
-    while (V item = next_or_null(t, iterator))
-      if (!t.truth(item)) return t.boolean(false);
-    return t.boolean(true);
-  });
-  on("sum", sum);
-  on("max", [](Tracer& t, Call& c) { return best(t, c, true); });
-  on("min", [](Tracer& t, Call& c) { return best(t, c, false); });
-  on("sorted", [](Tracer& t, Call& c) { return sorted_list(t, t.items_of(c.args.at(0)), c); });
-  on("abs", [](Tracer& t, Call& c) -> V {
-    if (t.is_tensor(c.args.at(0))) return t.call_method(c.args[0], "abs", {});
-    if (V folded = t.fold(well_known("operator", "abs"), c)) return folded;
-    return t.call_method(c.args[0], "__abs__", {});
-  });
-  on("print", [](Tracer&, Call&) -> V { give_up(Reason::input_output, "print()"); });
-  on("id", [](Tracer&, Call&) -> V { give_up(Reason::unknown_call, "id()"); });
-  for (const char* name : {"range", "round", "divmod", "pow", "ord", "chr", "hash", "bin", "hex",
-                           "oct", "ascii", "format", "bytes"})
-    table.pure.insert(well_known("builtins", name));
-  for (const char* name : {"int", "float", "str", "complex"}) table.pure.insert(well_known("builtins", name));
-}
-
-void add_library(Table& table) {
-  const auto on = [&](const char* module, const char* name, Handler handler) {
-    table.handlers[well_known(module, name)] = std::move(handler);
-  };
-  on("functools", "reduce", reduce);
-  on("functools", "partial", partial);
-  on("functools", "update_wrapper", update_wrapper);
-  on("itertools", "chain", [](Tracer& t, Call& c) { return chain(t, c.args); });
-  on("itertools", "islice", islice);
-  on("itertools", "repeat", repeat);
-  on("itertools", "count", count);
-  on("itertools", "product", product);
-  on("itertools", "zip_longest", [](Tracer&, Call&) -> V { give_up(Reason::unknown_call, "itertools.zip_longest"); });
-  on("collections", "OrderedDict", [](Tracer& t, Call& c) { return make_dict(t, &PyODict_Type, c); });
-  on("collections", "defaultdict", [](Tracer& t, Call& c) { return make_dict(t, default_dict_type(), c); });
-  on("typing", "cast", [](Tracer&, Call& c) { return c.args.at(1); });
-
-  // The functions of module operator are the operators.
-  static constexpr std::pair<const char*, int> binary[] = {
-      {"add", 0}, {"and_", 1}, {"floordiv", 2}, {"lshift", 3}, {"matmul", 4}, {"mul", 5}, {"mod", 6},
-      {"or_", 7}, {"pow", 8}, {"rshift", 9}, {"sub", 10}, {"truediv", 11}, {"xor", 12},
-      {"iadd", 13}, {"iand", 14}, {"ifloordiv", 15}, {"ilshift", 16}, {"imatmul", 17}, {"imul", 18},
-      {"imod", 19}, {"ior", 20}, {"ipow", 21}, {"irshift", 22}, {"isub", 23}, {"itruediv", 24}, {"ixor", 25}};
-  for (const auto& [name, operation] : binary) {
-    on("operator", name, [operation = operation](Tracer& t, Call& c) {
-      expect(t, c, "operator", 2, 2);
-      return t.binary(operation, c.args[0], c.args[1]);
-    });
-    table.pure.insert(well_known("operator", name));
-  }
-  static constexpr std::pair<const char*, int> compares[] = {{"lt", 0}, {"le", 1}, {"eq", 2}, {"ne", 3}, {"gt", 4}, {"ge", 5}};
-  for (const auto& [name, operation] : compares) {
-    on("operator", name, [operation = operation](Tracer& t, Call& c) {
-      expect(t, c, "operator", 2, 2);
-      return t.compare(operation, c.args[0], c.args[1]);
-    });
-    table.pure.insert(well_known("operator", name));
-  }
-  on("operator", "getitem", [](Tracer& t, Call& c) { return t.subscript(c.args.at(0), c.args.at(1)); });
-  on("operator", "setitem", [](Tracer& t, Call& c) {
-    t.set_subscript(c.args.at(0), c.args.at(1), c.args.at(2));
-    return t.none();
-  });
-  on("operator", "not_", [](Tracer& t, Call& c) { return t.boolean(!t.truth(c.args.at(0))); });
-  on("operator", "truth", [](Tracer& t, Call& c) { return t.boolean(t.truth(c.args.at(0))); });
-  on("operator", "is_", [](Tracer& t, Call& c) { return t.boolean(t.same_object(c.args.at(0), c.args.at(1))); });
-  on("operator", "contains", [](Tracer& t, Call& c) { return t.boolean(t.contains(c.args.at(0), c.args.at(1))); });
-  on("operator", "neg", [](Tracer& t, Call& c) { return t.unary(Op::UNARY_NEGATIVE, c.args.at(0)); });
-  on("operator", "pos", [](Tracer& t, Call& c) { return t.unary(Op::UNARY_POSITIVE, c.args.at(0)); });
-  on("operator", "invert", [](Tracer& t, Call& c) { return t.unary(Op::UNARY_INVERT, c.args.at(0)); });
-  on("operator", "index", [](Tracer& t, Call& c) { return t.integer(t.index(c.args.at(0))); });
-  for (const char* name : {"neg", "pos", "invert", "abs", "getitem", "contains", "index"})
-    table.pure.insert(well_known("operator", name));
-  const Ref math = import("math");
-  PyObject *key = nullptr, *value = nullptr;
-  Py_ssize_t position = 0;
-  PyObject* names = PyModule_GetDict(math.get());
-  while (PyDict_Next(names, &position, &key, &value))
-    if (PyCFunction_Check(value)) table.pure.insert(value);
-}
-
-void add_torch(Table& table) {
-  const auto on = [&](const char* module, const char* name, Handler handler) {
+void add_torch(CallTable& table) {
+  const auto on = [&](const char* module, const char* name,
+                      std::function<V(Tracer&, Call&)> handler) {
     table.handlers[well_known(module, name)] = std::move(handler);
   };
   const auto answers = [&](const char* module, const char* name, PyObject* answer) {
@@ -565,16 +26,19 @@ void add_torch(Table& table) {
   on("torch._C", "_set_grad_enabled", [](Tracer& t, Call& c) -> V {
     const bool enabled = t.truth(c.args.at(0));
     t.set_grad_enabled(enabled);
-    Node* node = t.trace().graph.add(Node::Op::call_function, Ref::borrow(well_known("torch._C", "_set_grad_enabled")));
+    Node* node = t.trace().graph.add(Node::Op::call_function,
+                                     Ref::borrow(well_known("torch._C", "_set_grad_enabled")));
     node->args.push_back(Arg::of(Ref::borrow(enabled ? Py_True : Py_False)));
     node->impure = true;
     return t.none();
   });
   // State that GlobalState guards; read as it is.
-  for (const char* name : {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype",
-                           "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype"})
+  for (const char* name :
+       {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype",
+        "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype"})
     table.pure.insert(well_known("torch", name));
-  for (const char* name : {"is_compiling", "is_dynamo_compiling"}) answers("torch.compiler", name, Py_True);
+  for (const char* name : {"is_compiling", "is_dynamo_compiling"})
+    answers("torch.compiler", name, Py_True);
   answers("torch", "is_inference_mode_enabled", Py_False);
   answers("torch.jit", "is_scripting", Py_False);
   answers("torch.jit", "is_tracing", Py_False);
@@ -595,21 +59,23 @@ void add_torch(Table& table) {
     return t.call(t.constant(well_known("contextlib", "nullcontext")), {});
   });
   on("torch.jit", "annotate", [](Tracer&, Call& c) { return c.args.at(1); });
-  on("octavo.capture.marks", "graph_break", [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
+  on("octavo.capture.marks", "graph_break",
+     [](Tracer&, Call&) -> V { give_up(Reason::requested, ""); });
   answers("octavo.capture.marks", "is_compiling", Py_True);
   on("torch", "Size", [](Tracer& t, Call& c) {
     return t.sequence(reinterpret_cast<PyTypeObject*>(well_known("torch", "Size")),
                       c.args.empty() ? std::vector<V>() : t.items_of(c.args[0]));
   });
-  for (const char* name : {"device", "finfo", "iinfo"}) table.pure.insert(well_known("torch", name));
+  for (const char* name : {"device", "finfo", "iinfo"})
+    table.pure.insert(well_known("torch", name));
   table.pure.insert(well_known("torch._C", "_get_privateuse1_backend_name"));
   for (const char* name : {"promote_types", "can_cast", "get_default_dtype"})
     table.pure.insert(well_known("torch", name));
 }
 
-const Table& table() {
-  static const Table* made = [] {
-    auto* table = new Table;
+const CallTable& table() {
+  static const CallTable* made = [] {
+    auto* table = new CallTable;
     add_builtins(*table);
     add_library(*table);
     add_torch(*table);
@@ -629,7 +95,8 @@ namespace {
 std::string dynamos_decorator(PyObject* object) {
   if (!PyFunction_Check(object)) return "";
   const auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(object));
-  return ends_with(utf8(code->co_filename), "/torch/_dynamo/decorators.py") ? utf8(code->co_name) : "";
+  return ends_with(utf8(code->co_filename), "/torch/_dynamo/decorators.py") ? utf8(code->co_name)
+                                                                            : "";
 }
 }  // namespace
 
@@ -642,7 +109,8 @@ V call_known(Tracer& tracer, const V& callee, Call& call, bool& known) {
   if (decorator == "graph_break") {
     // torch's own functions ask for breaks that Dynamo needs.
     known = true;
-    if (utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") != std::string::npos)
+    if (utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") !=
+        std::string::npos)
       return tracer.none();
     give_up(Reason::requested, "");
   }
@@ -672,10 +140,10 @@ const char* never_inlined(PyCodeObject* code) {
   if (file.find("/torch/_dynamo/") != std::string::npos ||
       file.find("/torch/_inductor/") != std::string::npos ||
       file.find("/torch/_functorch/") != std::string::npos ||
-      file.find("/torch/fx/") != std::string::npos ||
-      file.find("/torch/jit/") != std::string::npos)
+      file.find("/torch/fx/") != std::string::npos || file.find("/torch/jit/") != std::string::npos)
     return "torch's own compiler";
-  if (ends_with(file, "/torch/random.py") || file.find("/torch/autograd/function.py") != std::string::npos)
+  if (ends_with(file, "/torch/random.py") ||
+      file.find("/torch/autograd/function.py") != std::string::npos)
     return "torch's state";
   if (file.find("/importlib/") != std::string::npos || file.rfind("<frozen importlib", 0) == 0)
     return "imports";

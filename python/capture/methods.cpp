@@ -165,7 +165,8 @@ V dict_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& n
   if (name == "update") {
     Call make{call.args, call.keywords};
     const V more = t.call(t.constant(well_known("builtins", "dict")), make);
-    for (const auto& [key, value] : std::vector(static_cast<Dict&>(*more).items)) t.dict_set(self, key, value);
+    for (const auto& [key, value] : std::vector(static_cast<Dict&>(*more).items))
+      t.dict_set(self, key, value);
     return t.none();
   }
   if (name == "move_to_end") {
@@ -201,7 +202,10 @@ V set_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& na
     copy->type = self->type;
     copy->items = self->items;
     V result = copy;
-    const int operation = name == "union" ? 7 : name == "difference" ? 10 : name == "intersection" ? 1 : 12;
+    const int operation = name == "union"          ? 7
+                          : name == "difference"   ? 10
+                          : name == "intersection" ? 1
+                                                   : 12;
     for (const V& other : call.args) result = t.binary(operation, result, other_set(other));
     return result;
   }

@@ -9,8 +9,7 @@ namespace {
 
 // A function whose frames are captured when it is called through this.
 struct Captured {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   PyObject* function;
   PyObject* dict;
   PyObject* weak;
@@ -76,7 +75,8 @@ PyTypeObject* captured_type() {
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
                                  Py_TPFLAGS_DISALLOW_INSTANTIATION,
                              slots};
-  static auto* type = reinterpret_cast<PyTypeObject*>(Ref::checked(PyType_FromSpec(&spec)).release());
+  static auto* type =
+      reinterpret_cast<PyTypeObject*>(Ref::checked(PyType_FromSpec(&spec)).release());
   return type;
 }
 
@@ -94,7 +94,8 @@ PyObject* guarded(F body) {
 
 PyObject* wrap(PyObject*, PyObject* args, PyObject* keywords) {
   return guarded([&]() -> PyObject* {
-    static const char* names[] = {"function", "backend", "fullgraph", "inline_modules", "stats", nullptr};
+    static const char* names[] = {"function",       "backend", "fullgraph",
+                                  "inline_modules", "stats",   nullptr};
     PyObject *function = nullptr, *backend = nullptr, *stats = nullptr;
     int full_graph = 0, inline_modules = 0;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|ppO", const_cast<char**>(names), &function,
@@ -137,7 +138,8 @@ PyObject* opcodes(PyObject*, PyObject*) {
   return guarded([]() -> PyObject* {
     const Ref list = Ref::checked(PyList_New(0));
 #define OCTAVO_OPCODE(name, number, caches, handling) \
-  check(PyList_Append(list.get(), Ref::checked(Py_BuildValue("(sis)", #name, number, #handling)).get()));
+  check(PyList_Append(list.get(),                     \
+                      Ref::checked(Py_BuildValue("(sis)", #name, number, #handling)).get()));
 #include "cpython_311/opcodes.def"
 #undef OCTAVO_OPCODE
     return Py_NewRef(list.get());
@@ -148,7 +150,8 @@ PyObject* reasons(PyObject*, PyObject*) {
   return guarded([]() -> PyObject* {
     const Ref list = Ref::checked(PyList_New(0));
 #define OCTAVO_BREAK(name, explanation, hint) \
-  check(PyList_Append(list.get(), Ref::checked(Py_BuildValue("(sss)", #name, explanation, hint)).get()));
+  check(PyList_Append(list.get(),             \
+                      Ref::checked(Py_BuildValue("(sss)", #name, explanation, hint)).get()));
 #include "break_reasons.def"
 #undef OCTAVO_BREAK
     return Py_NewRef(list.get());
@@ -162,7 +165,8 @@ PyCFunction as_function(F function) {
 
 PyMethodDef methods[] = {
     {"wrap", as_function(wrap), METH_VARARGS | METH_KEYWORDS,
-     "wrap(function, backend, fullgraph=False, inline_modules=False, stats=None): captured when called"},
+     "wrap(function, backend, fullgraph=False, inline_modules=False, stats=None): captured when "
+     "called"},
     {"uncaptured", as_function(uncaptured), METH_VARARGS | METH_KEYWORDS,
      "uncaptured(function, *args, **kwargs): calls it with capture off"},
     {"reset", reset, METH_NOARGS, "Forgets every captured piece."},
@@ -170,9 +174,15 @@ PyMethodDef methods[] = {
     {"break_reasons", reasons, METH_NOARGS, "[(name, explanation, hint)]"},
     {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "octavo._capture",
-                          "Captures PyTorch programs as they run.", -1, methods,
-                          nullptr, nullptr, nullptr, nullptr};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "octavo._capture",
+                          "Captures PyTorch programs as they run.",
+                          -1,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
 
 }  // namespace
 }  // namespace octavo::capture

@@ -62,7 +62,8 @@ PyTypeObject* object_size_type(PyTypeObject* type) {
 
 bool is_named_tuple(PyTypeObject* type) {
   if (!PyType_IsSubtype(type, &PyTuple_Type) || type == &PyTuple_Type) return false;
-  const Ref fields = Ref::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "_fields"));
+  const Ref fields =
+      Ref::steal(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "_fields"));
   if (!fields) PyErr_Clear();
   if (fields && type->tp_itemsize != 0) return true;
   // structseq, such as torch.return_types.max

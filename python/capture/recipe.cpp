@@ -59,20 +59,23 @@ class Builder {
   int from_source(const Value& value) {
     Source* source = value.source;
     if (source->kind == SourceKind::fixed) return constant(source->key);
-    if (const auto known = by_source_.find(source->id); known != by_source_.end()) return known->second;
+    if (const auto known = by_source_.find(source->id); known != by_source_.end())
+      return known->second;
     source->wanted = true;
     return by_source_[source->id] = emit(Step::Op::source, {}, {}, source->id);
   }
 
   int constant(const Ref& object) {
-    if (const auto known = constants_.find(object.get()); known != constants_.end()) return known->second;
+    if (const auto known = constants_.find(object.get()); known != constants_.end())
+      return known->second;
     return constants_[object.get()] = emit(Step::Op::constant, {}, object);
   }
 
   int output(Node* node, const V& value) {
     if (!node) cannot(value);
     for (size_t n = 0; n < trace_.graph.outputs.size(); ++n)
-      if (trace_.graph.outputs[n] == node) return emit(Step::Op::output, {}, {}, static_cast<int>(n));
+      if (trace_.graph.outputs[n] == node)
+        return emit(Step::Op::output, {}, {}, static_cast<int>(n));
     trace_.graph.outputs.push_back(node);
     return emit(Step::Op::output, {}, {}, static_cast<int>(trace_.graph.outputs.size()) - 1);
   }
@@ -141,10 +144,12 @@ class Builder {
       if (!items.empty()) fill(Step::Op::fill_list, list, std::move(items));
       return list;
     }
-    if (const Ref constant_tuple = sequence.type == &PyTuple_Type && value->object ? value->object : Ref())
+    if (const Ref constant_tuple =
+            sequence.type == &PyTuple_Type && value->object ? value->object : Ref())
       return constant(constant_tuple);
     Ref type;
-    if (sequence.type != &PyTuple_Type) type = Ref::borrow(reinterpret_cast<PyObject*>(sequence.type));
+    if (sequence.type != &PyTuple_Type)
+      type = Ref::borrow(reinterpret_cast<PyObject*>(sequence.type));
     return emit(Step::Op::tuple, place_all(sequence.items), type);
   }
 
@@ -170,7 +175,8 @@ class Builder {
 
   int make_function(const V& value) {
     auto& function = static_cast<Function&>(*value);
-    const Ref parts = Ref::checked(PyTuple_Pack(3, function.code.get(), function.globals.get(), function.name.get()));
+    const Ref parts = Ref::checked(
+        PyTuple_Pack(3, function.code.get(), function.globals.get(), function.name.get()));
     const int made = places_[value.get()] = emit(Step::Op::function, {}, parts);
     std::vector<int> args(4, -1);
     if (function.defaults) args[0] = place(function.defaults);
@@ -188,7 +194,8 @@ class Builder {
     const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(instance.type));
     int made = 0;
     if (instance.function) {
-      made = emit(Step::Op::partial, place_all({instance.function, instance.args, instance.keywords}), type);
+      made = emit(Step::Op::partial,
+                  place_all({instance.function, instance.args, instance.keywords}), type);
       places_[value.get()] = made;
     } else if (instance.args) {
       made = places_[value.get()] = emit(Step::Op::exception, {place(instance.args)}, type);
@@ -217,10 +224,9 @@ class Builder {
       return emit(Step::Op::iterator, {place(it->sequence)}, {}, static_cast<int>(it->position));
     }
     if (auto* it = dynamic_cast<RangeIterator*>(value.get())) {
-      const Ref range = Ref::checked(PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyRange_Type), "LLL",
-                                                           static_cast<long long>(it->at),
-                                                           static_cast<long long>(it->stop),
-                                                           static_cast<long long>(it->step)));
+      const Ref range = Ref::checked(PyObject_CallFunction(
+          reinterpret_cast<PyObject*>(&PyRange_Type), "LLL", static_cast<long long>(it->at),
+          static_cast<long long>(it->stop), static_cast<long long>(it->step)));
       return call("iter", {constant(range)});
     }
     if (auto* it = dynamic_cast<EnumerateIterator*>(value.get())) {
@@ -235,7 +241,8 @@ class Builder {
       return call("map", std::move(args));
     }
     if (auto* it = dynamic_cast<FilterIterator*>(value.get()))
-      return call("filter", {it->function ? place(it->function) : constant(Ref::borrow(Py_None)), place(it->inner)});
+      return call("filter", {it->function ? place(it->function) : constant(Ref::borrow(Py_None)),
+                             place(it->inner)});
     cannot(value, Reason::generator);
   }
 
@@ -297,10 +304,12 @@ Recipe make_recipe(Tracer& tracer, Trace& trace, const Code& code) {
     if (!value->source) continue;
     const int into = builder.place(value);
     if (value->kind == Kind::sequence) {
-      builder.effect(Step::Op::fill_list, into, builder.place_all(static_cast<Sequence&>(*value).items));
+      builder.effect(Step::Op::fill_list, into,
+                     builder.place_all(static_cast<Sequence&>(*value).items));
     } else if (value->kind == Kind::cell) {
       const V& content = static_cast<Cell&>(*value).content;
-      builder.effect(Step::Op::fill_cell, into, content ? builder.place_all({content}) : std::vector<int>());
+      builder.effect(Step::Op::fill_cell, into,
+                     content ? builder.place_all({content}) : std::vector<int>());
     } else if (value->kind == Kind::dict) {
       const auto& dict = static_cast<Dict&>(*value);
       std::vector<int> items;
@@ -308,10 +317,12 @@ Recipe make_recipe(Tracer& tracer, Trace& trace, const Code& code) {
         items.push_back(builder.place(key));
         if (!dict.is_set()) items.push_back(builder.place(item));
       }
-      builder.effect(dict.is_set() ? Step::Op::fill_set : Step::Op::fill_dict, into, std::move(items));
+      builder.effect(dict.is_set() ? Step::Op::fill_set : Step::Op::fill_dict, into,
+                     std::move(items));
     }
   }
-  if (trace.changed_grad) builder.effect(Step::Op::grad_mode, -1, {}, {}, trace.grad_enabled ? 1 : 0);
+  if (trace.changed_grad)
+    builder.effect(Step::Op::grad_mode, -1, {}, {}, trace.grad_enabled ? 1 : 0);
   Recipe recipe = builder.finish();
   recipe.result = result;
   recipe.slots = std::move(slots);
@@ -392,13 +403,14 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         break;
       case Step::Op::bind: {
         PyObject* self = get(step.args[0]);
-        put(Ref::checked(Py_TYPE(step.object.get())->tp_descr_get(step.object.get(), self,
-                                                                  reinterpret_cast<PyObject*>(Py_TYPE(self)))));
+        put(Ref::checked(Py_TYPE(step.object.get())
+                             ->tp_descr_get(step.object.get(), self,
+                                            reinterpret_cast<PyObject*>(Py_TYPE(self)))));
         break;
       }
       case Step::Op::instance:
-        put(Ref::checked(PyBaseObject_Type.tp_new(reinterpret_cast<PyTypeObject*>(step.object.get()),
-                                                  no_args.get(), nullptr)));
+        put(Ref::checked(PyBaseObject_Type.tp_new(
+            reinterpret_cast<PyTypeObject*>(step.object.get()), no_args.get(), nullptr)));
         break;
       case Step::Op::dict_instance: {
         auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
@@ -410,8 +422,8 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       }
       case Step::Op::exception: {
         auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
-        Ref made = Ref::checked(
-            reinterpret_cast<PyTypeObject*>(PyExc_BaseException)->tp_new(type, get(step.args[0]), nullptr));
+        Ref made = Ref::checked(reinterpret_cast<PyTypeObject*>(PyExc_BaseException)
+                                    ->tp_new(type, get(step.args[0]), nullptr));
         check(PyObject_SetAttrString(made.get(), "args", get(step.args[0])));
         put(std::move(made));
         break;
@@ -443,7 +455,8 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       case Step::Op::fill_dict: {
         if (PyDict_GET_SIZE(into)) {
           if (PyODict_Check(into))
-            Ref::checked(PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyODict_Type), "clear", "O", into));
+            Ref::checked(PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyODict_Type), "clear",
+                                             "O", into));
           else
             PyDict_Clear(into);
         }
@@ -472,7 +485,8 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         break;
       }
       case Step::Op::set_attribute:
-        check(PyObject_GenericSetAttr(into, step.object.get(), step.args.empty() ? nullptr : get(step.args[0])));
+        check(PyObject_GenericSetAttr(into, step.object.get(),
+                                      step.args.empty() ? nullptr : get(step.args[0])));
         break;
       case Step::Op::set_any_attribute:
         check(PyObject_SetAttr(into, step.object.get(), get(step.args[0])));

@@ -45,7 +45,8 @@ class Arguments {
   std::optional<int64_t> integer(size_t place, const char* name, int64_t fallback) const {
     const V value = at(place, name);
     if (!value) return fallback;
-    if (value->kind != Kind::constant || !PyLong_CheckExact(value->object.get())) return std::nullopt;
+    if (value->kind != Kind::constant || !PyLong_CheckExact(value->object.get()))
+      return std::nullopt;
     return PyLong_AsLongLong(value->object.get());
   }
   std::optional<bool> flag(size_t place, const char* name, bool fallback) const {
@@ -56,7 +57,8 @@ class Arguments {
     return std::nullopt;
   }
   // An int, or a tuple or list of ints: one per dimension.
-  std::optional<Sizes> integers(size_t place, const char* name, Sizes fallback, size_t count) const {
+  std::optional<Sizes> integers(size_t place, const char* name, Sizes fallback,
+                                size_t count) const {
     const V value = at(place, name);
     if (!value) return fallback;
     Sizes all;
@@ -65,7 +67,8 @@ class Arguments {
     } else if (value->kind == Kind::sequence) {
       for (const V& item : static_cast<Sequence&>(*value).items) {
         const V one = tracer_.real(item);
-        if (one->kind != Kind::constant || !PyLong_CheckExact(one->object.get())) return std::nullopt;
+        if (one->kind != Kind::constant || !PyLong_CheckExact(one->object.get()))
+          return std::nullopt;
         all.push_back(PyLong_AsLongLong(one->object.get()));
       }
     } else {
@@ -122,6 +125,13 @@ std::optional<Shape> same_shape_in_place(const Arguments& a) {
   return shape;
 }
 
+// With inplace=True where it stands second.
+std::optional<Shape> activation(const Arguments& a) {
+  const auto in_place = a.flag(1, "inplace", false);
+  if (!in_place) return std::nullopt;
+  return *in_place ? same_shape_in_place(a) : same_shape(a);
+}
+
 std::optional<at::Scalar> number(const V& value) {
   if (!value || value->kind != Kind::constant) return std::nullopt;
   PyObject* object = value->object.get();
@@ -174,7 +184,8 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
     const V value = a.tracer().real(given);
     if (value->kind == Kind::constant) return number(value).has_value();
     const auto other = Arguments::plain(value);
-    if (!other || other->device != x->device || !at::isFloatingType(other->meta.scalar_type())) return false;
+    if (!other || other->device != x->device || !at::isFloatingType(other->meta.scalar_type()))
+      return false;
     Sizes sizes = x->meta.sizes().vec();
     return broadcast(sizes, other->meta.sizes()) && sizes == x->meta.sizes().vec();
   };
@@ -195,7 +206,8 @@ std::optional<Shape> linear(const Arguments& a) {
     const auto b = a.floating(2, "bias");
     if (!b || b->meta.sizes() != at::IntArrayRef({w->meta.size(0)})) return std::nullopt;
   }
-  if (x->meta.size(-1) != w->meta.size(1) || x->meta.scalar_type() != w->meta.scalar_type()) return std::nullopt;
+  if (x->meta.size(-1) != w->meta.size(1) || x->meta.scalar_type() != w->meta.scalar_type())
+    return std::nullopt;
   Shape shape = like(x);
   shape.sizes.back() = w->meta.size(0);
   return shape;
@@ -204,10 +216,12 @@ std::optional<Shape> linear(const Arguments& a) {
 std::optional<Shape> matmul(const Arguments& a) {
   const auto x = a.floating(0), y = a.floating(1);
   if (!x || !y || a.count() != 2 || x->meta.dim() < 2 || y->meta.dim() < 2) return std::nullopt;
-  if (x->meta.scalar_type() != y->meta.scalar_type() || x->meta.size(-1) != y->meta.size(-2)) return std::nullopt;
+  if (x->meta.scalar_type() != y->meta.scalar_type() || x->meta.size(-1) != y->meta.size(-2))
+    return std::nullopt;
   Shape shape = like(x);
   shape.sizes.resize(shape.sizes.size() - 2);
-  if (!broadcast(shape.sizes, y->meta.sizes().slice(0, static_cast<size_t>(y->meta.dim() - 2)))) return std::nullopt;
+  if (!broadcast(shape.sizes, y->meta.sizes().slice(0, static_cast<size_t>(y->meta.dim() - 2))))
+    return std::nullopt;
   shape.sizes.push_back(x->meta.size(-2));
   shape.sizes.push_back(y->meta.size(-1));
   return shape;
@@ -216,7 +230,8 @@ std::optional<Shape> matmul(const Arguments& a) {
 std::optional<Shape> conv2d(const Arguments& a) {
   const auto x = a.floating(0, "input"), w = a.floating(1, "weight");
   if (!x || !w || x->meta.dim() != 4 || w->meta.dim() != 4) return std::nullopt;
-  const auto stride = a.integers(3, "stride", {1, 1}, 2), padding = a.integers(4, "padding", {0, 0}, 2),
+  const auto stride = a.integers(3, "stride", {1, 1}, 2),
+             padding = a.integers(4, "padding", {0, 0}, 2),
              dilation = a.integers(5, "dilation", {1, 1}, 2);
   const auto groups = a.integer(6, "groups", 1);
   if (!stride || !padding || !dilation || !groups || x->meta.size(1) != w->meta.size(1) * *groups ||
@@ -239,7 +254,8 @@ std::optional<Shape> like_first(const Arguments& a) {
   if (!x || !a.absent(99, "dtype")) return std::nullopt;
   for (const V& arg : a.call().args) {
     const V value = a.tracer().real(arg);
-    if (value->kind == Kind::tensor && static_cast<Tensor&>(*value).meta.scalar_type() != x->meta.scalar_type())
+    if (value->kind == Kind::tensor &&
+        static_cast<Tensor&>(*value).meta.scalar_type() != x->meta.scalar_type())
       return std::nullopt;
   }
   return like(x);
@@ -262,7 +278,8 @@ std::optional<Shape> dropout(const Arguments& a) {
 std::optional<Shape> embedding(const Arguments& a) {
   const auto ids = a.tensor(0, "input"), w = a.floating(1, "weight");
   if (!ids || !w || w->meta.dim() != 2 || !a.absent(3, "max_norm")) return std::nullopt;
-  if (ids->meta.scalar_type() != at::kLong && ids->meta.scalar_type() != at::kInt) return std::nullopt;
+  if (ids->meta.scalar_type() != at::kLong && ids->meta.scalar_type() != at::kInt)
+    return std::nullopt;
   Shape shape{ids->meta.sizes().vec(), w->meta.scalar_type(), nullptr, false};
   shape.sizes.push_back(w->meta.size(1));
   return shape;
@@ -279,17 +296,19 @@ const Table& table() {
     const auto on = [&](const char* module, const char* name, Rule rule) {
       t->functions[well_known(module, name)] = rule;
     };
-    for (const char* name : {"relu", "sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf",
-                             "neg", "abs", "square", "reciprocal", "floor", "ceil"}) {
+    for (const char* name : {"relu", "sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "sin", "cos",
+                             "erf", "neg", "abs", "square", "reciprocal", "floor", "ceil"}) {
       on("torch", name, same_shape);
       t->methods[name] = same_shape;
       t->methods[std::string(name) + "_"] = same_shape_in_place;
     }
     on("torch.nn.functional", "gelu", same_shape);
+    on("torch.nn.functional", "relu", activation);
+    on("torch.nn.functional", "silu", activation);
     on("torch", "relu_", same_shape_in_place);
     on("operator", "neg", same_shape);
     constexpr std::pair<const char*, const char*> binary[] = {
-        {"add", "add"}, {"sub", "sub"}, {"mul", "mul"}, {"truediv", "div"}};
+        {"add", "add"}, {"sub", "sub"}, {"mul", "mul"}, {"truediv", "div"}, {"pow", "pow"}};
     for (const auto& [op, name] : binary) {
       on("operator", op, elementwise<Gives::common>);
       on("torch", name, elementwise<Gives::common>);
@@ -302,7 +321,8 @@ const Table& table() {
       on("torch", name, elementwise<Gives::boolean>);
       t->methods[name] = elementwise<Gives::boolean>;
     }
-    for (const char* name : {"lerp_", "addcmul_", "addcdiv_", "copy_"}) t->methods[name] = elementwise_in_place;
+    for (const char* name : {"lerp_", "addcmul_", "addcdiv_", "copy_"})
+      t->methods[name] = elementwise_in_place;
     t->methods["zero_"] = same_shape_in_place;
     on("torch._C._nn", "linear", linear);
     for (const char* name : {"matmul", "bmm", "mm"}) {

@@ -11,6 +11,12 @@
 
 namespace octavo::capture {
 
+// A borrowed or owned look at a value while guards run.
+struct Look {
+  PyObject* object = nullptr;
+  bool owned = false;
+};
+
 PyObject* own_attribute(PyObject* object, PyObject* name) {
   if (PyModule_Check(object)) return PyDict_GetItemWithError(PyModule_GetDict(object), name);
   if (PyType_Check(object)) {
@@ -22,12 +28,6 @@ PyObject* own_attribute(PyObject* object, PyObject* name) {
 }
 
 namespace {
-
-// A borrowed or owned look at a value while guards run.
-struct Look {
-  PyObject* object = nullptr;
-  bool owned = false;
-};
 
 Look look_attribute(PyObject* base, PyObject* name) {
   PyTypeObject* type = Py_TYPE(base);
@@ -63,8 +63,9 @@ Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
     }
     case SourceKind::item:
       if (PyList_Check(base))
-        return {source.index < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, source.index) : nullptr,
-                false};
+        return {
+            source.index < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, source.index) : nullptr,
+            false};
       if (PyTuple_Check(base))
         return {
             source.index < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, source.index) : nullptr,
@@ -188,9 +189,8 @@ bool holds(const Guard& guard, PyObject* object) {
              PyFunction_GET_CODE(object) == PyFunction_GET_CODE(guard.object.get()) &&
              PyFunction_GET_GLOBALS(object) == PyFunction_GET_GLOBALS(guard.object.get());
     case GuardKind::type_lookup:
-      return PyType_Check(object) &&
-             _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), guard.object.get()) ==
-                 guard.other.get();
+      return PyType_Check(object) && _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object),
+                                                    guard.object.get()) == guard.other.get();
     case GuardKind::tensor:
       return is_tensor_object(object) && same_tensor(object, *guard.tensor);
     case GuardKind::not_tensor_grad:
@@ -211,8 +211,7 @@ std::string source_name(const Source& source, PyCodeObject* code) {
     case SourceKind::slot: {
       if (source.index >= code->co_nlocalsplus)
         return fmt::format("L['___stack{}']", source.index - code->co_nlocalsplus);
-      return fmt::format("L['{}']",
-                         utf8(PyTuple_GET_ITEM(code->co_localsplusnames, source.index)));
+      return fmt::format("L['{}']", utf8(PyTuple_GET_ITEM(code->co_localsplusnames, source.index)));
     }
     case SourceKind::closure: {
       const Py_ssize_t first = code->co_nlocalsplus - code->co_nfreevars;
@@ -221,8 +220,7 @@ std::string source_name(const Source& source, PyCodeObject* code) {
     }
     case SourceKind::fixed:
       if (PyDict_Check(source.key.get())) return "G";
-      if (PyModule_Check(source.key.get()))
-        return utf8(PyModule_GetNameObject(source.key.get()));
+      if (PyModule_Check(source.key.get())) return utf8(PyModule_GetNameObject(source.key.get()));
       return repr(source.key.get());
     case SourceKind::attribute:
       return base + "." + utf8(source.key.get());
@@ -259,11 +257,11 @@ Source* Sources::make(SourceKind kind, Source* base, Ref key, int index) {
     PyUnicode_InternInPlace(&text);
     key = Ref::steal(text);
   }
-  const auto name =
-      std::make_tuple(static_cast<int>(kind), base ? base->id : -1, key.get(), index);
+  const auto name = std::make_tuple(static_cast<int>(kind), base ? base->id : -1, key.get(), index);
   const auto found = known_.find(name);
   if (found != known_.end()) return found->second;
-  sources_.push_back({static_cast<int>(sources_.size()), kind, base, std::move(key), index, false, {}});
+  sources_.push_back(
+      {static_cast<int>(sources_.size()), kind, base, std::move(key), index, false, -1, {}});
   return known_[name] = &sources_.back();
 }
 
@@ -276,10 +274,204 @@ void Sources::guard(Source* source, GuardKind kind, PyObject* object, int64_t nu
 }
 
 GuardProgram::GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct)
-    : sources_(std::move(sources)), distinct_(std::move(distinct)) {}
+    : sources_(std::move(sources)), distinct_(std::move(distinct)) {
+  for (Source& source : sources_.all())
+    if (source.wanted) source.place = static_cast<int>(wanted_++);
+}
 
 bool GuardProgram::check(const FrameView& frame, std::vector<Ref>& values,
                          GuardFailure* failure) const {
+  if (known_ && check_again(frame, values)) return true;
+  return check_all(frame, values, failure);
+}
+
+namespace {
+
+// The dictionary in which a base's attributes or items are found, or null.
+PyObject* dictionary_of(PyObject* base) {
+  if (PyDict_Check(base)) return base;
+  if (PyModule_Check(base)) return PyModule_GetDict(base);
+  if (PyType_Check(base)) return nullptr;
+  PyObject** dict = _PyObject_GetDictPtr(base);
+  return dict ? *dict : nullptr;
+}
+
+// What a dictionary's version says.
+bool found_in_dictionary(const Source& source, PyObject* base, PyObject* found) {
+  if (!base || !found) return false;
+  if (source.kind == SourceKind::dict_item) return PyDict_Check(base) != 0;
+  return source.kind == SourceKind::attribute && !PyDict_Check(base) && dictionary_of(base) &&
+         own_attribute(base, source.key.get()) == found;
+}
+
+// Guards that hold of the same object for as long as its dictionary's version stands, or for ever.
+bool settled(const Guard& guard, PyObject* object) {
+  switch (guard.kind) {
+    case GuardKind::is:
+    case GuardKind::type_lookup:
+    case GuardKind::lacks_key:
+    case GuardKind::keys:
+      return true;
+    case GuardKind::lacks_attribute:
+      return !PyDict_Check(object);
+    case GuardKind::length:
+      return PyDict_Check(object) || PyTuple_Check(object);
+    case GuardKind::equals:
+      return !PyAnySet_Check(object) && Py_TYPE(object) != &PySlice_Type;
+    default:
+      return false;
+  }
+}
+
+bool reads_dictionary(const Guard& guard, PyObject* object) {
+  return guard.kind == GuardKind::lacks_key || guard.kind == GuardKind::lacks_attribute ||
+         guard.kind == GuardKind::keys || (guard.kind == GuardKind::length && PyDict_Check(object));
+}
+
+uint64_t version_of(PyObject* dict) {
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+}
+
+}  // namespace
+
+void GuardProgram::remember(const Look* looks) const {
+  again_.clear();
+  kept_.clear();
+  known_ = false;
+  const size_t count = sources_.all().size();
+  std::vector<bool> fixed(count, false), watched(count, false);
+  std::vector<PyTypeObject*> types;
+  const auto watch = [&](int id) {
+    if (watched[static_cast<size_t>(id)]) return;
+    watched[static_cast<size_t>(id)] = true;
+    PyObject* base = looks[id].object;
+    PyObject* dict = dictionary_of(base);
+    again_.push_back({Again::Kind::dictionary, id, base, dict, version_of(dict), nullptr});
+  };
+  for (const Source& source : sources_.all()) {
+    const auto id = static_cast<size_t>(source.id);
+    PyObject* object = looks[source.id].object;
+    PyObject* base = source.base ? looks[source.base->id].object : nullptr;
+    const bool base_fixed = source.base && fixed[static_cast<size_t>(source.base->id)];
+    if (source.kind == SourceKind::fixed) {
+      fixed[id] = true;
+    } else if (base_fixed && found_in_dictionary(source, base, object)) {
+      watch(source.base->id);
+      fixed[id] = true;
+    } else {
+      again_.push_back(
+          {Again::Kind::evaluate, source.id, base_fixed ? base : nullptr, nullptr, 0, nullptr});
+      // What holds attributes is expected to stay the object it is.
+      const bool holder = object && !looks[source.id].owned && !is_tensor_object(object) &&
+                          (PyType_Check(object) || dictionary_of(object) || PyDict_Check(object));
+      if (holder) {
+        again_.push_back({Again::Kind::expect, source.id, object, nullptr, 0, nullptr});
+        fixed[id] = true;
+      }
+    }
+    for (const Guard& guard : source.guards) {
+      if (fixed[id] && object && settled(guard, object)) {
+        if (guard.kind == GuardKind::type_lookup) {
+          auto* type = reinterpret_cast<PyTypeObject*>(object);
+          if (std::find(types.begin(), types.end(), type) != types.end()) continue;
+          if (PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) {
+            types.push_back(type);
+            again_.push_back({Again::Kind::type_version, source.id, object, nullptr,
+                              type->tp_version_tag, nullptr});
+            continue;
+          }
+        } else if (!reads_dictionary(guard, object)) {
+          continue;
+        } else if (dictionary_of(object)) {
+          watch(source.id);
+          continue;
+        }
+      }
+      again_.push_back(
+          {Again::Kind::guard, source.id, fixed[id] ? object : nullptr, nullptr, 0, &guard});
+    }
+    if (source.wanted) kept_.emplace_back(source.id, fixed[id] ? object : nullptr);
+  }
+  // Tensors found under unchanged dictionaries are the ones that differed; the others may not.
+  loose_.clear();
+  held_.clear();
+  for (const Source* source : sources_.tensors()) {
+    if (fixed[static_cast<size_t>(source->id)])
+      held_.push_back(looks[source->id].object);
+    else
+      loose_.push_back(source->id);
+  }
+  std::sort(held_.begin(), held_.end());
+  known_ = loose_.size() <= 64;
+}
+
+bool GuardProgram::check_again(const FrameView& frame, std::vector<Ref>& values) const {
+  if (!distinct_.empty() || !sources_.same().empty()) return false;
+  const size_t count = sources_.all().size();
+  constexpr size_t few = 512;
+  PyObject* small[few];
+  std::vector<PyObject*> large;
+  PyObject** looks = small;
+  if (count > few) {
+    large.resize(count);
+    looks = large.data();
+  }
+  std::vector<PyObject*> owned;
+  bool all = true;
+  for (const Again& step : again_) {
+    switch (step.kind) {
+      case Again::Kind::evaluate: {
+        const Source& source = sources_.all()[static_cast<size_t>(step.source)];
+        PyObject* base = !source.base  ? nullptr
+                         : step.object ? step.object
+                                       : looks[source.base->id];
+        const Look look = source.base && !base ? Look{} : evaluate(source, base, frame);
+        if (look.owned) owned.push_back(look.object);
+        looks[step.source] = look.object;
+        all = look.object || !source.wanted;
+        break;
+      }
+      case Again::Kind::expect:
+        all = looks[step.source] == step.object;
+        break;
+      case Again::Kind::dictionary: {
+        PyObject* dict = step.object;
+        if (dict != step.dict) dict = dictionary_of(step.object);
+        all = dict == step.dict && version_of(step.dict) == step.version;
+        break;
+      }
+      case Again::Kind::type_version: {
+        auto* type = reinterpret_cast<PyTypeObject*>(step.object);
+        all = PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) &&
+              type->tp_version_tag == step.version;
+        break;
+      }
+      case Again::Kind::guard:
+        all = holds(*step.check, step.object ? step.object : looks[step.source]);
+        break;
+    }
+    if (!all) break;
+  }
+  if (all) {
+    values.resize(wanted_);
+    size_t place = 0;
+    for (const auto& [id, object] : kept_)
+      values[place++] = Ref::borrow(object ? object : looks[id]);
+    // Two of the tensors may be one now.
+    if (loose_.size() > 1 || (loose_.size() == 1 && !held_.empty())) {
+      for (size_t n = 0; n < loose_.size() && all; ++n) {
+        PyObject* one = looks[loose_[n]];
+        all = !std::binary_search(held_.begin(), held_.end(), one);
+        for (size_t m = n + 1; m < loose_.size() && all; ++m) all = one != looks[loose_[m]];
+      }
+    }
+  }
+  for (PyObject* object : owned) Py_DECREF(object);
+  return all;
+}
+
+bool GuardProgram::check_all(const FrameView& frame, std::vector<Ref>& values,
+                             GuardFailure* failure) const {
   const size_t count = sources_.all().size();
   constexpr size_t few = 256;
   Look small[few];
@@ -334,10 +526,11 @@ bool GuardProgram::check(const FrameView& frame, std::vector<Ref>& values,
         break;
       }
   if (all) {
-    values.resize(count);
+    values.resize(wanted_);
     for (const Source& source : sources_.all())
-      if (source.wanted) values[static_cast<size_t>(source.id)] =
-          Ref::borrow(looks[source.id].object);
+      if (source.wanted)
+        values[static_cast<size_t>(source.place)] = Ref::borrow(looks[source.id].object);
+    remember(looks);
   }
   for (size_t n = 0; n < seen; ++n)
     if (looks[n].owned) Py_DECREF(looks[n].object);

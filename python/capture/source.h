@@ -19,21 +19,21 @@
 namespace octavo::capture {
 
 enum class SourceKind : uint8_t {
-  slot,            // localsplus[index]: a local, a cell, or a place on the value stack
-  closure,         // cell `index` of the frame's function
-  fixed,           // `key` itself, held by the piece
-  attribute,       // what the base's own dictionary or slots hold under the name `key`
-  tensor_grad,     // base.grad
-  item,            // list or tuple item `index`
-  dict_item,       // dict item `key`
-  type,            // type(base)
-  cell_contents,   // what a cell holds
-  function_cell,   // cell `index` of a function's closure
-  function_default,        // default `index` of a function
-  function_kwdefaults,     // __kwdefaults__ of a function
+  slot,                 // localsplus[index]: a local, a cell, or a place on the value stack
+  closure,              // cell `index` of the frame's function
+  fixed,                // `key` itself, held by the piece
+  attribute,            // what the base's own dictionary or slots hold under the name `key`
+  tensor_grad,          // base.grad
+  item,                 // list or tuple item `index`
+  dict_item,            // dict item `key`
+  type,                 // type(base)
+  cell_contents,        // what a cell holds
+  function_cell,        // cell `index` of a function's closure
+  function_default,     // default `index` of a function
+  function_kwdefaults,  // __kwdefaults__ of a function
   method_self,
   method_function,
-  dictionary,      // base.__dict__
+  dictionary,  // base.__dict__
 };
 
 struct TensorGuard {
@@ -46,12 +46,12 @@ struct TensorGuard {
 };
 
 enum class GuardKind : uint8_t {
-  is,         // the object `object`
-  type,       // exactly of the type `object`
-  equals,     // of `object`'s type and equal to it
-  length,     // list, tuple or dict of `number` items
-  keys,       // dict whose keys are the tuple `object`, in order
-  lacks_key,  // dict without the key `object`
+  is,               // the object `object`
+  type,             // exactly of the type `object`
+  equals,           // of `object`'s type and equal to it
+  length,           // list, tuple or dict of `number` items
+  keys,             // dict whose keys are the tuple `object`, in order
+  lacks_key,        // dict without the key `object`
   lacks_attribute,  // object whose own dictionary has no `object`
   lacks_item,       // no such cell contents, closure, defaults: null
   c_method,         // bound to something, the C method that `object` is
@@ -75,10 +75,12 @@ struct Source {
   Ref key;
   int index;
   bool wanted = false;  // the piece uses the value itself
+  int place = -1;       // of a wanted value, in what check() gives
   std::vector<Guard> guards;
 };
 
-// What the object's own dictionary holds under a name; borrowed, null where it does not. Runs no code.
+// What the object's own dictionary holds under a name; borrowed, null where it does not. Runs no
+// code.
 PyObject* own_attribute(PyObject* object, PyObject* name);
 
 // "L['x'].weight", as Dynamo writes it.
@@ -136,9 +138,11 @@ class GuardProgram {
   GuardProgram() = default;
   GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct);
 
-  // True if every guard holds; then `values[id]` is an owned reference for each wanted source.
+  // True if every guard holds; then `values[place]` is an owned reference for each wanted source.
   // Runs no Python code. `failure` says what did not hold.
   bool check(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
+  // Where check() puts the value of a wanted source.
+  int place(int id) const { return sources_.all()[static_cast<size_t>(id)].place; }
 
   size_t sources() const { return sources_.all().size(); }
   size_t guards() const;
@@ -146,8 +150,30 @@ class GuardProgram {
   static std::string describe(const Source& source, const Guard& guard, PyCodeObject* code);
 
  private:
+  bool check_all(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
+  bool check_again(const FrameView& frame, std::vector<Ref>& values) const;
+  void remember(const struct Look* looks) const;
+
   Sources sources_;
   std::vector<std::pair<Source*, Source*>> distinct_;  // never the same object
+  size_t wanted_ = 0;
+
+  // What the last full check saw. Dictionaries have a version that every change renews (PEP 509):
+  // while it stands, what was found in one is still there, and need not be looked up again.
+  struct Again {
+    enum class Kind : uint8_t { evaluate, expect, dictionary, type_version, guard };
+    Kind kind;
+    int source;        // evaluate, expect, guard: its index
+    PyObject* object;  // expect, and the object of a dictionary or a guard; null: evaluated
+    PyObject* dict;
+    uint64_t version;
+    const Guard* check;
+  };
+  mutable std::vector<Again> again_;
+  mutable std::vector<std::pair<int, PyObject*>> kept_;  // wanted: source and object or null
+  mutable std::vector<int> loose_;                       // tensors that are looked up at each check
+  mutable std::vector<PyObject*> held_;                  // the others, sorted
+  mutable bool known_ = false;
 };
 
 }  // namespace octavo::capture

@@ -24,7 +24,8 @@ const std::unordered_set<PyObject*>& recorded() {
   static const auto* set = [] {
     auto* all = new std::unordered_set<PyObject*>;
     const auto add = [&](PyObject* object) { all->insert(Py_NewRef(object)); };
-    for (const char* name : {"_C._VariableFunctions", "_C._nn", "_C._fft", "_C._linalg", "_C._special"}) {
+    for (const char* name :
+         {"_C._VariableFunctions", "_C._nn", "_C._fft", "_C._linalg", "_C._special"}) {
       PyObject* space = well_known("torch", name);
       const Ref names = Ref::checked(PyObject_Dir(space));
       for (Py_ssize_t n = 0; n < PyList_GET_SIZE(names.get()); ++n) {
@@ -32,7 +33,8 @@ const std::unordered_set<PyObject*>& recorded() {
         const Ref object = Ref::steal(PyObject_GetAttr(space, PyList_GET_ITEM(names.get(), n)));
         if (!object)
           PyErr_Clear();
-        else if (PyCFunction_Check(object.get())) add(object.get());
+        else if (PyCFunction_Check(object.get()))
+          add(object.get());
       }
     }
     for (const char* module : {"torch.nn.functional", "torch.functional"}) {
@@ -44,7 +46,8 @@ const std::unordered_set<PyObject*>& recorded() {
         const std::string from = utf8(attribute(value, "__module__").get());
         const std::string name = utf8(key);
         const bool here = from == module || from == "torch._jit_internal";
-        if (here && name[0] != '_' && name != "boolean_dispatch" && name != "handle_torch_function") add(value);
+        if (here && name[0] != '_' && name != "boolean_dispatch" && name != "handle_torch_function")
+          add(value);
       }
     }
     for (const char* name : {"from_numpy", "frombuffer", "get_device", "is_grad_enabled",
@@ -59,28 +62,43 @@ const std::unordered_set<PyObject*>& recorded() {
 
 const std::unordered_set<std::string>& leaves_for_python() {
   static const auto* set = new std::unordered_set<std::string>{
-      "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__complex__",
-      "__array__", "__format__", "__repr__", "__str__", "__contains__", "is_nonzero", "equal", "allclose"};
+      "item",         "tolist",      "numpy",     "__bool__",   "__float__", "__int__",
+      "__index__",    "__complex__", "__array__", "__format__", "__repr__",  "__str__",
+      "__contains__", "is_nonzero",  "equal",     "allclose"};
   return *set;
 }
 
 const std::unordered_set<std::string>& has_effects() {
-  static const auto* set = new std::unordered_set<std::string>{
-      "register_hook", "register_post_accumulate_grad_hook", "retain_grad", "share_memory_",
-      "data_ptr", "storage", "untyped_storage", "_typed_storage", "set_", "pin_memory", "cuda", "__deepcopy__",
-      "__reduce_ex__", "__setstate__", "is_shared", "is_pinned", "record_stream", "rename_", "__dlpack__",
-      "module_load", "as_subclass", "new", "type", "to_sparse", "swap", "resize_", "resize_as_", "__hash__", "_version"};
+  static const auto* set = new std::unordered_set<std::string>{"register_hook",
+                                                               "register_post_accumulate_grad_hook",
+                                                               "retain_grad",
+                                                               "share_memory_",
+                                                               "data_ptr",
+                                                               "storage",
+                                                               "untyped_storage",
+                                                               "_typed_storage",
+                                                               "set_",
+                                                               "pin_memory",
+                                                               "cuda",
+                                                               "__deepcopy__",
+                                                               "__reduce_ex__",
+                                                               "__setstate__",
+                                                               "is_shared",
+                                                               "is_pinned",
+                                                               "record_stream",
+                                                               "rename_",
+                                                               "__dlpack__",
+                                                               "module_load",
+                                                               "as_subclass",
+                                                               "new",
+                                                               "type",
+                                                               "to_sparse",
+                                                               "swap",
+                                                               "resize_",
+                                                               "resize_as_",
+                                                               "__hash__",
+                                                               "_version"};
   return *set;
-}
-
-// "L__self___fc1", as Dynamo names what a module holds.
-std::string module_key(const Source& source, PyCodeObject* code) {
-  std::string name = source_name(source, code);
-  static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
-  name = std::regex_replace(name, held, ".$2");
-  static const std::regex index(R"re(\[(\d+)\])re"), odd("[^a-zA-Z0-9]");
-  name = std::regex_replace(name, index, "_$1");
-  return std::regex_replace(name, odd, "_");
 }
 
 std::string input_key(const Source& source, PyCodeObject* code) {
@@ -99,12 +117,22 @@ bool held_by_module(const Source* source) {
 
 Ref meta_device() {
   static PyObject* device = [] {
-    return Ref::checked(PyObject_CallFunction(well_known("torch", "device"), "s", "meta")).release();
+    return Ref::checked(PyObject_CallFunction(well_known("torch", "device"), "s", "meta"))
+        .release();
   }();
   return Ref::borrow(device);
 }
 
 }  // namespace
+
+std::string module_key(const Source& source, PyCodeObject* code) {
+  std::string name = source_name(source, code);
+  static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
+  name = std::regex_replace(name, held, ".$2");
+  static const std::regex index(R"re(\[(\d+)\])re"), odd("[^a-zA-Z0-9]");
+  name = std::regex_replace(name, index, "_$1");
+  return std::regex_replace(name, odd, "_");
+}
 
 bool Tracer::records(PyObject* callable) {
   if (recorded().count(callable)) return true;
@@ -140,8 +168,8 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
   auto made = make<Tensor>();
   made->type = type;
   made->device = tensor.device();
-  made->meta = at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(),
-                                              tensor.scalar_type());
+  made->meta =
+      at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
   made->meta.unsafeGetTensorImpl()->set_storage_offset(tensor.storage_offset());
   if (tensor.requires_grad()) {
     made->meta.set_requires_grad(true);
@@ -152,10 +180,10 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
   }
   made->object = Ref::borrow(object);
   if (source) {
-    auto guard = std::make_unique<TensorGuard>(TensorGuard{
-        tensor.scalar_type(), tensor.device(), tensor.requires_grad(),
-        tensor.unsafeGetTensorImpl()->key_set().raw_repr(), tensor.sizes().vec(),
-        tensor.strides().vec(), type});
+    auto guard = std::make_unique<TensorGuard>(
+        TensorGuard{tensor.scalar_type(), tensor.device(), tensor.requires_grad(),
+                    tensor.unsafeGetTensorImpl()->key_set().raw_repr(), tensor.sizes().vec(),
+                    tensor.strides().vec(), type});
     source->guards.push_back({GuardKind::tensor, {}, {}, 0, std::move(guard)});
     trace_.sources.tensor(source);
     if (held_by_module(source) && !settings_.inline_modules) {
@@ -176,8 +204,8 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
     tensor->node = trace_.graph.add(Node::Op::get_attr, tensor->module_path);
     tensor->node->attribute = tensor->object;
   } else {
-    tensor->node = trace_.graph.add(Node::Op::placeholder,
-                                    text(input_key(*tensor->source, code_.object())));
+    tensor->node =
+        trace_.graph.add(Node::Op::placeholder, text(input_key(*tensor->source, code_.object())));
     tensor->node->source = tensor->source;
     tensor->source->wanted = true;
     trace_.graph.placeholders.push_back(tensor->node);
@@ -200,12 +228,14 @@ Ref Tracer::meta_object(const V& given) {
       if (sequence.is_list()) {
         Ref list = Ref::checked(PyList_New(size));
         for (Py_ssize_t n = 0; n < size; ++n)
-          PyList_SET_ITEM(list.get(), n, meta_object(sequence.items[static_cast<size_t>(n)]).release());
+          PyList_SET_ITEM(list.get(), n,
+                          meta_object(sequence.items[static_cast<size_t>(n)]).release());
         return list;
       }
       Ref tuple = Ref::checked(PyTuple_New(size));
       for (Py_ssize_t n = 0; n < size; ++n)
-        PyTuple_SET_ITEM(tuple.get(), n, meta_object(sequence.items[static_cast<size_t>(n)]).release());
+        PyTuple_SET_ITEM(tuple.get(), n,
+                         meta_object(sequence.items[static_cast<size_t>(n)]).release());
       return sequence.type == &PyTuple_Type ? tuple : make_named_tuple(sequence.type, tuple);
     }
     case Kind::slice: {
@@ -268,7 +298,8 @@ Arg Tracer::node_arg(const V& given) {
     case Kind::iterator:
       return node_arg(list(items_of(value)));
     default:
-      return Arg::of(meta_object(value).get() == meta_device().get() ? value->object : meta_object(value));
+      return Arg::of(meta_object(value).get() == meta_device().get() ? value->object
+                                                                     : meta_object(value));
   }
 }
 
@@ -302,7 +333,9 @@ V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
       Node* part = nullptr;
       const bool tensors = is_tensor_object(item) || PyTuple_Check(item) || PyList_Check(item);
       if (node && tensors) {
-        part = trace_.graph.add(Node::Op::call_function, Ref::borrow(well_known("operator", "getitem")));
+        part = trace_.graph.add(Node::Op::call_function,
+                                Ref::borrow(well_known("operator", "getitem")));
+        part->part = true;
         part->args = {Arg::of(node), Arg::of(Ref::checked(PyLong_FromSsize_t(n)))};
         part->file = node->file;
         part->line = node->line;
@@ -316,7 +349,8 @@ V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
   }
   if (PyDict_CheckExact(result)) give_up(Reason::shape_rule, "an operator that gives a dict");
   const V value = constant(result);
-  if (value->kind != Kind::constant) give_up(Reason::shape_rule, "an operator that gives " + describe(value));
+  if (value->kind != Kind::constant)
+    give_up(Reason::shape_rule, "an operator that gives " + describe(value));
   return value;
 }
 
@@ -341,11 +375,13 @@ V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape&
   if (trace_.grad_enabled) {
     for (const V& arg : call.args) {
       const V value = real(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor && static_cast<Tensor&>(*value).meta.requires_grad());
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
     }
     for (const auto& [name, arg] : call.keywords) {
       const V value = real(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor && static_cast<Tensor&>(*value).meta.requires_grad());
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
     }
   }
   // Not a leaf: a function of the graph made it.
@@ -459,12 +495,15 @@ V Tracer::call_tensor_function(const V& callee, const Call& call) {
   if (!name) PyErr_Clear();
   const std::string text = utf8(name.get());
   if (leaves_for_python().count(text)) give_up(Reason::tensor_to_python, "torch." + text);
-  return record(Node::Op::call_function, Ref::borrow(function), call,
-                [&](PyObject* args, PyObject* keywords) {
-                  return Ref::steal(PyObject_Call(function, args,
-                                                  PyDict_GET_SIZE(keywords) ? keywords : nullptr));
-                },
-                function);
+  if (text == "is_complex" && call.args.size() == 1 && is_tensor(call.args[0]))
+    return boolean(static_cast<Tensor&>(*real(call.args[0])).meta.is_complex());
+  return record(
+      Node::Op::call_function, Ref::borrow(function), call,
+      [&](PyObject* args, PyObject* keywords) {
+        return Ref::steal(
+            PyObject_Call(function, args, PyDict_GET_SIZE(keywords) ? keywords : nullptr));
+      },
+      function);
 }
 
 V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
@@ -479,25 +518,28 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   if (text == "get_device") return integer(-1);
   if (text == "is_floating_point") return boolean(at::isFloatingType(tensor.meta.scalar_type()));
   if (text == "dim") return integer(tensor.meta.dim());
+  if (text == "is_complex") return boolean(tensor.meta.is_complex());
+  if (text == "conj" && !tensor.meta.is_complex()) return self;
   Call with_self = call;
   with_self.args.insert(with_self.args.begin(), self);
   if (text == "to" || text == "new_tensor")
     for (size_t n = 1; n < with_self.args.size(); ++n) {
       const V arg = real(with_self.args[n]);
       if (arg->kind == Kind::constant && PyUnicode_Check(arg->object.get()))
-        with_self.args[n] = constant(Ref::checked(
-            PyObject_CallOneArg(well_known("torch", "device"), arg->object.get())));
+        with_self.args[n] = constant(
+            Ref::checked(PyObject_CallOneArg(well_known("torch", "device"), arg->object.get())));
     }
-  return record(Node::Op::call_method, Ref::borrow(name), with_self,
-                [&](PyObject* args, PyObject* keywords) {
-                  PyObject* first = PyTuple_GET_ITEM(args, 0);
-                  const Ref bound = Ref::steal(PyObject_GetAttr(first, name));
-                  if (!bound) return Ref();
-                  const Ref rest = Ref::checked(PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args)));
-                  return Ref::steal(PyObject_Call(bound.get(), rest.get(),
-                                                  PyDict_GET_SIZE(keywords) ? keywords : nullptr));
-                },
-                nullptr);
+  return record(
+      Node::Op::call_method, Ref::borrow(name), with_self,
+      [&](PyObject* args, PyObject* keywords) {
+        PyObject* first = PyTuple_GET_ITEM(args, 0);
+        const Ref bound = Ref::steal(PyObject_GetAttr(first, name));
+        if (!bound) return Ref();
+        const Ref rest = Ref::checked(PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args)));
+        return Ref::steal(
+            PyObject_Call(bound.get(), rest.get(), PyDict_GET_SIZE(keywords) ? keywords : nullptr));
+      },
+      nullptr);
 }
 
 V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name) {
@@ -509,8 +551,8 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
     return sequence(&THPSizeType, std::move(sizes));
   }
   if (text == "device") {
-    return constant(Ref::checked(PyObject_CallFunction(well_known("torch", "device"), "s",
-                                                       tensor->device.str().c_str())));
+    return constant(Ref::checked(
+        PyObject_CallFunction(well_known("torch", "device"), "s", tensor->device.str().c_str())));
   }
   if (text == "is_meta") return boolean(tensor->device.is_meta());
   if (text == "is_cpu") return boolean(tensor->device.is_cpu());
@@ -549,112 +591,13 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
     return method;
   }
   const Ref key = Ref::borrow(name);
-  return record(Node::Op::call_function, Ref::borrow(well_known("builtins", "getattr")),
-                {{tensor, constant(key)}, {}},
-                [&](PyObject* args, PyObject*) {
-                  return Ref::steal(PyObject_GetAttr(PyTuple_GET_ITEM(args, 0), name));
-                },
-                nullptr);
-}
-
-// --- modules ------------------------------------------------------------------------------------------
-
-namespace {
-
-// torch's own modules that compute one thing.
-bool is_leaf(PyObject* module) {
-  const std::string from = utf8(attribute(reinterpret_cast<PyObject*>(Py_TYPE(module)), "__module__").get());
-  if (from.rfind("torch.nn.modules.", 0) != 0) return false;
-  const std::string_view last = std::string_view(from).substr(from.rfind('.') + 1);
-  for (const char* inlined : {"container", "module", "transformer", "lazy"})
-    if (last == inlined) return false;
-  if (std::string_view(Py_TYPE(module)->tp_name) == "MultiheadAttention") return false;
-  return true;
-}
-
-}  // namespace
-
-V Tracer::call_module(const V& module, Call call, bool& known) {
-  PyObject* object = module->object.get();
-  known = false;
-  if (!module->source) return nullptr;
-  for (const char* hooks : {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}) {
-    const Ref key = interned(hooks);
-    PyObject* own = own_attribute(object, key.get());
-    if (!own || !PyDict_Check(own) || PyDict_GET_SIZE(own) > 0) return nullptr;
-    trace_.sources.guard(trace_.sources.of(SourceKind::attribute, module->source, key.get()),
-                         GuardKind::length, nullptr, 0);
-  }
-  for (const char* hooks : {"_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks",
-                            "_global_backward_pre_hooks"}) {
-    PyObject* held = well_known("torch.nn.modules.module", hooks);
-    if (PyDict_GET_SIZE(held) > 0) return nullptr;
-    trace_.sources.guard(trace_.sources.fixed(held), GuardKind::length, nullptr, 0);
-  }
-  static PyObject* compiled = interned("_compiled_call_impl").release();
-  if (own_attribute(object, compiled)) return nullptr;
-  static PyObject* call_name = interned("__call__").release();
-  static PyObject* plain_call = _PyType_Lookup(module_type(), call_name);
-  if (lookup(Py_TYPE(object), call_name) != plain_call) return nullptr;
-  known = true;
-  static PyObject* forward = interned("forward").release();
-  const V method = attribute(module, forward);
-  if (settings_.inline_modules || quiet_ || !is_leaf(object))
-    return this->call(method, std::move(call));
-  trace_.sources.guard(module->source, GuardKind::is, object);
-  return call_leaf_module(module, call);
-}
-
-V Tracer::call_leaf_module(const V& module, Call& call) {
-  static PyObject* forward = interned("forward").release();
-  const size_t writes = trace_.writes.size(), changed = trace_.changed.size();
-  std::vector<std::pair<at::Tensor, int64_t>> versions;
-  for (const V& arg : call.args)
-    if (is_tensor(arg)) {
-      const at::Tensor& meta = static_cast<Tensor&>(*real(arg)).meta;
-      versions.emplace_back(meta, meta._version());
-    }
-  std::vector<Arg> args;
-  std::vector<std::pair<Ref, Arg>> keywords;
-  for (const V& arg : call.args) args.push_back(node_arg(arg));
-  for (const auto& [name, value] : call.keywords) keywords.emplace_back(name, node_arg(value));
-  V result;
-  {
-    struct Quiet {
-      int& level;
-      explicit Quiet(int& l) : level(l) { ++level; }
-      ~Quiet() { --level; }
-    } quiet(quiet_);
-    result = real(this->call(attribute(module, forward), call));
-  }
-  if (trace_.writes.size() != writes || trace_.changed.size() != changed)
-    give_up(Reason::side_effect, "a module that changes itself: " + describe(module));
-  Node* node = trace_.graph.add(Node::Op::call_module, text(module_key(*module->source, code_.object())));
-  node->attribute = module->object;
-  node->args = std::move(args);
-  node->kwargs = std::move(keywords);
-  node->line = frame_->code->line(frame_->at);
-  node->file = frame_->code->object()->co_filename;
-  // A module in training mode may change its buffers.
-  node->impure = true;
-  const std::function<void(const V&, Node*)> give = [&](const V& given, Node* from) {
-    const V value = real(given);
-    if (value->kind == Kind::tensor) {
-      auto& tensor = static_cast<Tensor&>(*value);
-      tensor.node = from;
-      from->meta = tensor.meta;
-    } else if (value->kind == Kind::sequence) {
-      const auto& items = static_cast<Sequence&>(*value).items;
-      for (size_t n = 0; n < items.size(); ++n) {
-        if (!holds_tensor(items[n])) continue;
-        Node* part = trace_.graph.add(Node::Op::call_function, Ref::borrow(well_known("operator", "getitem")));
-        part->args = {Arg::of(from), Arg::of(Ref::checked(PyLong_FromSize_t(n)))};
-        give(items[n], part);
-      }
-    }
-  };
-  give(result, node);
-  return result;
+  return record(
+      Node::Op::call_function, Ref::borrow(well_known("builtins", "getattr")),
+      {{tensor, constant(key)}, {}},
+      [&](PyObject* args, PyObject*) {
+        return Ref::steal(PyObject_GetAttr(PyTuple_GET_ITEM(args, 0), name));
+      },
+      nullptr);
 }
 
 }  // namespace octavo::capture

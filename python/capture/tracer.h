@@ -39,7 +39,8 @@ struct Frame {
   int unit = 0;            // code unit of the next instruction
   int at = 0;              // code unit of the running one
   int depth = 0;
-  int raised_at = 0;       // root instruction whose exception the root frame handles
+  V raised;           // the exception that last came to a handler of the root frame
+  int raised_at = 0;  // root instruction whose exception the root frame handles
   Frame* caller = nullptr;
   PyObject* keyword_names = nullptr;  // what KW_NAMES left for CALL; borrowed from co_consts
   V yielded;                          // what YIELD_VALUE gave
@@ -74,12 +75,12 @@ enum class Ended : uint8_t { returned, broke };
 // What tracing a piece gave; `recipe.h` turns it into something that runs.
 struct Trace {
   Ended ended = Ended::returned;
-  int unit = 0;             // where the frame goes on, if it broke
-  V result;                 // if it returned
+  int unit = 0;  // where the frame goes on, if it broke
+  V result;      // if it returned
   std::vector<V> slots, stack;
   std::vector<V> first_slots;  // what the slots held when the piece began
   std::vector<Write> writes;
-  std::vector<V> changed;   // containers and cells that existed and were changed
+  std::vector<V> changed;  // containers and cells that existed and were changed
   bool grad_enabled = true, changed_grad = false;
   Graph graph;
   Sources sources;
@@ -130,7 +131,8 @@ class Tracer {
   std::string describe(const V& value);
   void changed(const V& container);
 
-  // --- operations (operators.cpp, attributes.cpp) -------------------------------------------------
+  // --- operations (operators.cpp, attributes.cpp)
+  // -------------------------------------------------
   V unary(Op op, const V& operand);
   V binary(int operation, const V& left, const V& right);
   V compare(int operation, const V& left, const V& right);
@@ -155,7 +157,8 @@ class Tracer {
   bool dict_remove(const std::shared_ptr<Dict>& dict, const V& key);
   V format(const V& value, const V& spec, int conversion);
 
-  // --- calls (calls.cpp, builtins.cpp, methods.cpp, classes.cpp) -----------------------------------
+  // --- calls (calls.cpp, builtins.cpp, methods.cpp, classes.cpp)
+  // -----------------------------------
   V call(const V& callee, Call call);
   V call_method(const V& object, const char* name, std::vector<V> args);
   V inline_function(const V& function, Call call);
@@ -173,7 +176,8 @@ class Tracer {
   bool matches_exception(const V& exception, const V& type);
   V run_frame(Frame& frame);
 
-  // --- tensors (tensors.cpp) ----------------------------------------------------------------------
+  // --- tensors (tensors.cpp)
+  // ----------------------------------------------------------------------
   bool is_tensor(const V& value) { return real(value)->kind == Kind::tensor; }
   bool holds_tensor(const V& value, int depth = 0);
   V lift_tensor(PyObject* object, Source* source);
@@ -203,8 +207,8 @@ class Tracer {
   V load_global(Frame& frame, PyObject* name);
   V make_function(Frame& frame, int flags);
   V import_name(Frame& frame, PyObject* name, const V& fromlist, const V& level);
-  void bind(Frame& frame, PyCodeObject* code, const V& name, const V& defaults,
-            const V& kwdefaults, Call& call);
+  void bind(Frame& frame, PyCodeObject* code, const V& name, const V& defaults, const V& kwdefaults,
+            Call& call);
 
   // attributes.cpp
   V overridden_attribute(const V& object, PyTypeObject* type, PyObject* name);
@@ -217,8 +221,8 @@ class Tracer {
   V function_attribute(const V& function, PyObject* name);
 
   // tensors.cpp
-  V record(Node::Op op, Ref target, const Call& call, const std::function<Ref(PyObject*, PyObject*)>&
-               meta, PyObject* callable);
+  V record(Node::Op op, Ref target, const Call& call,
+           const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable);
   Node* add_node(Node::Op op, Ref target, const Call& call, bool impure);
   V record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape);
   Ref meta_object(const V& value);
@@ -239,7 +243,7 @@ class Tracer {
   int instructions_ = 0;  // of the root frame
   int total_ = 0;
   int stop_ = 0;
-  int quiet_ = 0;         // inside a leaf module: operators are not recorded
+  int quiet_ = 0;  // inside a leaf module: operators are not recorded
   std::unordered_map<PyObject*, V> lifted_;
   std::unordered_map<const at::TensorImpl*, std::weak_ptr<Tensor>> by_meta_;
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes
@@ -247,5 +251,8 @@ class Tracer {
 
   friend struct GeneratorIterator;
 };
+
+// "L__self___fc1", as Dynamo names what a module holds.
+std::string module_key(const Source& source, PyCodeObject* code);
 
 }  // namespace octavo::capture

@@ -19,21 +19,21 @@ struct Value;
 using V = std::shared_ptr<Value>;
 
 enum class Kind : uint8_t {
-  null,       // the NULL that PUSH_NULL and LOAD_METHOD push
-  lazy,       // something the frame had and nobody looked at
-  constant,   // an immutable Python object, specialised upon
-  object,     // an existing Python object, used through its attributes
+  null,      // the NULL that PUSH_NULL and LOAD_METHOD push
+  lazy,      // something the frame had and nobody looked at
+  constant,  // an immutable Python object, specialised upon
+  object,    // an existing Python object, used through its attributes
   tensor,
-  sequence,   // tuple, list, torch.Size, named tuple
-  dict,       // dict, OrderedDict, defaultdict, set, frozenset
+  sequence,  // tuple, list, torch.Size, named tuple
+  dict,      // dict, OrderedDict, defaultdict, set, frozenset
   slice,
-  function,   // made by MAKE_FUNCTION
+  function,  // made by MAKE_FUNCTION
   method,
   cell,
   iterator,
-  instance,   // an object of a Python class, made by the trace
+  instance,  // an object of a Python class, made by the trace
   super,
-  view,       // keys(), values(), items() of a dict
+  view,  // keys(), values(), items() of a dict
 };
 
 struct Value {
@@ -118,8 +118,8 @@ struct Instance : Value {
   Instance() : Value(Kind::instance) {}
   PyTypeObject* type = nullptr;
   std::vector<std::pair<Ref, V>> attributes;
-  V args;  // of an exception or a partial: the tuple it was made with
-  V keywords, function;  // of a partial
+  V args;                       // of an exception or a partial: the tuple it was made with
+  V keywords, function;         // of a partial
   std::shared_ptr<Dict> items;  // what an instance of a dict's subclass holds as a dict
 };
 

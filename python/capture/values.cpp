@@ -1,8 +1,8 @@
 // Making values, looking into lazy ones, and turning them back into Python constants.
 #include <fmt/format.h>
-#include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Dtype.h>
+#include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/Layout.h>
 #include <torch/csrc/MemoryFormat.h>
 #include <torch/csrc/Size.h>
@@ -16,9 +16,8 @@ namespace {
 
 bool is_literal(PyObject* object) {
   return object == Py_None || PyBool_Check(object) || PyLong_CheckExact(object) ||
-         PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) ||
-         PyBytes_CheckExact(object) || PyComplex_CheckExact(object) || object == Py_Ellipsis ||
-         object == Py_NotImplemented;
+         PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || PyBytes_CheckExact(object) ||
+         PyComplex_CheckExact(object) || object == Py_Ellipsis || object == Py_NotImplemented;
 }
 
 bool is_torch_constant(PyObject* object) {
@@ -54,8 +53,8 @@ V Tracer::constant(Ref object) {
     set->object = std::move(object);
     return set;
   }
-  const bool literal = is_literal(object.get()) || is_torch_constant(object.get()) ||
-                       PyRange_Check(object.get());
+  const bool literal =
+      is_literal(object.get()) || is_torch_constant(object.get()) || PyRange_Check(object.get());
   auto value = make<Value>(literal ? Kind::constant : Kind::object);
   value->object = std::move(object);
   return value;
@@ -147,7 +146,8 @@ V Tracer::real(const V& given) {
   if (!fixed) sources.guard(source, GuardKind::type, type_object);
   if (type == &PyMethod_Type) {
     auto method = make<Method>();
-    method->self = this->lazy(PyMethod_GET_SELF(object), sources.of(SourceKind::method_self, source));
+    method->self =
+        this->lazy(PyMethod_GET_SELF(object), sources.of(SourceKind::method_self, source));
     method->function =
         this->lazy(PyMethod_GET_FUNCTION(object), sources.of(SourceKind::method_function, source));
     return remember(method);
@@ -190,15 +190,16 @@ V Tracer::real(const V& given) {
     keep_.push_back(keys);
     sources.guard(source, GuardKind::keys, keys.get());
     if (type == default_dict_type())
-      dict->factory = this->lazy(octavo::capture::attribute(object, "default_factory").get(),
-                                 sources.of(SourceKind::attribute, source,
-                                            interned("default_factory").get()));
+      dict->factory =
+          this->lazy(octavo::capture::attribute(object, "default_factory").get(),
+                     sources.of(SourceKind::attribute, source, interned("default_factory").get()));
     return remember(dict);
   }
   if (type == &PySet_Type || type == &PyFrozenSet_Type) {
     const Ref items = Ref::checked(PySequence_List(object));
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items.get()); ++n)
-      if (!is_literal(PyList_GET_ITEM(items.get(), n)) && !PyType_Check(PyList_GET_ITEM(items.get(), n)) &&
+      if (!is_literal(PyList_GET_ITEM(items.get(), n)) &&
+          !PyType_Check(PyList_GET_ITEM(items.get(), n)) &&
           !is_torch_constant(PyList_GET_ITEM(items.get(), n)))
         return remember(make<Value>(Kind::object));
     auto set = make<Dict>();
@@ -369,7 +370,8 @@ bool Tracer::same_object(const V& left, const V& right) {
     return true;
   if (a->kind == Kind::method || b->kind == Kind::method) return false;
   // Two objects that the frame had: they must stay two.
-  if (a->source && b->source && a->kind == b->kind) trace_.distinct.emplace_back(a->source, b->source);
+  if (a->source && b->source && a->kind == b->kind)
+    trace_.distinct.emplace_back(a->source, b->source);
   return false;
 }
 
@@ -377,9 +379,10 @@ std::string Tracer::describe(const V& given) {
   const V value = given->kind == Kind::lazy && static_cast<Lazy&>(*given).resolved
                       ? static_cast<Lazy&>(*given).resolved
                       : given;
-  static constexpr const char* names[] = {"NULL",     "a value",  "",       "",       "a tensor",
-                                          "a sequence", "a dict", "a slice", "a function", "a method",
-                                          "a cell",   "an iterator", "an instance", "super()", "a dict's view"};
+  static constexpr const char* names[] = {
+      "NULL",         "a value",    "",         "",       "a tensor",    "a sequence",  "a dict",
+      "a slice",      "a function", "a method", "a cell", "an iterator", "an instance", "super()",
+      "a dict's view"};
   if (value->kind == Kind::instance)
     return std::string("an instance of ") + static_cast<Instance&>(*value).type->tp_name;
   if (value->kind == Kind::constant || value->kind == Kind::lazy) return repr(value->object.get());

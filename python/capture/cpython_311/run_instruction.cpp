@@ -27,35 +27,60 @@ PyObject* keyword_names(const Code& code, const Instruction& call) {
 
 PyObject* binary(int operation, PyObject* a, PyObject* b) {
   switch (operation) {
-    case 0: return PyNumber_Add(a, b);
-    case 1: return PyNumber_And(a, b);
-    case 2: return PyNumber_FloorDivide(a, b);
-    case 3: return PyNumber_Lshift(a, b);
-    case 4: return PyNumber_MatrixMultiply(a, b);
-    case 5: return PyNumber_Multiply(a, b);
+    case 0:
+      return PyNumber_Add(a, b);
+    case 1:
+      return PyNumber_And(a, b);
+    case 2:
+      return PyNumber_FloorDivide(a, b);
+    case 3:
+      return PyNumber_Lshift(a, b);
+    case 4:
+      return PyNumber_MatrixMultiply(a, b);
+    case 5:
+      return PyNumber_Multiply(a, b);
     case 6:
       return PyUnicode_CheckExact(a) && (!PyUnicode_Check(b) || PyUnicode_CheckExact(b))
                  ? PyUnicode_Format(a, b)
                  : PyNumber_Remainder(a, b);
-    case 7: return PyNumber_Or(a, b);
-    case 8: return PyNumber_Power(a, b, Py_None);
-    case 9: return PyNumber_Rshift(a, b);
-    case 10: return PyNumber_Subtract(a, b);
-    case 11: return PyNumber_TrueDivide(a, b);
-    case 12: return PyNumber_Xor(a, b);
-    case 13: return PyNumber_InPlaceAdd(a, b);
-    case 14: return PyNumber_InPlaceAnd(a, b);
-    case 15: return PyNumber_InPlaceFloorDivide(a, b);
-    case 16: return PyNumber_InPlaceLshift(a, b);
-    case 17: return PyNumber_InPlaceMatrixMultiply(a, b);
-    case 18: return PyNumber_InPlaceMultiply(a, b);
-    case 19: return PyNumber_InPlaceRemainder(a, b);
-    case 20: return PyNumber_InPlaceOr(a, b);
-    case 21: return PyNumber_InPlacePower(a, b, Py_None);
-    case 22: return PyNumber_InPlaceRshift(a, b);
-    case 23: return PyNumber_InPlaceSubtract(a, b);
-    case 24: return PyNumber_InPlaceTrueDivide(a, b);
-    case 25: return PyNumber_InPlaceXor(a, b);
+    case 7:
+      return PyNumber_Or(a, b);
+    case 8:
+      return PyNumber_Power(a, b, Py_None);
+    case 9:
+      return PyNumber_Rshift(a, b);
+    case 10:
+      return PyNumber_Subtract(a, b);
+    case 11:
+      return PyNumber_TrueDivide(a, b);
+    case 12:
+      return PyNumber_Xor(a, b);
+    case 13:
+      return PyNumber_InPlaceAdd(a, b);
+    case 14:
+      return PyNumber_InPlaceAnd(a, b);
+    case 15:
+      return PyNumber_InPlaceFloorDivide(a, b);
+    case 16:
+      return PyNumber_InPlaceLshift(a, b);
+    case 17:
+      return PyNumber_InPlaceMatrixMultiply(a, b);
+    case 18:
+      return PyNumber_InPlaceMultiply(a, b);
+    case 19:
+      return PyNumber_InPlaceRemainder(a, b);
+    case 20:
+      return PyNumber_InPlaceOr(a, b);
+    case 21:
+      return PyNumber_InPlacePower(a, b, Py_None);
+    case 22:
+      return PyNumber_InPlaceRshift(a, b);
+    case 23:
+      return PyNumber_InPlaceSubtract(a, b);
+    case 24:
+      return PyNumber_InPlaceTrueDivide(a, b);
+    case 25:
+      return PyNumber_InPlaceXor(a, b);
     default:
       PyErr_SetString(PyExc_SystemError, "unknown binary operation");
       return nullptr;
@@ -87,7 +112,8 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       PyObject* callee = stack.peek(total + 1);
       PyObject** args = frame->localsplus + frame->stacktop - total;
       Ref result = Ref::steal(PyObject_Vectorcall(
-          callee, args, static_cast<size_t>(total - keywords) | PY_VECTORCALL_ARGUMENTS_OFFSET, names));
+          callee, args, static_cast<size_t>(total - keywords) | PY_VECTORCALL_ARGUMENTS_OFFSET,
+          names));
       stack.drop(i.arg + 2);
       if (!result) throw PythonError{};
       stack.push(std::move(result));
@@ -193,8 +219,9 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
         throw PythonError{};
       }
       PyObject* locals = frame->f_locals ? frame->f_locals : Py_None;
-      stack.push(Ref::checked(PyObject_CallFunctionObjArgs(function, code.name(i.arg), frame->f_globals,
-                                                           locals, fromlist.get(), level.get(), nullptr)));
+      stack.push(
+          Ref::checked(PyObject_CallFunctionObjArgs(function, code.name(i.arg), frame->f_globals,
+                                                    locals, fromlist.get(), level.get(), nullptr)));
       return i.next;
     }
     case Op::GET_ITER: {
@@ -223,7 +250,8 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       const Ref value = stack.pop();
       const int truth = PyObject_IsTrue(value.get());
       check(truth);
-      const bool wanted = i.op == Op::POP_JUMP_FORWARD_IF_TRUE || i.op == Op::POP_JUMP_BACKWARD_IF_TRUE;
+      const bool wanted =
+          i.op == Op::POP_JUMP_FORWARD_IF_TRUE || i.op == Op::POP_JUMP_BACKWARD_IF_TRUE;
       return (truth != 0) == wanted ? i.target : i.next;
     }
     case Op::JUMP_IF_FALSE_OR_POP:
@@ -240,7 +268,8 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       const Py_ssize_t size = PyTuple_GET_SIZE(items.get());
       if (size != i.arg) {
         if (size < i.arg)
-          PyErr_Format(PyExc_ValueError, "not enough values to unpack (expected %d, got %zd)", i.arg, size);
+          PyErr_Format(PyExc_ValueError, "not enough values to unpack (expected %d, got %zd)",
+                       i.arg, size);
         else
           PyErr_Format(PyExc_ValueError, "too many values to unpack (expected %d)", i.arg);
         throw PythonError{};
