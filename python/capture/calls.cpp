@@ -244,6 +244,16 @@ V Tracer::inline_function(const V& callee, Call call) {
       return result;
     }
   }
+  // A process that has used torch.compile finds optimizers' methods wrapped by
+  // torch._dynamo.disable.
+  if (callee->kind == Kind::object) {
+    static PyObject* wrapped = interned("_torchdynamo_orig_callable").release();
+    PyObject* inner = own_attribute(callee->object.get(), wrapped);
+    if (inner && PyFunction_Check(inner) &&
+        utf8(reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(inner))->co_filename)
+                .find("/torch/optim/") != std::string::npos)
+      return this->call(lazy(inner, trace_.sources.fixed(inner)), std::move(call));
+  }
   // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do.
   static PyObject* undisabled = interned("fn").release();
   if (ends_with_compile_py(code))

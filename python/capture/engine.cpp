@@ -201,6 +201,7 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   piece->outputs = trace.graph.outputs.size();
   for (const Node& node : trace.graph.nodes())
     piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
+  for (const Node& node : trace.graph.nodes()) piece->writes = piece->writes || node.impure;
   for (const Node* node : trace.graph.placeholders) piece->inputs.push_back(node->source->id);
   const double trace_ms = milliseconds(begin);
   if (region->full_graph && trace.ended == Ended::broke) refuse_break(trace);
@@ -319,6 +320,31 @@ PyObject* throw_into(PyThreadState* thread, InterpreterFrame* frame) {
   return run_default(thread, frame, 1);
 }
 
+// An error of the graph or of capture, as if the instruction at `unit` had raised it.
+PyObject* fail(PyThreadState* thread, InterpreterFrame* frame, const Code& code, int unit) {
+  set_running(frame, code.at(unit).unit);
+  if (_PyFrame_IsIncomplete(frame)) set_running(frame, frame->f_code->_co_firsttraceable);
+  return throw_into(thread, frame);
+}
+
+// The graph raised and had changed nothing: Python runs the piece, so that the error comes from the
+// line that makes it. Where Python finds none, the backend's function is at fault, and that is
+// said.
+PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame) {
+  const std::string error = take_error();
+  const std::string where = utf8(frame->f_code->co_qualname);
+  PyObject* result = run_default(thread, frame, 0);
+  if (!result) return nullptr;
+  if (PyErr_WarnFormat(
+          PyExc_RuntimeWarning, 1,
+          "octavo: the backend's function raised %s in %s; Python ran the code instead",
+          error.c_str(), where.c_str()) < 0) {
+    Py_DECREF(result);
+    return nullptr;
+  }
+  return result;
+}
+
 PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& state) {
   const std::shared_ptr<const Region> region = current;
   int unit = static_cast<int>(frame->prev_instr - _PyCode_CODE(frame->f_code)) + 1;
@@ -360,13 +386,20 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
       if (first && chosen->ended == Ended::returned && chosen->ops == 0 && !region->full_graph)
         state.plain.insert(region.get());
       first = false;
+    } catch (const PythonError&) {
+      return fail(thread, frame, state.code, unit);
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return fail(thread, frame, state.code, unit);
+    }
+    try {
       const Linked link(thread, frame);
       Ref result = run_piece(*chosen, frame, values);
       if (chosen->ended == Ended::returned) return result.release();
     } catch (const PythonError&) {
-      set_running(frame, state.code.at(unit).unit);
-      if (_PyFrame_IsIncomplete(frame)) return nullptr;
-      return throw_into(thread, frame);
+      if (chosen->writes || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+        return fail(thread, frame, state.code, unit);
+      return run_again(thread, frame);
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return nullptr;

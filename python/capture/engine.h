@@ -41,6 +41,7 @@ struct Piece {
   Ended ended;
   int unit;  // where the frame goes on
   int ops = 0;
+  bool writes = false;  // the graph writes into tensors: it cannot run twice
 };
 
 // Calls `callable` with its frames captured as the region says; vectorcall convention.

@@ -63,7 +63,7 @@ V Tracer::unary(Op op, const V& given) {
 }
 
 V Tracer::binary(int operation, const V& left, const V& right) {
-  const V a = real(left), b = real(right);
+  const V a = as_set(left), b = as_set(right);
   const bool changes = operation >= 13;
   const int base = changes ? operation - 13 : operation;
   PyObject* function = well_known("operator", changes ? in_place[base] : operators[base].function);
@@ -190,8 +190,19 @@ bool Tracer::equal(const V& left, const V& right) {
   return truth(compare(2, a, b));
 }
 
+// keys() and items() compare and combine as sets do.
+V Tracer::as_set(const V& given) {
+  const V value = real(given);
+  if (value->kind != Kind::view || static_cast<View&>(*value).what == View::What::values)
+    return value;
+  auto set = make<Dict>();
+  set->type = &PySet_Type;
+  for (const V& item : items_of(value)) dict_set(set, item, nullptr);
+  return set;
+}
+
 V Tracer::compare(int operation, const V& left, const V& right) {
-  const V a = real(left), b = real(right);
+  const V a = as_set(left), b = as_set(right);
   PyObject* function = well_known("operator", comparisons[operation]);
   if (a->kind == Kind::tensor || b->kind == Kind::tensor) {
     const bool is_none_side = a->object.get() == Py_None || b->object.get() == Py_None;

@@ -261,6 +261,15 @@ std::optional<Shape> like_first(const Arguments& a) {
   return like(x);
 }
 
+std::optional<Shape> layer_norm(const Arguments& a) {
+  const auto x = a.floating(0, "input");
+  const auto over = a.integers(1, "normalized_shape", {}, 1);
+  if (!x || !over || over->empty() || over->size() > static_cast<size_t>(x->meta.dim()))
+    return std::nullopt;
+  if (!std::equal(over->rbegin(), over->rend(), x->meta.sizes().rbegin())) return std::nullopt;
+  return like_first(a);
+}
+
 std::optional<Shape> softmax(const Arguments& a) {
   if (!a.absent(3, "dtype") || a.absent(1, "dim")) return std::nullopt;
   return same_shape(a);
@@ -331,7 +340,7 @@ const Table& table() {
     }
     on("operator", "matmul", matmul);
     on("torch", "conv2d", conv2d);
-    on("torch.nn.functional", "layer_norm", like_first);
+    on("torch.nn.functional", "layer_norm", layer_norm);
     on("torch.nn.functional", "batch_norm", like_first);
     on("torch.nn.functional", "group_norm", like_first);
     on("torch.nn.functional", "softmax", softmax);

@@ -185,9 +185,8 @@ bool holds(const Guard& guard, PyObject* object) {
              reinterpret_cast<PyCFunctionObject*>(object)->m_ml ==
                  reinterpret_cast<PyCFunctionObject*>(guard.object.get())->m_ml;
     case GuardKind::code:
-      return PyFunction_Check(object) &&
-             PyFunction_GET_CODE(object) == PyFunction_GET_CODE(guard.object.get()) &&
-             PyFunction_GET_GLOBALS(object) == PyFunction_GET_GLOBALS(guard.object.get());
+      return PyFunction_Check(object) && PyFunction_GET_CODE(object) == guard.object.get() &&
+             PyFunction_GET_GLOBALS(object) == guard.other.get();
     case GuardKind::type_lookup:
       return PyType_Check(object) && _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object),
                                                     guard.object.get()) == guard.other.get();
@@ -566,7 +565,7 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
     case GuardKind::c_method:
       return fmt::format("{} is the method {}", name, object());
     case GuardKind::code:
-      return fmt::format("{}.__code__ is that of {}", name, object());
+      return fmt::format("{}.__code__ is {}", name, object());
     case GuardKind::type_lookup:
       return fmt::format("{}.{} is {}", name, utf8(guard.object.get()),
                          guard.other ? repr(guard.other.get()) : "not there");

@@ -55,7 +55,7 @@ enum class GuardKind : uint8_t {
   lacks_attribute,  // object whose own dictionary has no `object`
   lacks_item,       // no such cell contents, closure, defaults: null
   c_method,         // bound to something, the C method that `object` is
-  code,             // function with the code and globals of `object`
+  code,             // function with the code `object` and the globals `other`
   type_lookup,      // the type finds `other` (or nothing) under the name `object`
   tensor,
   not_tensor_grad,  // base.grad is None

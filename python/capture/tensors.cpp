@@ -69,7 +69,8 @@ const std::unordered_set<std::string>& leaves_for_python() {
 }
 
 const std::unordered_set<std::string>& has_effects() {
-  static const auto* set = new std::unordered_set<std::string>{"register_hook",
+  static const auto* set = new std::unordered_set<std::string>{"is_inference",
+                                                               "register_hook",
                                                                "register_post_accumulate_grad_hook",
                                                                "retain_grad",
                                                                "share_memory_",
@@ -416,13 +417,17 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   const auto count = static_cast<Py_ssize_t>(call.args.size());
   const Ref args = Ref::checked(PyTuple_New(count));
   bool tensors = false;
-  std::vector<std::pair<at::Tensor, uint32_t>> versions;
+  // Inference tensors have no versions.
+  const auto version_of = [](const at::Tensor& meta) {
+    return meta.is_inference() ? int64_t{0} : static_cast<int64_t>(meta._version());
+  };
+  std::vector<std::pair<at::Tensor, int64_t>> versions;
   const std::function<void(const V&)> note = [&](const V& given) {
     const V value = real(given);
     if (value->kind == Kind::tensor) {
       tensors = true;
       const at::Tensor& tensor = static_cast<Tensor&>(*value).meta;
-      versions.emplace_back(tensor, static_cast<uint32_t>(tensor._version()));
+      versions.emplace_back(tensor, version_of(tensor));
     } else if (value->kind == Kind::sequence) {
       for (const V& item : static_cast<Sequence&>(*value).items) note(item);
     } else if (value->kind == Kind::dict) {
@@ -472,7 +477,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   }
   bool impure = false;
   for (const auto& [tensor, version] : versions)
-    if (static_cast<uint32_t>(tensor._version()) != version) impure = true;
+    if (version_of(tensor) != version || tensor.is_inference()) impure = true;
 
   Node* node = nullptr;
   if (!quiet_) {

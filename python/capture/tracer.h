@@ -144,6 +144,7 @@ class Tracer {
   // The dict within an instance of a dict's subclass, unless its class answers `method` itself;
   // else the value.
   V stored(const V& value, const char* method);
+  V as_set(const V& value);
   V iterate(const V& iterable);
   std::vector<V> items_of(const V& iterable);  // all of them, as `list(iterable)`
   V attribute(const V& object, PyObject* name);

@@ -140,7 +140,9 @@ V Tracer::real(const V& given) {
     return remember(make<Value>(Kind::object));
   }
   if (PyFunction_Check(object)) {
-    if (!fixed) sources.guard(source, GuardKind::code, object);
+    if (!fixed)
+      sources.guard(source, GuardKind::code, PyFunction_GET_CODE(object), 0,
+                    PyFunction_GET_GLOBALS(object));
     return remember(make<Value>(Kind::object));
   }
   if (!fixed) sources.guard(source, GuardKind::type, type_object);
