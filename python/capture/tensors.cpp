@@ -418,8 +418,8 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   const Ref args = Ref::checked(PyTuple_New(count));
   bool tensors = false;
   // Inference tensors have no versions.
-  const auto version_of = [](const at::Tensor& meta) {
-    return meta.is_inference() ? int64_t{0} : static_cast<int64_t>(meta._version());
+  const auto version_of = [](const at::Tensor& one) {
+    return one.is_inference() ? int64_t{0} : static_cast<int64_t>(one._version());
   };
   std::vector<std::pair<at::Tensor, int64_t>> versions;
   const std::function<void(const V&)> note = [&](const V& given) {
