@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Logging.h>
@@ -106,7 +107,7 @@ double milliseconds(Clock::time_point since) {
   return std::chrono::duration<double, std::milli>(Clock::now() - since).count();
 }
 
-void put(const Ref& dict, const char* key, Ref value) {
+void put(const Ref& dict, const char* key, const Ref& value) {
   check(PyDict_SetItemString(dict.get(), key, value.get()));
 }
 

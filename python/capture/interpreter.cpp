@@ -1,4 +1,5 @@
 // The main loop, and the instructions that move values, jump, build and raise.
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include "generator.h"

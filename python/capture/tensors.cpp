@@ -1,4 +1,5 @@
 // Operators on tensors: what becomes a node, and what its result looks like.
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_strided.h>
 #include <fmt/format.h>
 #include <torch/csrc/Device.h>
