@@ -8,6 +8,7 @@
 
 #include "api/octavo.h"
 #include "bindings.h"
+#include "quantize/half_products.h"
 #include "quantize/placement/retarget.h"
 #include "support/error.h"
 
@@ -156,6 +157,7 @@ void bind_quantize(nb::module_& m) {
       },
       nb::arg("graph"), nb::arg("target"));
   m.def("retarget", &retarget, nb::arg("graph"), nb::arg("target"));
+  m.def("use_float_products", &use_float_products, nb::arg("graph"), nb::arg("type"));
   m.def(
       "plan_json",
       [](Program& program, std::optional<int64_t> batch, const Symbols& dims) {
