@@ -49,8 +49,8 @@ def export_onnx(
 
     Of a torch module: its own quantizers' scales and zero points, in evaluation, batch
     normalization folded. It may hold modules of pytorch-quantization's interface, or those of
-    :mod:`octavo.quantization` after ``prepare_qat`` or ``convert``. It goes through
-    ``torch.onnx.export`` on torch.export, which needs onnxscript.
+    :mod:`octavo.quantization` after ``prepare_qat``, ``convert`` or ``quantize_dynamic``. It goes
+    through ``torch.onnx.export`` on torch.export, which needs onnxscript.
 
     Args:
         model: a float or quantized graph, or a ``torch.nn.Module``.
