@@ -189,6 +189,9 @@ void bind_quantize(nb::module_& m) {
         return result.milliseconds;
       },
       nb::arg("program"), nb::arg("inputs"), nb::arg("seconds"), nb::arg("symbol_value"));
+  m.def(
+      "target_json", [](const std::string& target) { return describe_target(target).dump(); },
+      nb::arg("target"));
   m.def("ops_json", [] { return describe_ops().dump(); });
   m.def("doctor_json", [] { return doctor().dump(); });
 }

@@ -77,6 +77,9 @@ struct TargetFacts {
   // The least channels of a convolution, and the least K and N of a matrix product, that gain.
   int64_t least_channels, least_matrix;
 
+  // Of what relu and clip give: the quantize behind must not reach beyond their bounds.
+  bool clamp_must_saturate() const { return !fuses_functions && !function_tables; }
+
   const OpFact* find(std::string_view op) const {
     for (const OpFact& fact : ops)
       if (fact.op == op) return &fact;
