@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import types
 from collections import defaultdict
@@ -60,10 +61,27 @@ def _fx_operands(node: torch.fx.Node, kind: str) -> list[torch.fx.Node]:
     return [n for n in operands if isinstance(n, torch.fx.Node)]
 
 
+def _traced(owner: Any, call: tuple[Any, Any]) -> torch.fx.Graph:
+    """The owner's forward; where it branches by numbers or None that it is given, for those."""
+    try:
+        return _Children().trace(owner)
+    except Exception:
+        given = inspect.signature(owner.forward).bind(*call[0], **call[1]).arguments
+        plain = {n: v for n, v in given.items() if v is None or isinstance(v, bool | int | float)}
+        if not plain:
+            raise
+    graph = _Children().trace(owner, concrete_args=plain)
+    for node in graph.nodes:
+        name = str(node.target).rpartition("_")[0]  # torch.fx numbers these
+        if node.op == "placeholder" and name in plain and node.target not in given:
+            node.target = name
+    return graph
+
+
 def rewritten(owner: Any, name: str, sites: list[Site], call: tuple[Any, Any]) -> Any:
     """The owner's forward with the sites' quantizers, as a method."""
     try:
-        graph = _Children().trace(owner)
+        graph = _traced(owner, call)
         module = torch.fx.GraphModule(owner, graph)
         kinds = _Kinds(module)
         bound = list(call[0]) + list(call[1].values())

@@ -140,8 +140,11 @@ class _Groups:
             parent = self._parent[x] = self.find(parent)
         return parent
 
-    def join(self, a: Any, b: Any) -> None:
-        self._parent[self.find(a)] = self.find(b)
+    def join(self, a: Any, b: Any) -> bool:
+        """Whether they were apart."""
+        a, b = self.find(a), self.find(b)
+        self._parent[a] = b
+        return a is not b
 
 
 def _shortcuts(node: torch.fx.Node, operands: list[torch.fx.Node]) -> list[int]:
@@ -313,15 +316,10 @@ class Plan:
                 if self._is_wanted(node, self._found)
             }
             reads = {n: [operands[i] for i in sides] for n, (operands, sides) in wanted.items()}
-            more = {self._places[result] for result in self._outputs(reads)}
-            if more <= places:
-                break
+            more = {self._places[result] for result in self._outputs(reads)} - places
             places |= more
-            # It serves each call of the module.
-            first: dict[Any, torch.fx.Node] = {}
-            for node, place in self._places.items():
-                if place in places:
-                    self.groups.join(first.setdefault(place, node), node)
+            if not self._join_calls(reads, places) and not more:
+                break
             self._found = self._wanted()
         found = []
         for node, place in self._places.items():
@@ -329,6 +327,20 @@ class Plan:
             if sides or place in places:
                 found.append(Site(node, *place, operands, sides, place in places))
         return found
+
+    def _join_calls(
+        self,
+        reads: dict[torch.fx.Node, list[torch.fx.Node]],
+        places: set[tuple[str, str, int]],
+    ) -> bool:
+        """A quantizer in a module serves each of its calls. Whether that joined any groups."""
+        first: dict[Any, torch.fx.Node] = {}
+        joined = False
+        for node, place in self._places.items():
+            sides: list[tuple[Any, torch.fx.Node]] = list(enumerate(reads.get(node, ())))
+            for side, tensor in [*sides, *([("result", node)] if place in places else [])]:
+                joined |= self.groups.join(first.setdefault((place, side), tensor), tensor)
+        return joined
 
     def is_unsigned(self, tensor: torch.fx.Node) -> bool:
         """Whether the target wants unsigned integers for what has this tensor's scale."""
