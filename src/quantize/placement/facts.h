@@ -24,6 +24,8 @@ struct OpFact {
   // Of a copy: it carries the dequantize of its input on to its readers, so it needs no quantize of
   // its own.
   bool carries_dequantize = false;
+  // Of a product with a bias that is not dequantized: integer only with a quantize behind it.
+  bool float_bias_wants_output = false;
 };
 
 struct TargetFacts {

@@ -370,6 +370,9 @@ class Linter {
       return why;
     }
     if (fact.quantized_output) return output(node);
+    if (fact.float_bias_wants_output && node.input(2) && !dequantize_of(node.input(2)) &&
+        output(node))
+      return "its bias is float, and its output not quantized";
     return {};
   }
 
