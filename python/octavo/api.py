@@ -58,7 +58,8 @@ def export_onnx(
         args: of a module: example inputs, a tensor or a tuple.
         target: who will run the file. Its placement is the model's; only how integers are stored is
             adapted, not what they stand for: for ``"onnxruntime"``, i8 activations become u8, zero
-            points 128 higher. :func:`lint` says what the target makes of it. None: nothing changes.
+            points 128 higher, and a Gemm's float bias i32 if no quantizer is behind it.
+            :func:`lint` says what the target makes of it. None: nothing changes.
         float_products: how convolutions and matrix products that are not quantized are written:
             ``"float32"``, ``"float16"`` or ``"bfloat16"`` (or torch's dtype), weights included; a
             Cast stands before and behind each. What multiplies integers, and integer weights behind

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from octavo.errors import UserError
 from octavo.nn.shared_plan import KINDS, Site
@@ -61,37 +62,67 @@ def _fx_operands(node: torch.fx.Node, kind: str) -> list[torch.fx.Node]:
     return [n for n in operands if isinstance(n, torch.fx.Node)]
 
 
-def _traced(owner: Any, call: tuple[Any, Any]) -> torch.fx.Graph:
-    """The owner's forward; where it branches by numbers or None that it is given, for those."""
-    try:
-        return _Children().trace(owner)
-    except Exception:
-        given = inspect.signature(owner.forward).bind(*call[0], **call[1]).arguments
-        plain = {n: v for n, v in given.items() if v is None or isinstance(v, bool | int | float)}
-        if not plain:
-            raise
-    graph = _Children().trace(owner, concrete_args=plain)
+def _trace(owner: Any, plain: dict[str, Any]) -> torch.fx.Graph:
+    """For these numbers and None as arguments; the traced forward refuses others."""
+    graph = _Children().trace(owner, concrete_args=plain or None)
     for node in graph.nodes:
         name = str(node.target).rpartition("_")[0]  # torch.fx numbers these
-        if node.op == "placeholder" and name in plain and node.target not in given:
+        if node.op == "placeholder" and name in plain and node.target not in plain:
             node.target = name
     return graph
+
+
+def _copied(values: Any) -> Any:
+    return tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, values)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    pairs = list(zip(tree_leaves(a), tree_leaves(b), strict=True))
+    return all(torch.equal(x, y) for x, y in pairs if isinstance(x, torch.Tensor))
+
+
+def _followed(owner: Any, call: tuple[Any, Any]) -> tuple[torch.fx.Graph, _Kinds]:
+    """The owner's forward as a graph that gives what it gives, and the calls in it.
+
+    Raises:
+        Exception: there is none.
+    """
+    signature = inspect.signature(owner.forward)
+    bound = signature.bind(*call[0], **call[1])
+    bound.apply_defaults()
+    values: list[Any] = []
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        values += value if kind == inspect.Parameter.VAR_POSITIONAL else [value]
+    named = bound.arguments.items()
+    plain = {n: v for n, v in named if v is None or isinstance(v, bool | int | float)}
+    args, kwargs = _copied(call)
+    wanted = owner.forward(*args, **kwargs)
+    first: Exception | None = None
+    # Numbers decide branches only where a trace without them fails or goes another way.
+    for given in ({}, plain) if plain else ({},):
+        try:
+            graph = _trace(owner, given)
+            kinds = _Kinds(torch.fx.GraphModule(owner, graph))
+            if _equal(kinds.run(*_copied(values)), wanted):
+                return graph, kinds
+            raise ValueError("the traced forward gives other values")
+        except Exception as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def rewritten(owner: Any, name: str, sites: list[Site], call: tuple[Any, Any]) -> Any:
     """The owner's forward with the sites' quantizers, as a method."""
     try:
-        graph = _traced(owner, call)
-        module = torch.fx.GraphModule(owner, graph)
-        kinds = _Kinds(module)
-        bound = list(call[0]) + list(call[1].values())
-        placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-        kinds.run(*bound, *[n.args[0] for n in placeholders[len(bound) :]])
+        graph, kinds = _followed(owner, call)
     except Exception as error:
         raise UserError(
             f"{name or 'the model'}: torch.fx cannot follow its forward ({error}); put quantizers "
             "there by hand (octavo.compat's TensorQuantizer) or make submodules of its branches"
         ) from error
+    module: Any = kinds.module
     for site in sites:
         found = kinds.found[site.kind]
         if site.ordinal >= len(found):
