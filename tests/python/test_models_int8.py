@@ -244,7 +244,7 @@ def test_minilm_dynamic_is_no_worse_than_onnx_runtimes(tmp_path):
     reasons = {s["op"]: s["reason"] for s in result.record["quantization"]["skipped"]}
     assert reasons["matmul"] == "its weights are not constant"  # attention
     octavo.export_onnx(result, str(ours))
-    judging = feeds("heldout", 48)
+    judging = feeds("heldout", 256)  # of 48 the means differ by less than their noise
 
     def embeddings(run) -> np.ndarray:
         return np.concatenate([run(one) for one in judging]).astype(np.float64)
