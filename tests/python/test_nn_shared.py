@@ -228,10 +228,13 @@ def test_a_shared_quantizer_quantizes_a_tensor_once() -> None:
     shared.amax = torch.tensor(1.0)
     with torch.no_grad():
         first = shared(x)
-        assert shared(x) is first
+        assert shared(x) is first and shared(first) is first
         assert shared(x.clone()) is not first
         shared.amax = torch.tensor(2.0)
         assert not torch.equal(shared(x), first)
+        held = shared(x)
+        held.mul_(0.51)
+        assert shared(held) is not held  # it is not what was given any more
         held = shared(x)
         x.mul_(0.5)
         plain = quant_nn.TensorQuantizer()

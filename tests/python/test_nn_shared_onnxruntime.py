@@ -137,6 +137,16 @@ def test_what_a_clamp_gives_is_unsigned() -> None:
     assert not any(m._unsigned for m in model.modules() if hasattr(m, "_unsigned"))
 
 
+def test_a_layer_in_float_leaves_what_reads_it_quantized() -> None:
+    model, x = trained(Silu()), torch.randn(2, 16, 16, 16)
+    quantized(model, x, "onnxruntime")
+    ranking = octavo.sensitivity(
+        model, [x], mode="sqnr", forward=lambda m, batch: m(batch), progress=False
+    )
+    assert "a._output_quantizer" in {layer.name for layer in ranking.layers}
+    assert set(ranking._layers["a"]) == {model.a.input_quantizer, model.a.weight_quantizer}
+
+
 def test_copies_and_training() -> None:
     """Output quantizers go along with copies and are trained through."""
     model, x = trained(Concat()), torch.randn(2, 16, 16, 16)

@@ -17,6 +17,7 @@ from octavo.compat.pytorch_quantization.nn import TensorQuantizer
 from octavo.errors import UserError
 from octavo.export.qdq import reporting_refusals
 from octavo.nn.running import in_evaluation_mode
+from octavo.quantization.packed import PackedModule
 
 __all__ = ["module_graph"]
 
@@ -69,5 +70,8 @@ def module_graph(
             verbose=False,
         )
         graph: Graph = _core.load_onnx(str(path))
+    for module in model.modules():
+        if isinstance(module, PackedModule):
+            module._numbers = []  # as large as the weights
     graph.canonicalize()
     return graph
