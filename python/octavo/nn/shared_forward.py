@@ -78,7 +78,8 @@ def _copied(values: Any) -> Any:
 
 def _equal(a: Any, b: Any) -> bool:
     pairs = list(zip(tree_leaves(a), tree_leaves(b), strict=True))
-    return all(torch.equal(x, y) for x, y in pairs if isinstance(x, torch.Tensor))
+    exact = functools.partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
+    return all(x.shape == y.shape and exact(x, y) for x, y in pairs if isinstance(x, torch.Tensor))
 
 
 def _followed(owner: Any, call: tuple[Any, Any]) -> tuple[torch.fx.Graph, _Kinds]:
