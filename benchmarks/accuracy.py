@@ -287,6 +287,7 @@ def main() -> int:
     if unknown := set(options.models) - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     warnings.simplefilter("ignore")  # torch.ao is deprecated, and says so at each step
+    torch.set_num_threads(1)  # answers are judged, not times; its threads would only wait
     OUT.mkdir(parents=True, exist_ok=True)
     held = [PARTS[name](options) for name in options.models or PARTS]
     return 1 if options.check and not all(held) else 0
