@@ -50,23 +50,28 @@ def done(result: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built in isolation: from the packages that pyproject.toml names, and so without torch."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment. Isolated builds too look for torch where Python is."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    return folder / "bin/python"
+
+
+@pytest.fixture(scope="module")
+def wheel(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-deps")
+    pip = (environment, "-m", "pip", "wheel", "--disable-pip-version-check", "--no-deps")
     done(run(*pip, "--quiet", "--wheel-dir", folder, ROOT))
     (made,) = folder.glob("octavo-*.whl")
     return made
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a fresh environment that holds the wheel and what it asks for."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    made = folder / "bin/python"
-    done(run(made, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", wheel))
-    return made
+def python(environment: Path, wheel: Path) -> Path:
+    """Of the environment with the wheel and what it asks for."""
+    pip = (environment, "-m", "pip", "install", "--disable-pip-version-check")
+    done(run(*pip, "--quiet", wheel))
+    return environment
 
 
 def other_torch(folder: Path, version: str) -> Path:
