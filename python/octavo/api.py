@@ -37,6 +37,7 @@ def export_onnx(
     *,
     args: Any = None,
     target: str | None = None,
+    float_products: object = "float32",
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     dynamic_shapes: Any = None,
@@ -48,8 +49,8 @@ def export_onnx(
 
     Of a torch module: its own quantizers' scales and zero points, in evaluation, batch
     normalization folded. It may hold modules of pytorch-quantization's interface, or those of
-    :mod:`octavo.quantization` after ``prepare_qat`` or ``convert``. It goes through
-    ``torch.onnx.export`` on torch.export, which needs onnxscript.
+    :mod:`octavo.quantization` after ``prepare_qat``, ``convert`` or ``quantize_dynamic``. It goes
+    through ``torch.onnx.export`` on torch.export, which needs onnxscript.
 
     Args:
         model: a float or quantized graph, or a ``torch.nn.Module``.
@@ -57,7 +58,12 @@ def export_onnx(
         args: of a module: example inputs, a tensor or a tuple.
         target: who will run the file. Its placement is the model's; only how integers are stored is
             adapted, not what they stand for: for ``"onnxruntime"``, i8 activations become u8, zero
-            points 128 higher. :func:`lint` says what the target makes of it. None: nothing changes.
+            points 128 higher, and a Gemm's float bias i32 if no quantizer is behind it.
+            :func:`lint` says what the target makes of it. None: nothing changes.
+        float_products: how convolutions and matrix products that are not quantized are written:
+            ``"float32"``, ``"float16"`` or ``"bfloat16"`` (or torch's dtype), weights included; a
+            Cast stands before and behind each. What multiplies integers, and integer weights behind
+            float activations, stay as they are. Values beyond 65504 are infinite in float16.
         input_names: of a module; None: the names of forward's parameters.
         output_names: of a module.
         dynamic_shapes: of a module, as for ``torch.onnx.export``.
@@ -69,9 +75,11 @@ def export_onnx(
     Raises:
         TypeError: ``model`` is neither; ``args`` is missing or not for it.
         FileError: the file cannot be written; nothing half written is left.
-        UserError: an unknown target; a quantizer that is not calibrated.
+        UserError: an unknown target or type; a quantizer that is not calibrated; a weight beyond
+            float16's range.
         UnsupportedError: the graph needs a later ``opset``; an op that Octavo lacks; a quantized
-            module that has no ONNX form.
+            module that has no ONNX form; a convolution in bfloat16, which ONNX has not before opset
+            22.
     """
     of_module = (args, input_names, output_names, dynamic_shapes)
     if isinstance(model, Graph):
@@ -88,9 +96,10 @@ def export_onnx(
         _core.check_writable(os.fspath(path))
         export = importlib.import_module("octavo.export.module")
         graph = export.module_graph(model, *of_module)
+    graph = graph.clone()
     if target is not None:
-        graph = graph.clone()
         _core.retarget(graph, target)
+    _core.use_float_products(graph, str(float_products).removeprefix("torch."))
     _core.export_onnx(graph, os.fspath(path), opset or 0, ir_version, external_data)
 
 

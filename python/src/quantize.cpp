@@ -8,6 +8,7 @@
 
 #include "api/octavo.h"
 #include "bindings.h"
+#include "quantize/half_products.h"
 #include "quantize/placement/retarget.h"
 #include "support/error.h"
 
@@ -156,6 +157,7 @@ void bind_quantize(nb::module_& m) {
       },
       nb::arg("graph"), nb::arg("target"));
   m.def("retarget", &retarget, nb::arg("graph"), nb::arg("target"));
+  m.def("use_float_products", &use_float_products, nb::arg("graph"), nb::arg("type"));
   m.def(
       "plan_json",
       [](Program& program, std::optional<int64_t> batch, const Symbols& dims) {
@@ -187,6 +189,9 @@ void bind_quantize(nb::module_& m) {
         return result.milliseconds;
       },
       nb::arg("program"), nb::arg("inputs"), nb::arg("seconds"), nb::arg("symbol_value"));
+  m.def(
+      "target_json", [](const std::string& target) { return describe_target(target).dump(); },
+      nb::arg("target"));
   m.def("ops_json", [] { return describe_ops().dump(); });
   m.def("doctor_json", [] { return doctor().dump(); });
 }

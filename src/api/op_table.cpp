@@ -97,4 +97,18 @@ json describe_ops() {
   return table;
 }
 
+json describe_target(const std::string& target) {
+  const TargetFacts& facts = find_placement_target(target).facts();
+  json ops = json::object();
+  for (const OpFact& fact : facts.ops)
+    ops[std::string(fact.op)] = {{"form", form_name(facts, fact.op)},
+                                 {"quantized_output", fact.quantized_output}};
+  return {{"activation", dtype_name(facts.activation)},
+          {"products_take_additions", facts.products_take_additions},
+          {"shared_concat", facts.shared_concat},
+          {"clamp_vanishes", facts.clamp_vanishes},
+          {"clamp_must_saturate", facts.clamp_must_saturate()},
+          {"ops", std::move(ops)}};
+}
+
 }  // namespace octavo

@@ -173,7 +173,10 @@ void Writer::node(std::string_view op_type, std::vector<std::string> inputs,
     const std::string result = value_name(current_->output());
     const std::string& label = current_->name().empty() ? result : current_->name();
     const bool main = std::find(outputs.begin(), outputs.end(), result) != outputs.end();
-    proto->set_name(main ? label : claim(node_names_, fmt::format("{}/{}", label, op_type)));
+    // Nodes of a graph may share a name (slices of one Split); ONNX Runtime refuses that.
+    const bool free = main && written_.insert(label).second;
+    const std::string longer = fmt::format("{}/{}", label, op_type);
+    proto->set_name(free ? label : claim(node_names_, main ? label : longer));
   }
   for (std::string& input : inputs) proto->add_input(std::move(input));
   for (std::string& output : outputs) proto->add_output(std::move(output));

@@ -40,7 +40,7 @@ class Writer final : public OnnxNodeWriter {
   ::onnx::ModelProto model_;
   std::vector<Tensor> tensors_;
   std::unordered_map<const Value*, std::string> names_;
-  std::set<std::string> taken_, node_names_;
+  std::set<std::string> taken_, node_names_, written_;
   const Node* current_ = nullptr;
 };
 

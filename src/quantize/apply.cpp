@@ -1,11 +1,10 @@
 #include "quantize/apply.h"
 
-#include <algorithm>
-#include <cmath>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "graph/op_def.h"
+#include "quantize/integer_bias.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -102,16 +101,8 @@ class Applier {
       node.set_input(2, constant(bias_name(node) + "/corrected", p.bias));
       return;
     }
-    // Bias in steps of the accumulator, so that a reader of the file sees what the kernels add.
-    std::vector<float> steps(p.scales.size());
-    std::vector<int32_t> values(p.scales.size());
-    const auto float_bias = p.bias.values<float>();
-    for (size_t c = 0; c < steps.size(); ++c) {
-      steps[c] = static_cast<float>(static_cast<double>(x->second) * p.scales[c]);
-      constexpr double most = 2147483647.0;
-      values[c] = static_cast<int32_t>(
-          std::clamp(std::nearbyint(float_bias[c] / static_cast<double>(steps[c])), -most, most));
-    }
+    // So that a reader of the file sees what the kernels add.
+    const auto [values, steps] = integer_bias(p.bias.values<float>(), x->second, p.scales);
     node.set_input(2, dequantized(bias_name(node), Tensor::from(Dims{channels}, values), steps,
                                   int32_t{0}, 0));
   }

@@ -119,6 +119,25 @@ int64_t opset_of(const std::string& text) {
 }
 
 // 17 unless a node wants more; a lower one that is asked for is refused, and nothing is written.
+TEST_F(OnnxExport, GivesNodesOfOneNameDifferentOnes) {
+  Graph g = parse_graph(R"(graph "g" canonical {
+    input %x : f32[4]
+    %same_1 = relu(%x)
+    %a = neg(%same_1)
+    %b = abs(%a)
+    %c = neg(%b)
+    return %c
+  })");
+  g.for_each([](Node& node) {
+    if (!node.is("relu")) node.set_name("same");
+  });
+  ::onnx::ModelProto model;
+  ASSERT_TRUE(model.ParseFromString(onnx_bytes(g)));
+  std::vector<std::string> names;
+  for (const auto& node : model.graph().node()) names.push_back(node.name());
+  EXPECT_THAT(names, ::testing::ElementsAre("same_1", "same", "same_2", "same_3"));
+}
+
 TEST_F(OnnxExport, TakesTheLeastOpsetThatSuffices) {
   const auto graph = [](const char* body) {
     return fmt::format(R"(graph "g" quantized {{

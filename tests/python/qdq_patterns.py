@@ -307,13 +307,15 @@ def concat_without_input_quantize(b: Builder) -> str:
     return two_convs(b, "Concat", (False, True), 64, axis=1)
 
 
-def classifier(b: Builder, op: str, *, flatten: bool, output: bool) -> str:
+def classifier(
+    b: Builder, op: str, *, flatten: bool, output: bool, bias: tuple[str, ...] = ()
+) -> str:
     pooled = b.qdq(b.op("GlobalAveragePool", b.qdq(b.conv(b.qdq("x"), "A")), name="P"))
     x = b.op("Flatten", pooled, name="F")
     if flatten:
         x = b.qdq(x)
     if op == "Gemm":
-        y = b.op("Gemm", x, b.weights((32, 32)), name="G", transB=1)
+        y = b.op("Gemm", x, b.weights((32, 32)), *bias, name="G", transB=1)
     else:
         y = b.op("MatMul", x, b.weights((32, 32), axis=1), name="G")
     return b.qdq(y) if output else y
@@ -322,6 +324,29 @@ def classifier(b: Builder, op: str, *, flatten: bool, output: bool) -> str:
 @pattern
 def gemm_behind_plain_flatten(b: Builder) -> str:
     return classifier(b, "Gemm", flatten=False, output=False)
+
+
+@pattern
+def gemm_with_float_bias(b: Builder) -> str:
+    bias = b.constant(np.linspace(-1, 1, 32, dtype=np.float32))
+    return classifier(b, "Gemm", flatten=True, output=False, bias=(bias,))
+
+
+@pattern
+def gemm_with_float_bias_and_output_quantize(b: Builder) -> str:
+    bias = b.constant(np.linspace(-1, 1, 32, dtype=np.float32))
+    return classifier(b, "Gemm", flatten=True, output=True, bias=(bias,))
+
+
+@pattern
+def gemm_with_integer_bias(b: Builder) -> str:
+    numbers = (
+        np.arange(-16, 16, dtype=np.int32),
+        np.full(32, 0.05 * 0.01, np.float32),
+        np.zeros(32, np.int32),
+    )
+    bias = b.op("DequantizeLinear", *map(b.constant, numbers), axis=0)
+    return classifier(b, "Gemm", flatten=True, output=False, bias=(bias,))
 
 
 @pattern

@@ -14,17 +14,16 @@ from octavo import _core
 from octavo._core import Graph
 from octavo.compat.pytorch_quantization import enable_onnx_export
 from octavo.compat.pytorch_quantization.nn import TensorQuantizer
-from octavo.errors import UnsupportedError, UserError
+from octavo.errors import UserError
+from octavo.export.qdq import reporting_refusals
 from octavo.nn.running import in_evaluation_mode
-from octavo.quantization import dynamic, embedding
+from octavo.quantization.packed import PackedModule
 
 __all__ = ["module_graph"]
 
 
 def _check(model: torch.nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, dynamic.Linear | embedding.Embedding):
-            raise UnsupportedError(f"export_onnx: {name}: {type(module).__name__} has no ONNX form")
         if not isinstance(module, TensorQuantizer) or module._disabled or not module._if_quant:
             continue
         if module.amax is None and not module._learn_amax:
@@ -55,6 +54,7 @@ def module_graph(
         in_evaluation_mode(model),
         tempfile.TemporaryDirectory() as folder,
         enable_onnx_export(),
+        reporting_refusals(),
     ):
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -70,5 +70,8 @@ def module_graph(
             verbose=False,
         )
         graph: Graph = _core.load_onnx(str(path))
+    for module in model.modules():
+        if isinstance(module, PackedModule):
+            module._numbers = []  # as large as the weights
     graph.canonicalize()
     return graph

@@ -1,14 +1,15 @@
-"""QuantizeLinear and DequantizeLinear while torch.onnx exports, for both of its engines.
+"""Quantization's nodes while torch.onnx exports, for both of its engines.
 
 The TorchScript engine asks an autograd function for its symbol; the one on torch.export takes
-torch.onnx.ops.symbolic. Both give float32 Q/DQ: other dtypes are cast before and after.
+torch.onnx.ops.symbolic. Both give float32 Q/DQ: other dtypes are cast before and after. Products of
+activations that are quantized at each call take float32.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,14 +17,18 @@ from torch.onnx import symbolic_helper
 from torch.utils._python_dispatch import _disable_current_modes
 
 import octavo._torch  # noqa: F401  registers torch.ops.octavo
+from octavo.errors import UnsupportedError
 
 __all__ = [
     "INTEGERS",
     "constants",
     "dequantize",
+    "dynamic_product",
     "is_exporting",
     "is_exporting_with_dynamo",
     "quantize_dequantize",
+    "refuse",
+    "reporting_refusals",
 ]
 
 
@@ -34,6 +39,29 @@ INTEGERS = {torch.qint8: torch.int8, torch.quint8: torch.uint8}
 def is_exporting() -> bool:
     """Whether torch.onnx.export runs."""
     return bool(torch.onnx.is_in_onnx_export())
+
+
+_refused: list[UnsupportedError] = []
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends an export from within a module's forward, with UnsupportedError."""
+    _refused.append(UnsupportedError(message))
+    raise _refused[-1]
+
+
+@contextlib.contextmanager
+def reporting_refusals() -> Iterator[None]:
+    """Raises what was refused within: torch hides it in errors of its own, or tries another way."""
+    _refused.clear()
+    try:
+        yield
+    except Exception as error:
+        if _refused:
+            raise _refused[0] from error
+        raise
+    if _refused:
+        raise _refused[0]
 
 
 def is_exporting_with_dynamo() -> bool:
@@ -100,6 +128,35 @@ def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | 
     )
 
 
+def dynamic_product(x: Tensor, integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """A product with constant integers of ``x`` quantized at each call, in float32.
+
+    DynamicQuantizeLinear, MatMulInteger, Cast, and Mul by both scales.
+
+    Args:
+        x: float32 [..., K].
+        integers: int8 [K, N].
+        scale: float32, of all integers or [N].
+        zero_point: int8, as many.
+    """
+    if not is_exporting_with_dynamo():
+        result: Tensor = _DynamicProduct.apply(x, integers, scale, zero_point)
+        return result
+    q, step, zero = torch.onnx.ops.symbolic_multi_out(
+        "DynamicQuantizeLinear",
+        (x,),
+        dtypes=(torch.uint8, torch.float32, torch.uint8),
+        shapes=(x.shape, (), ()),
+    )
+    sums = torch.onnx.ops.symbolic(
+        "MatMulInteger",
+        (q, integers, zero, zero_point),
+        dtype=torch.int32,
+        shape=(*x.shape[:-1], integers.shape[1]),
+    )
+    return sums.float() * (step * scale)
+
+
 def _shaped(
     scale: Tensor, zero_point: Tensor, axis: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -149,6 +206,23 @@ class _Dequantize(torch.autograd.Function):
         """Nodes of the TorchScript engine."""
         inputs = [g.op("Constant", value_t=t) for t in (integers, scale, zero_point)]
         return g.op("DequantizeLinear", *inputs, **({} if axis is None else {"axis_i": axis}))
+
+
+class _DynamicProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """What the trace computes: the shape counts."""
+        return x @ ((integers.float() - zero_point) * scale)
+
+    @staticmethod
+    @symbolic_helper.parse_args("v", "t", "t", "t")
+    def symbolic(g: Any, x: Any, integers: Tensor, scale: Tensor, zero_point: Tensor) -> Any:
+        """Nodes of the TorchScript engine."""
+        q, step, zero = g.op("DynamicQuantizeLinear", x, outputs=3)
+        w, w_step, w_zero = (g.op("Constant", value_t=t) for t in (integers, scale, zero_point))
+        sums = g.op("MatMulInteger", q, w, zero, w_zero)
+        y = g.op("Cast", sums, to_i=torch.onnx.TensorProtoDataType.FLOAT)
+        return g.op("Mul", y, g.op("Mul", step, w_step))
 
 
 def to_float(g: Any, inputs: Any) -> tuple[Any, str]:

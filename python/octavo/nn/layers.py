@@ -40,6 +40,8 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
             owner = owner.rpartition(".")[0]
         module = model.get_submodule(owner)
         quantized = isinstance(module, _utils.QuantMixin | _utils.QuantInputMixin)
+        # What insert_shared puts behind a module is of those that read there: it stands by itself.
+        quantized = quantized and not name.endswith("._output_quantizer")
         groups.setdefault(owner if quantized else name, []).append(name)
     return [
         Layer(name, model.get_submodule(name), tuple(quantizers[n] for n in names), tuple(names))

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from octavo.errors import UnsupportedError, UserError
+from octavo.export.qdq import constants, dynamic_product, is_exporting, refuse
 from octavo.quantization import fuse
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.packed import (
@@ -48,10 +49,26 @@ class Linear(PackedModule):
     def _pack(self) -> Any:
         return classes.LinearInt8(self._weight, self._bias)
 
+    def _transposed_numbers(self) -> tuple[Tensor, ...]:
+        """Integers [K, N], scales, zero points, for a file."""
+        if not self._numbers:
+            with constants():
+                integers, scale, zero, axis = self._weight_numbers()
+                if axis == 1:
+                    refuse("export_onnx: a weight with a scale for each of its inputs")
+                zero = zero.to(torch.int8)
+                self._numbers.append((integers.t().contiguous(), scale.float(), zero))
+        numbers: tuple[Tensor, ...] = self._numbers[0]
+        return numbers
+
     def forward(self, x: Tensor) -> Tensor:
         """Float in, float out."""
         if self._weight.dtype == torch.float16:
             y = functional.linear(x, self._weight.float(), self._bias)
+            return functional.relu(y) if self.relu else y
+        if is_exporting():
+            y = dynamic_product(x, *self._transposed_numbers())
+            y = y if self._bias is None else y + self._bias
             return functional.relu(y) if self.relu else y
         z: Tensor = ops.linear_dynamic(x, self._layer(), self.relu)
         return z
@@ -228,6 +245,11 @@ class _Recurrent(nn.Module):
             elif self.batch_first:
                 x = x.transpose(0, 1)
             steps, batch = x.shape[0], x.shape[1]
+            if isinstance(steps, torch.SymInt):
+                refuse(
+                    f"export_onnx: {self._get_name()}: the number of steps is fixed in a file, as "
+                    "each is written out; leave its axis out of dynamic_shapes"
+                )
             data, sizes = x.reshape(steps * batch, -1), [batch] * steps
         state = self._initial(hx, batch, data)
         directions = 2 if self.bidirectional else 1

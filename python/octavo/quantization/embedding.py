@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from octavo.errors import UnsupportedError, UserError
+from octavo.export.qdq import is_exporting, refuse
 from octavo.quantization._ops import ops
 
 
@@ -58,8 +60,16 @@ class Embedding(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         """The rows, in float."""
+        if is_exporting():
+            return self._exported_rows(indices)
         rows: Tensor = ops.embedding_int8(*self._parts, indices)
         return rows
+
+    def _exported_rows(self, indices: Tensor) -> Tensor:
+        """The same in torch's own operations, while torch.onnx exports: rows of 8-bit integers."""
+        table, *numbers = self._parts
+        scale, zero = (functional.embedding(indices, n.unsqueeze(1)) for n in numbers)
+        return (functional.embedding(indices, table).float() - zero) * scale
 
     def _get_name(self) -> str:
         return self._name
@@ -73,6 +83,8 @@ class Embedding(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if is_exporting():  # the TorchScript engine takes plain tensors only
+            return
         destination[prefix + "_packed_params.dtype"] = torch.quint8
         destination[prefix + "_packed_params._packed_weight"] = self._table
 
@@ -113,6 +125,11 @@ class EmbeddingBag(Embedding):
         per_sample_weights: Tensor | None = None,
     ) -> Tensor:
         """The sum or mean of each bag's rows, in float."""
+        if is_exporting():
+            if indices.dim() != 2 or per_sample_weights is not None:
+                refuse("export_onnx: an EmbeddingBag with offsets or per_sample_weights")
+            rows = self._exported_rows(indices)
+            return rows.mean(1) if self.mode == "mean" else rows.sum(1)
         if indices.dim() == 2:
             if offsets is not None:
                 raise UserError("EmbeddingBag: offsets go with indices of one axis")
@@ -127,7 +144,7 @@ class EmbeddingBag(Embedding):
             offsets = offsets[:-1]
         if per_sample_weights is not None and self.mode != "sum":
             raise UserError("EmbeddingBag: per_sample_weights go with mode 'sum'")
-        rows: Tensor = ops.embedding_bag_int8(
+        sums: Tensor = ops.embedding_bag_int8(
             *self._parts, indices, offsets, per_sample_weights, self.mode == "mean"
         )
-        return rows
+        return sums

@@ -46,6 +46,7 @@ class PackedModule(nn.Module):
         # In lists, since torch.export looks into attributes and takes neither.
         self._quantized: list[Any] = [None]
         self._packed: list[Any] = []
+        self._numbers: list[Any] = []  # the same tensors at each call are stored once in a file
         self._bias: Any = None
 
     @property
@@ -56,25 +57,27 @@ class PackedModule(nn.Module):
         """Takes a qint8 weight and a float bias."""
         self._quantized = [w]
         self._bias = None if b is None else b.detach()
-        self._packed = []
+        self._packed, self._numbers = [], []
 
     def weight(self) -> Tensor:
         """The weight, a quantized tensor: ``int_repr()``, ``q_scale()``, …."""
         weight: Tensor = self._weight
         return weight
 
+    def _weight_numbers(self) -> tuple[Tensor, Tensor, Tensor, int | None]:
+        """Integers, scales, zero points, axis."""
+        w = self._weight
+        if not is_per_channel(w.qscheme()):
+            numbers = torch.tensor(w.q_scale()), torch.tensor(w.q_zero_point())
+            return (w.int_repr(), *numbers, None)
+        numbers = w.q_per_channel_scales(), w.q_per_channel_zero_points()
+        return (w.int_repr(), *numbers, w.q_per_channel_axis())
+
     def _exported_weight(self) -> Tensor:
         """The weight behind a DequantizeLinear, while torch.onnx exports."""
-        w = self._weight
         with constants():
-            integers = w.int_repr()
-            if not is_per_channel(w.qscheme()):
-                numbers = torch.tensor(w.q_scale()), torch.tensor(w.q_zero_point())
-                axis = None
-            else:
-                numbers = w.q_per_channel_scales(), w.q_per_channel_zero_points()
-                axis = w.q_per_channel_axis()
-        return dequantize(integers, *numbers, axis)
+            numbers = self._weight_numbers()
+        return dequantize(*numbers)
 
     def bias(self) -> Tensor | None:
         """The bias, in float."""
@@ -90,7 +93,7 @@ class PackedModule(nn.Module):
         return self._packed[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": []}
+        return {**self.__dict__, "_packed": [], "_numbers": []}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -24,6 +24,8 @@ struct OpFact {
   // Of a copy: it carries the dequantize of its input on to its readers, so it needs no quantize of
   // its own.
   bool carries_dequantize = false;
+  // Of a product with a bias that is not dequantized: integer only with a quantize behind it.
+  bool float_bias_wants_output = false;
 };
 
 struct TargetFacts {
@@ -76,6 +78,9 @@ struct TargetFacts {
   bool dynamic_matrix_tail, dynamic_conv_tail;
   // The least channels of a convolution, and the least K and N of a matrix product, that gain.
   int64_t least_channels, least_matrix;
+
+  // Of what relu and clip give: the quantize behind must not reach beyond their bounds.
+  bool clamp_must_saturate() const { return !fuses_functions && !function_tables; }
 
   const OpFact* find(std::string_view op) const {
     for (const OpFact& fact : ops)

@@ -255,7 +255,7 @@ class Linter {
 
   // Whether a clamp changes anything that the quantize behind it would not do itself.
   bool clamp_stays(const Node& node) const {
-    if (facts_.fuses_functions || facts_.function_tables) return false;
+    if (!facts_.clamp_must_saturate()) return false;
     const Node* q = only_byte_quantize(graph_, node.output());
     if (!q) return true;
     const Bounds clamp = *clamp_bounds(node);
@@ -370,6 +370,9 @@ class Linter {
       return why;
     }
     if (fact.quantized_output) return output(node);
+    if (fact.float_bias_wants_output && node.input(2) && !dequantize_of(node.input(2)) &&
+        output(node))
+      return "its bias is float, and its output not quantized";
     return {};
   }
 

@@ -8,8 +8,9 @@ namespace {
 
 constexpr OpFact ops[] = {
     {"conv", IntegerForm::product, true},  // QLinearConv
-    {"gemm", IntegerForm::product},        // QGemm, with or without integers out
-    {"matmul", IntegerForm::product},      // QLinearMatMul, MatMulIntegerToFloat
+    // QGemm, with or without integers out.
+    {.op = "gemm", .form = IntegerForm::product, .float_bias_wants_output = true},
+    {"matmul", IntegerForm::product},  // QLinearMatMul, MatMulIntegerToFloat
     {"add", IntegerForm::arithmetic, true},
     {"mul", IntegerForm::arithmetic, true},
     {"concat", IntegerForm::arithmetic, true},

@@ -5,6 +5,7 @@
 
 #include "graph/op_def.h"
 #include "passes/match.h"
+#include "quantize/integer_bias.h"
 #include "quantize/placement/facts.h"
 #include "quantize/placement/placement.h"
 
@@ -38,6 +39,42 @@ void use_u8(Graph& graph) {
     for (Node* each : nodes) each->set_input(2, zero_point);
   }
   graph.infer_types();
+}
+
+// Float biases of a gemm with no quantize behind them, in steps of the accumulator.
+void quantize_biases(Graph& graph, const TargetFacts& facts) {
+  graph.for_each([&](Node& node) {
+    const OpFact* fact = facts.find(node.op_name());
+    const Value* bias = node.input(2);
+    if (!fact || !fact->float_bias_wants_output || !bias || !bias->is_constant() ||
+        bias->dtype() != DType::f32 || bias->shape().rank() != 1 ||
+        only_byte_quantize(graph, node.output()))
+      return;
+    const Node *x = byte_dequantize(node.input(0)), *w = node.input(1)->producer();
+    const auto weights = w && w->is("dequantize") ? quant_info(*w) : std::nullopt;
+    if (!x || !weights || node.real("alpha") != 1 || node.real("beta") != 1) return;
+    const int64_t axis = node.integer("trans_b") ? 0 : 1;
+    const Tensor& values = bias->constant();
+    const auto count = static_cast<size_t>(values.size());
+    if (!weights->per_tensor() && (weights->axis != axis || weights->scales.size() != count))
+      return;
+    std::vector<float> scales = weights->scales;
+    scales.resize(count, scales[0]);
+    const auto [integers, steps] =
+        integer_bias(values.values<float>(), quant_info(*x)->scale(), scales);
+    if (std::any_of(integers.begin(), integers.end(),
+                    [](int32_t i) { return std::abs(int64_t{i}) == INT32_MAX; }))
+      return;  // does not fit
+    const Dims dims = values.dims();
+    const std::string& name = bias->name();
+    const auto constant = [&](const char* what, auto numbers) {
+      return graph.add_constant(name + what, Tensor::from(dims, numbers));
+    };
+    node.set_input(2, graph.apply("dequantize",
+                                  {constant("/quantized", integers), constant("/scale", steps),
+                                   constant("/zero_point", std::vector<int32_t>(count))},
+                                  {{"axis", int64_t{0}}}, name + "/dequantized", &node));
+  });
 }
 
 // Q/DQ of the input's parameters behind what renames its elements: the integers come back as they
@@ -75,6 +112,7 @@ void quantize_behind_copies(Graph& graph, const TargetFacts& facts) {
 void retarget(Graph& graph, const std::string& target) {
   const TargetFacts& facts = find_placement_target(target).facts();
   if (facts.i8_needs_single_reader) use_u8(graph);
+  quantize_biases(graph, facts);
   quantize_behind_copies(graph, facts);
 }
 

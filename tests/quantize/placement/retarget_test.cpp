@@ -124,5 +124,37 @@ TEST(Lint, ABiasBehindAnIntegerProductRunsInIt) {
   EXPECT_TRUE(lint(graph, "octavo").findings.empty());
 }
 
+TEST(Retarget, StoresTheFloatBiasOfAnUnquantizedGemmInStepsOfTheAccumulator) {
+  const Graph before = parse_graph(R"(graph "g" quantized {
+    input %x : f32[2, 3]
+    const %w : i8[2, 3] = [1, -2, 3, 100, 50, 7]
+    const %t : f32[2] = [0.5, 0.25]
+    const %zw : i8[2] = [0, 0]
+    const %s : f32[] = 0.125
+    const %z : u8[] = 77
+    const %b : f32[2] = [1.03, -0.5]
+    %dw = dequantize(%w, %t, %zw) {axis = 0} : f32[2, 3]
+    %q = quantize(%x, %s, %z) : u8[2, 3]
+    %d = dequantize(%q, %s, %z) : f32[2, 3]
+    %m = gemm(%d, %dw, %b) {trans_b = 1}
+    return %m
+  })");
+  const auto findings = lint(before, "onnxruntime").findings;
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].reason, "its bias is float, and its output not quantized");
+  Graph after = before.clone();
+  retarget(after, "onnxruntime");
+  EXPECT_EQ(lint(after, "onnxruntime").integer, std::vector<std::string>{"m"});
+  const Node* bias = after.find_value("m")->producer()->input(2)->producer();
+  const auto integers = bias->input(0)->constant().values<int32_t>();
+  const auto steps = bias->input(1)->constant().values<float>();
+  // 1.03 / 0.0625 = 16.48
+  EXPECT_EQ(std::vector(integers.begin(), integers.end()), (std::vector<int32_t>{16, -16}));
+  EXPECT_EQ(std::vector(steps.begin(), steps.end()), (std::vector<float>{0.0625F, 0.03125F}));
+  Graph other = before.clone();
+  retarget(other, "openvino");
+  EXPECT_EQ(other.find_value("m")->producer()->input(2)->name(), "b");
+}
+
 }  // namespace
 }  // namespace octavo
