@@ -89,8 +89,9 @@ Graph awq_scaled(const Graph& graph, const Placement& placement, const Dataset& 
   for (const PlacedProduct& p : placement.products)
     if (p.precision == Precision::int8_weights || p.precision == Precision::int4_weights)
       placed[p.node->name()] = &p;
-  std::vector<ChannelSite> sites = find_channel_sites(
-      scaled, true, [&](const Node& node) { return placed.contains(node.name()); });
+  std::vector<ChannelSite> sites =
+      find_channel_sites(scaled, {.behind_gelus = true},
+                         [&](const Node& node) { return placed.contains(node.name()); });
   std::vector<PlacedWeights> firsts;  // one product of each site
   firsts.reserve(sites.size());
   for (const ChannelSite& site : sites) {

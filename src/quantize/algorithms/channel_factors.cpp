@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graph/op_def.h"
+#include "passes/attention.h"
 #include "passes/match.h"
 #include "support/error.h"
 
@@ -48,10 +49,8 @@ struct Source {
   Node *product = nullptr, *bias = nullptr;
 };
 
-Source source_of(const Graph& graph, Value* x) {
-  Node* node = x->producer();
-  if (!node->is("relu") && !node->is("leaky_relu") && !node->is("gelu")) return {};
-  Value* value = node->input(0);
+// Of what a product, with or without an addition of its bias, makes for one reader.
+Source source_of(const Graph& graph, Value* value) {
   const auto step = [&](Value* to) {
     value = to;
     return only_user(graph, to) != nullptr;
@@ -74,6 +73,47 @@ Source source_of(const Graph& graph, Value* x) {
     return {};
   source.product = product;
   return source;
+}
+
+Source source_before_function(const Graph& graph, Value* x) {
+  Node* node = x->producer();
+  if (!node->is("relu") && !node->is("leaky_relu") && !node->is("gelu")) return {};
+  return source_of(graph, node->input(0));
+}
+
+// What the op `name` makes `x` of, if nothing else reads that.
+Value* alone_before(const Graph& graph, const Value* x, const char* name) {
+  Node* node = x->producer();
+  return node && node->is(name) && only_user(graph, node->input(0)) ? node->input(0) : nullptr;
+}
+
+bool swaps_heads(const Value* x) {
+  const Node* node = x->producer();
+  return node->is("transpose") && node->integers("perm") == Ints{0, 2, 1, 3};
+}
+
+// Whether [N, L, H, D] and [N, L, H D] hold the same channels.
+bool merges_heads(const Shape& heads, const Shape& merged) {
+  return heads.rank() == 4 && merged.rank() == 3 && heads[0] == merged[0] &&
+         heads[1] == merged[1] && heads[2].is_static() && heads[3].is_static() &&
+         merged[2].is_static() && heads[2].value() * heads[3].value() == merged[2].value();
+}
+
+// The values of attention that x is a mixture of, channel by channel, [N, L, H D] as x; or null.
+Value* mixed_values(const Graph& graph, const Value* x) {
+  const Value* heads = alone_before(graph, x, "reshape");
+  if (!heads || !merges_heads(heads->shape(), x->shape())) return nullptr;
+  const Value* mixed = alone_before(graph, heads, "transpose");
+  if (!mixed || !swaps_heads(heads) || !mixed->producer()) return nullptr;
+  const auto attention = attention_of(graph, *mixed->producer());
+  if (!attention || !only_user(graph, attention->v)) return nullptr;
+  const Value* split = alone_before(graph, attention->v, "transpose");
+  if (!split || !swaps_heads(attention->v)) return nullptr;
+  Value* values = alone_before(graph, split, "reshape");
+  return values && merges_heads(split->shape(), values->shape()) &&
+                 values->shape()[2] == x->shape()[2] && split->shape()[2] == heads->shape()[2]
+             ? values
+             : nullptr;
 }
 
 // (vector - shifts) / s; without a vector 1 / s.
@@ -150,7 +190,7 @@ size_t channel_count(const ChannelSite& site) {
   return static_cast<size_t>(inputs_of(*site.products[0]));
 }
 
-std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelus,
+std::vector<ChannelSite> find_channel_sites(const Graph& graph, ChannelSearch search,
                                             const std::function<bool(const Node&)>& takes) {
   std::vector<ChannelSite> sites;
   graph.for_each([&](Node& node) {
@@ -159,8 +199,11 @@ std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelu
     const Node* producer = x->producer();
     if (!producer) return;
     const bool norm = is_channel_norm(*producer, inputs_of(node));
-    const bool gelu = !norm && behind_gelus && producer->is("gelu");
-    const Source source = norm ? Source{} : source_of(graph, x);
+    const bool gelu = !norm && search.behind_gelus && producer->is("gelu");
+    Value* values = search.behind_attention ? mixed_values(graph, x) : nullptr;
+    const Source source = norm     ? Source{}
+                          : values ? source_of(graph, values)
+                                   : source_before_function(graph, x);
     if (!norm && !gelu && (!source.product || producer->is("gelu"))) return;
     const auto known =
         std::find_if(sites.begin(), sites.end(), [&](const ChannelSite& s) { return s.x == x; });
@@ -168,7 +211,7 @@ std::vector<ChannelSite> find_channel_sites(const Graph& graph, bool behind_gelu
       known->products.push_back(&node);
     else
       sites.push_back(
-          {x, {&node}, gelu ? producer->input(0) : nullptr, source.product, source.bias});
+          {x, {&node}, gelu ? producer->input(0) : nullptr, source.product, source.bias, values});
   });
   const auto shared = [&](const ChannelSite& site) {  // who else reads x would see it changed
     return site.source &&
@@ -200,7 +243,12 @@ ChannelMatrix weights_of(const std::vector<Node*>& products, size_t inputs) {
 
 bool takes_shifts(const Graph& graph, const ChannelSite& site) {
   const Node* producer = site.x->producer();
-  if (!producer->is("layer_norm") || !producer->input(2)) return false;
+  if (site.values) {  // attention's: the source's bias may be an addition or the product's own
+    if (!site.source_bias && !(site.source->input(2) && site.source->real("beta") == 1))
+      return false;
+  } else if (!producer->is("layer_norm") || !producer->input(2)) {
+    return false;
+  }
   return std::all_of(site.products.begin(), site.products.end(),
                      [&](Node* product) { return bias_of(graph, *product).node != nullptr; });
 }
@@ -232,11 +280,13 @@ std::string apply_factors(Graph& graph, ChannelSite& site, const std::vector<flo
     const size_t inner = is_transposed(*source) ? from.size() / s.size() : 1;
     for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] / s[i / inner % s.size()];
     source->set_input(1, graph.add_constant(w->name() + "/smoothed", std::move(scaled)));
+    Node* add = site.source_bias;
     if (source->input(2))
-      source->set_input(2, divided(graph, source->input(2), s, source->name() + "/bias"));
-    if (Node* add = site.source_bias) {
+      source->set_input(2, divided(graph, source->input(2), s, source->name() + "/bias",
+                                   add ? std::vector<float>{} : shifts));
+    if (add) {
       const size_t side = add->input(0)->is_constant() ? 0 : 1;
-      add->set_input(side, divided(graph, add->input(side), s, add->name() + "/bias"));
+      add->set_input(side, divided(graph, add->input(side), s, add->name() + "/bias", shifts));
     }
     return "product";
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <optional>
 
@@ -61,6 +62,9 @@ struct Site : ChannelSite {
   Extremes all, even;  // of all samples, and of the even ones
   // Of the odd samples: what judges has not chosen the ranges.
   std::vector<float> rows = {}, rows_before = {};
+  // Behind attention extremes and rows are those of its values, of which x is means; these are x's.
+  std::unique_ptr<Site> mixed = {};
+  const Value* seen() const { return values ? values : x; }
   size_t channels() const { return all.least.size(); }
   size_t row_count() const { return rows.size() / channels(); }
 };
@@ -76,7 +80,7 @@ void take_rows(std::span<const float> x, size_t channels, size_t wanted, std::ve
   }
 }
 
-void measure(const Graph& graph, std::vector<Site>& sites, const Dataset& data,
+void measure(const Graph& graph, const std::vector<Site*>& sites, const Dataset& data,
              const SmoothOptions& options, ThreadPool& pool, const Progress& progress) {
   const size_t count =
       options.most_samples ? std::min(options.most_samples, data.size()) : data.size();
@@ -87,9 +91,9 @@ void measure(const Graph& graph, std::vector<Site>& sites, const Dataset& data,
     observed.add_output(observed.find_value(value->name()));
     return observed.outputs().size() - 1;
   };
-  for (const Site& site : sites) {
-    const size_t x = observe(site.x);
-    places.emplace_back(x, site.before_gelu ? observe(site.before_gelu) : 0);
+  for (const Site* site : sites) {
+    const size_t x = observe(site->seen());
+    places.emplace_back(x, site->before_gelu ? observe(site->before_gelu) : 0);
   }
   Program program = compile(std::move(observed), {.threads = 1});
   std::vector<size_t> which(count);
@@ -98,7 +102,7 @@ void measure(const Graph& graph, std::vector<Site>& sites, const Dataset& data,
   size_t first = 0;
   const auto visit = [&](std::span<const std::vector<Tensor>> outputs, size_t done) {
     auto task = [&](int64_t i, int) {
-      Site& site = sites[static_cast<size_t>(i)];
+      Site& site = *sites[static_cast<size_t>(i)];
       const auto [place, place_before] = places[static_cast<size_t>(i)];
       const size_t channels = site.channels();
       for (size_t n = 0; n < outputs.size(); ++n) {
@@ -279,7 +283,8 @@ Changed change(const Extremes& x, const ChannelMatrix& w, const Choice& choice) 
 }
 
 Site with_copies(const Site& site, const std::vector<size_t>& copies) {
-  Site result = site;
+  Site result(static_cast<const ChannelSite&>(site));
+  result.all = site.all, result.even = site.even;
   for (Extremes* e : {&result.all, &result.even}) {
     e->least = repeated(e->least, copies);
     e->most = repeated(e->most, copies);
@@ -298,14 +303,21 @@ ChannelMatrix with_copies(const ChannelMatrix& w, const std::vector<size_t>& cop
   return result;
 }
 
-Choice best_choice(const Graph& graph, const Site& site, const ChannelMatrix& w,
-                   const SmoothOptions& options) {
-  Judge judge(site, w, options.weight_error, options.threads);
-  Choice best{judge.noise(nullptr, std::vector<float>(w.rows, 0.0f))};
+// The choice of least noise, and the noise with nothing done.
+std::pair<Choice, double> best_choice(const Graph& graph, const Site& site, const ChannelMatrix& w,
+                                      const SmoothOptions& options) {
+  Judge judge(site, w, site.mixed ? 0 : options.weight_error, options.threads);
+  std::optional<Judge> judge_mixed;
+  if (site.mixed) judge_mixed.emplace(*site.mixed, w, options.weight_error, options.threads);
+  const auto noise = [&](const std::vector<float>* s, const std::vector<float>& z) {
+    return judge.noise(s, z) + (judge_mixed ? judge_mixed->noise(s, z) : 0);
+  };
+  Choice best{noise(nullptr, std::vector<float>(w.rows, 0.0f))};
+  const double before = best.noise;
   const auto consider = [&](Choice choice) {
     const Changed changed = change(site.even, w, choice);
     if (choice.copies == 0) {
-      choice.noise = judge.noise(&changed.factors, changed.shifts);
+      choice.noise = noise(&changed.factors, changed.shifts);
     } else {
       const Site more = with_copies(site, changed.copies);
       const ChannelMatrix shared = with_copies(w, changed.copies);
@@ -317,10 +329,10 @@ Choice best_choice(const Graph& graph, const Site& site, const ChannelMatrix& w,
   const size_t shifts = takes_shifts(graph, site) ? std::size(shift_parts) : 1;
   for (const float shift : std::span(shift_parts, shifts))
     for (const double alpha : alphas) consider({0, alpha, shift});
-  if (!site.before_gelu || !site.source) return best;
+  if (!site.before_gelu || !site.source) return {best, before};
   const size_t vectors = w.rows / (channels_per_copy * copies_at_once) + 1;
   for (const double alpha : alphas) consider({0, alpha, 0, vectors * copies_at_once});
-  return best;
+  return {best, before};
 }
 
 }  // namespace
@@ -331,21 +343,27 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
   std::vector<SmoothedTensor> report;
   if (options.where == FactorPlaces::none) return report;
   std::vector<Site> sites;
-  for (ChannelSite& site :
-       find_channel_sites(graph, options.where == FactorPlaces::all,
-                          [&](const Node& node) { return options.rules.allows_integer(node); }))
+  for (ChannelSite& site : find_channel_sites(
+           graph, {.behind_gelus = options.where == FactorPlaces::all, .behind_attention = true},
+           [&](const Node& node) { return options.rules.allows_integer(node); }))
     sites.emplace_back(std::move(site));
+  std::vector<Site*> measured;
+  for (Site& site : sites) {
+    measured.push_back(&site);
+    if (!site.values) continue;
+    site.mixed = std::make_unique<Site>(static_cast<const ChannelSite&>(site));
+    site.mixed->values = nullptr;
+    measured.push_back(site.mixed.get());
+  }
   if (sites.empty()) return report;
   ThreadPool pool(options.threads);
-  measure(graph, sites, data, options, pool, progress);
+  measure(graph, measured, data, options, pool, progress);
   for (size_t i = 0; i < sites.size(); ++i) {
     Site& site = sites[i];
     if (progress) progress("smoothing", i + 1, sites.size());
     if (site.rows.empty()) continue;
     const ChannelMatrix w = weights_of(site.products, site.channels());
-    const double before = Judge(site, w, options.weight_error, options.threads)
-                              .noise(nullptr, std::vector<float>(w.rows, 0.0f));
-    const Choice choice = best_choice(graph, site, w, options);
+    const auto [choice, before] = best_choice(graph, site, w, options);
     const double gain = decibels(before, choice.noise);
     if (choice.alpha == 0 || (site.before_gelu && gain < least_gain_db)) continue;
     Changed changed = change(site.all, w, choice);

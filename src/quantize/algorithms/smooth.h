@@ -7,11 +7,14 @@
 // x / s is free where x is what a layer_norm makes: its gain and bias are divided. If others read
 // the norm too (a residual stream), the products get a norm of their own. It is free too behind
 // product, bias and relu, through which positive factors pass: that product's weights and bias are
-// divided. Behind a gelu, no weights can take it: there a multiplication is inserted, and the gelu
+// divided. So it is through attention, into the product that makes its values; the error counted
+// there is that of the values and of what is mixed of them, each beside its own signal. Behind a
+// gelu, no weights can take it: there a multiplication is inserted, and the gelu
 // is computed in float.
 //
 // Two more steps make channels alike. What a norm's bias can take, channels give up: (x - z) / s,
-// z on the way to the middle of their ranges (Outlier Suppression+, Wei et al., arXiv 2304.09145).
+// z on the way to the middle of their ranges (Outlier Suppression+, Wei et al., arXiv 2304.09145);
+// attention's values do too, since what mixes them sums to 1.
 // Behind a gelu the largest channels are split (channel_copies.h), so that weights take less.
 //
 // a is chosen for each tensor on the data: the one that makes the error of the products' outputs

@@ -40,7 +40,7 @@ TEST(ChannelCopies, NoOtherChoiceLeavesALowerLargest) {
 void expect_same_network(const char* text) {
   const Graph before = parse_graph(text, "test");
   Graph graph = before.clone();
-  auto sites = find_channel_sites(graph, true, [](const Node&) { return true; });
+  auto sites = find_channel_sites(graph, {.behind_gelus = true}, [](const Node&) { return true; });
   const auto site = std::find_if(sites.begin(), sites.end(),
                                  [](const ChannelSite& s) { return s.before_gelu != nullptr; });
   ASSERT_NE(site, sites.end());

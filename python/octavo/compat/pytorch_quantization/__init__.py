@@ -4,6 +4,7 @@ Names, defaults, exceptions and state dicts are the original's; where it goes wr
 docs/migrating_from_pytorch_quantization.md has the list.
 """
 
+import octavo._torch  # noqa: F401  says what is missing, before torch is imported
 from octavo.compat.pytorch_quantization import calib, nn, optim, tensor_quant, utils
 from octavo.compat.pytorch_quantization import version as _version
 from octavo.compat.pytorch_quantization.quant_modules import (
