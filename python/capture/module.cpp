@@ -1,4 +1,5 @@
 // octavo._capture: the extension module. The Python side is octavo/capture/.
+#include <Python.h>
 #include <structmember.h>
 
 #include "engine.h"
