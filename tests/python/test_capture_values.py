@@ -444,7 +444,7 @@ WHOLE = [
     (tensor_metadata, (X,), 1),
     (shapes, (X,), 2),
     (scalars, (X, 3, 0.5), 7),
-    (list_methods, (X, Y), 2),
+    (list_methods, (X, Y), 1),
     (list_comprehension, (X,), 2),
     (dict_methods, (X, Y), 14),
     (dict_operators, (X, Y), 3),
