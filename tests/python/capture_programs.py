@@ -224,7 +224,7 @@ SIMPLE = (
     "G_DICT['k'] = {i}", "G_DICT[{s}] = {i}", "raise Oops({s})", "raise ValueError({i})", "assert {c}, {s}",
     "x, y = y, x", "xs.sort(key=lambda q: q.numel())", "box.__dict__['v'] = {i}", "{a}.requires_grad_(True)",
     "{a}.sum().backward()", "torch.manual_seed({i})", "MOD[0].bias.data.add_(1)", "torch._dynamo.graph_break()",
-    "MOD.train({c})", "helper.mark = {i}", "opt = {a}", "opt = None", "{a}.t_()", "{a}.unsqueeze_(0)", "{a}.resize_(4)",
+    "MOD.train({c})", "helper.mark = {i}", "opt = {a}", "opt = None", "{a}.t_()", "{a}.unsqueeze_(0)",
     "{a}.grad = None", "{a}.fill_({i})", "list(map(xs.append, [{a}]))", "[G_LIST.append(q) for q in range({i} % 3)]",
     "torch.set_grad_enabled({c})", "{a}.abs_().neg_()", "xs *= 2", "d |= {{'n': {a}}}", "next(iter(d.values())).add_(1)",
     "F.relu({a}, inplace=True)", "{a}.copy_({b})", "torch.add({a}, {b}, out={a})", "box.t.add_({b})", "xs[-1].mul_(2)",
