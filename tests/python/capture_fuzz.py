@@ -317,7 +317,8 @@ def show(seed: int, failure: Failure, minimised: bool) -> str:
     if minimised:
         source, failure = minimise(source, seed, failure)
         title += f"\nminimised: {failure.text}"
-    return f"{title}\n{source}\n"
+    own = source[source.index("def f(") : source.index("\ndef arguments")]  # --print shows the rest
+    return f"{title}\n{own}\n"
 
 
 def main() -> int:
