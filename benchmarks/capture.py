@@ -293,6 +293,7 @@ def call_times(make: Make, turns: int, calls: int) -> tuple[float, float, float]
 
 def dispatch_times(make: Make, turns: int, calls: int) -> tuple[float, float]:
     """Median seconds of a call whose graph's work is left out: dispatch and guards."""
+
     def hollow(gm: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
         outputs: list[Any] = []
 
@@ -391,9 +392,7 @@ def main() -> int:
     print(f"{'':42} {'octavo':>26} {'stock':>12} {'ratio':>7}  gate")
     for row in rows:
         mark = "held" if row.held else "MISSED"
-        print(
-            f"{row.name:42} {row.ours:>26} {row.stock:>12} {row.ratio:7.1f}  {row.gate}: {mark}"
-        )
+        print(f"{row.name:42} {row.ours:>26} {row.stock:>12} {row.ratio:7.1f}  {row.gate}: {mark}")
     return 1 if options.check and not all(row.held for row in rows) else 0
 
 

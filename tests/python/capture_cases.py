@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from capture_snapshot import Snapshot, difference
 
+from capture_snapshot import Snapshot, difference
 from octavo import capture
 
 

@@ -19,6 +19,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -34,8 +35,8 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from capture_programs import Program  # noqa: E402
-from capture_snapshot import Snapshot, difference  # noqa: E402
+from capture_programs import Program
+from capture_snapshot import Snapshot, difference
 
 GLOBALS = ("G_INT", "G_T", "G_LIST", "G_DICT", "W", "MOD")
 CRASHED = "crashed"
@@ -58,7 +59,7 @@ def _raised(error: BaseException, name: str) -> Any:
         if frame.f_code.co_filename == name
     ]
     chain = [type(error).__name__, type(error.__cause__).__name__, type(error.__context__).__name__]
-    return {"chain": chain, "message": str(error), "lines": lines}
+    return {"chain": chain, "message": re.sub(r"0x[0-9a-f]+", "0x", str(error)), "lines": lines}
 
 
 def observe(
@@ -89,7 +90,7 @@ def observe(
         record["grad mode"] = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         record["random state"] = hash(torch.get_rng_state().numpy().tobytes())
-        record["stdout"] = printed.getvalue()
+        record["stdout"] = re.sub(r"0x[0-9a-f]+", "0x", printed.getvalue())
         snapshot = Snapshot()
         record["result"] = snapshot.of(result)
         record["arguments"] = snapshot.of([args, named])
@@ -244,9 +245,7 @@ def _smaller(source: str) -> Any:
             yield Replace(target, part).visit(changed)
 
 
-def minimise(
-    source: str, number: int, failure: Failure, tries: int = 600
-) -> tuple[str, Failure]:
+def minimise(source: str, number: int, failure: Failure, tries: int = 600) -> tuple[str, Failure]:
     """The program with what the failure does not need left out."""
     source = ast.unparse(ast.parse(source))
     smaller = True
@@ -334,7 +333,6 @@ def main() -> int:
         for seed in seeds:
             print(Program(seed).source)
         return 0
-    import octavo.capture  # noqa: F401 (once, before processes are forked)
 
     wrong = 0
     for seed, failure in fuzz_apart(options.first, options.count):

@@ -1,3 +1,5 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: E731, PLC3002, PLR0402, RUF007
 """Graph breaks: where a piece ends, why, and that everything goes on as Python would have it."""
 
 from __future__ import annotations
@@ -6,9 +8,9 @@ import logging
 
 import pytest
 import torch
-from capture_cases import assert_capture, graphs_of, tensors
 
 import octavo.capture as capture
+from capture_cases import assert_capture, graphs_of, tensors
 from octavo.capture import GraphBreakError
 
 pytestmark = pytest.mark.peers
@@ -187,7 +189,7 @@ def views(x):
 
 def lambdas_survive(x):
     k = 2
-    f = lambda y: y * k  # noqa: E731
+    f = lambda y: y * k
     print("break")
     k = 3
     return f(x)
@@ -271,7 +273,6 @@ def class_inside(x):
 
 def imports_inside(x):
     import math
-
     from os import path
 
     return x * math.floor(2.5) + len(path.sep)

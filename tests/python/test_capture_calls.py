@@ -1,3 +1,5 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: B009, C405, C408, E501, F821, N818, PLC3002, PLE0643, PLW0108, PLW2901, RET504
 """Calls inside captured functions: ways to pass arguments, builtins, exceptions, `with`."""
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ import operator
 
 import pytest
 import torch
-from capture_cases import assert_capture, tensors, whole
 
+from capture_cases import assert_capture, tensors, whole
 from octavo import capture
 
 pytestmark = pytest.mark.peers
@@ -93,7 +95,7 @@ WRONG = {
     "no key": lambda x: {"a": 1}["b"],
     "no index": lambda x: [x][3],
     "unpack": lambda x: (lambda a, b: a)(*[x, x, x]),
-    "unbound": lambda x: unbound_name + x,  # noqa: F821
+    "unbound": lambda x: unbound_name + x,
     "division": lambda x: x * (1 // 0),
     "not callable": lambda x: (x + 1)(3),
     "ambiguous": lambda x: 1 if x > 0 else 2,
@@ -171,7 +173,7 @@ def in_context(x):
     try:
         raise KeyError("a")
     except KeyError:
-        return undefined_here  # noqa: F821
+        return undefined_here
 
 
 def asserting(x, n):

@@ -1,9 +1,12 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: B010, PLW0603
 """Side effects of captured functions: on arguments, globals, closures, attributes, tensors."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
 from capture_cases import assert_capture, tensors
 
 pytestmark = pytest.mark.peers
@@ -197,7 +200,9 @@ def test_globals():
         return [fn[0](X).sum().item(), fn[1](X).sum().item()]
 
     eager = run((global_number, global_containers))
-    captured = run([capture.compile(f, backend="eager") for f in (global_number, global_containers)])
+    captured = run(
+        [capture.compile(f, backend="eager") for f in (global_number, global_containers)]
+    )
     assert captured == eager
     COUNT = 0
 

@@ -1,3 +1,5 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: B007, PLR0124, PLW0108, PLW0603, RUF005
 """Guards and the cache: what a later call may differ in, when it is captured again, when not."""
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ import weakref
 
 import pytest
 import torch
-from capture_cases import assert_capture, graphs_of, tensors
 
+from capture_cases import assert_capture, graphs_of, tensors
 from octavo import capture
 
 pytestmark = pytest.mark.peers

@@ -1,3 +1,5 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: PLW1510
 """Fuzzing, leaks and threads of capture."""
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from capture_cases import tensors
 
+from capture_cases import tensors
 from octavo import capture
 
 pytestmark = pytest.mark.peers

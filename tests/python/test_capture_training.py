@@ -1,3 +1,5 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: PLW0108, RUF015
 """Training through captured functions, and capture beside other tools in one process."""
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import time
 
 import pytest
 import torch
-from capture_cases import assert_capture, graphs_of, tensors
 
+from capture_cases import assert_capture, graphs_of, tensors
 from octavo import capture
 
 pytestmark = pytest.mark.peers
