@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from capture_cases import assert_capture, tensors
 
 pytestmark = pytest.mark.peers
