@@ -1,0 +1,127 @@
+"""What can be seen of Python objects, as plain data: values, aliasing, tensors bit for bit.
+
+Two runs that a program cannot tell apart give equal snapshots.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import itertools
+import types
+from typing import Any
+
+import torch
+
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    slice,
+    torch.dtype,
+    torch.device,
+)
+
+
+class Snapshot:
+    """Objects get a number when they are first met; later meetings give the number alone."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._storages: dict[int, int] = {}
+        self._keep: list[Any] = []  # so that no id is used twice
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        if isinstance(value, enum.Enum):
+            return (type(value).__name__, value.name)
+        if type(value) in _PLAIN:
+            return (type(value).__name__, repr(value))
+        if type(value) in (torch.Size, tuple):
+            return (type(value).__name__, [self.of(v, depth + 1) for v in value])
+        if depth > 12:
+            return "deep"
+        if id(value) in self._numbers:
+            return f"@{self._numbers[id(value)]}"
+        self._numbers[id(value)] = len(self._numbers)
+        self._keep.append(value)
+        name = f"{type(value).__name__} @{self._numbers[id(value)]}"
+        return (name, self._parts(value, depth + 1))
+
+    def _parts(self, value: Any, depth: int) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, depth)
+        if isinstance(value, torch.nn.Module):
+            named = itertools.chain(value.named_parameters(), value.named_buffers())
+            return [(name, self.of(tensor, depth)) for name, tensor in named] + [value.training]
+        if isinstance(value, BaseException):
+            return [self.of(value.args, depth), self._attributes(value, depth)]
+        if isinstance(value, (set, frozenset)):
+            return sorted((self.of(v, depth) for v in value), key=repr)
+        if isinstance(value, dict):
+            items = [(self.of(k, depth), self.of(v, depth)) for k, v in value.items()]
+            factory = getattr(value, "default_factory", None)
+            return [items, repr(factory), self._attributes(value, depth)]
+        if isinstance(value, (list, tuple, collections.deque)):
+            return [[self.of(v, depth) for v in value], self._attributes(value, depth)]
+        if isinstance(value, types.FunctionType):
+            cells = [self._cell(c, depth) for c in value.__closure__ or ()]
+            return [value.__qualname__, self.of(value.__defaults__, depth), cells]
+        if isinstance(value, types.MethodType):
+            return [value.__func__.__qualname__, self.of(value.__self__, depth)]
+        if isinstance(value, type):
+            return value.__qualname__
+        if dataclasses.is_dataclass(value) or hasattr(value, "__dict__"):
+            return self._attributes(value, depth)
+        slots = getattr(type(value), "__slots__", ())
+        return [(slot, self.of(getattr(value, slot, None), depth)) for slot in slots]
+
+    def _cell(self, cell: types.CellType, depth: int) -> Any:
+        try:
+            return self.of(cell.cell_contents, depth)
+        except ValueError:
+            return "empty"
+
+    def _attributes(self, value: Any, depth: int) -> Any:
+        found = getattr(value, "__dict__", {})
+        return [(k, self.of(v, depth)) for k, v in found.items() if not k.startswith("__")]
+
+    def _tensor(self, tensor: torch.Tensor, depth: int) -> Any:
+        storage = tensor.untyped_storage().data_ptr()
+        if storage:  # an empty tensor's is 0
+            storage = self._storages.setdefault(storage, len(self._storages) + 1)
+        plain = tensor.detach().resolve_conj()
+        bits = plain.contiguous().flatten().view(torch.uint8) if plain.numel() else plain
+        return {
+            "dtype": str(tensor.dtype),
+            "shape": tuple(tensor.shape),
+            "stride": tensor.stride() if tensor.numel() > 0 else (),
+            "storage": (storage, tensor.storage_offset()),
+            "bits": bits.numpy().tobytes(),
+            "values": str(plain),
+            "requires_grad": tensor.requires_grad,
+            "has_grad_fn": tensor.grad_fn is not None,
+            "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None,
+        }
+
+
+def difference(a: Any, b: Any, path: str = "") -> str | None:
+    """The first place at which two snapshots differ, as text."""
+    if type(a) is type(b) and isinstance(a, (list, tuple)) and len(a) == len(b):
+        for n, (x, y) in enumerate(zip(a, b, strict=True)):
+            found = difference(x, y, f"{path}[{n}]")
+            if found:
+                return found
+        return None
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        for key in a:
+            found = difference(a[key], b[key], f"{path}.{key}")
+            if found:
+                return found
+        return None
+    return None if a == b else f"at {path or 'the top'}: eager {a!r}, captured {b!r}"
