@@ -15,19 +15,20 @@ TABLE = ROOT / "docs/capture.md"
 HEAD = """# Capture
 
 Written by `tools/capture_table.py` from the engine's tables and the tests' names, checked by
-`tests/python/test_tools.py`. [decisions/0030](decisions/0030-capture-in-the-frame.md) says how it works.
+`tests/python/test_capture_tables.py`.
+[decisions/0030](decisions/0030-capture-in-the-frame.md) says how it works.
 
 ```python
 import octavo.capture as capture
 
-fast = capture.compile(f, backend="inductor")  # or a function (gm, example_inputs) -> callable
-print(capture.explain(f)(*args))               # graphs, ops, breaks with file:line, guards, times
+fast = capture.compile(f, backend="inductor")
+print(capture.explain(f)(*args))  # graphs, ops, breaks with file:line, guards, times
 ```
 
 A function is captured piece by piece while Python runs it. What can be traced becomes a
-`torch.fx.GraphModule`; what cannot runs as it is, and capture goes on behind it. `fullgraph=True` makes a
-break an error. Sizes are static: a call with other sizes is captured anew, up to 8 versions at one
-place; then the function runs uncaptured there, with one warning.
+`torch.fx.GraphModule`; what cannot runs as it is, and capture goes on behind it. `fullgraph=True`
+makes a break an error. Sizes are static: a call with other sizes is captured anew, up to 8
+versions at one place; then the function runs uncaptured there, with one warning.
 
 CPython 3.11 and torch 2.13.
 """

@@ -77,7 +77,9 @@ def main() -> int:
     parser.add_argument("--tidy", default="clang-tidy-14")
     parser.add_argument("--cache", type=Path, default=Path(".cache/clang-tidy"))
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("folders", nargs="*", default=["src", "python/src", "python/torch_ops", "python/capture"])
+    parser.add_argument(
+        "folders", nargs="*", default=["src", "python/src", "python/torch_ops", "python/capture"]
+    )
     options = parser.parse_args()
 
     root = options.root.resolve()

@@ -5,7 +5,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 
 #include "python_types.h"
 
@@ -152,7 +152,7 @@ bool equal_constants(PyObject* object, PyObject* wanted) {
   if (Py_TYPE(object) != Py_TYPE(wanted)) return false;
   if (PyFloat_CheckExact(object)) {
     const double a = PyFloat_AS_DOUBLE(object), b = PyFloat_AS_DOUBLE(wanted);
-    return memcmp(&a, &b, sizeof a) == 0;
+    return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
   }
   const int equal = PyObject_RichCompareBool(object, wanted, Py_EQ);
   if (equal < 0) PyErr_Clear();

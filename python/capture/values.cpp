@@ -233,8 +233,10 @@ Ref Tracer::python_constant(const V& given) {
     case Kind::object:
       // Classes, functions, modules and enum members are what they are.
       if (PyType_Check(value->object.get()) || PyModule_Check(value->object.get()) ||
-          PyCallable_Check(value->object.get()) || is_enum_member(value->object.get()) ||
-          PyCode_Check(value->object.get()))
+          PyFunction_Check(value->object.get()) || PyCFunction_Check(value->object.get()) ||
+          Py_TYPE(value->object.get()) == &PyMethodDescr_Type ||
+          Py_TYPE(value->object.get()) == &PyWrapperDescr_Type ||
+          is_enum_member(value->object.get()) || PyCode_Check(value->object.get()))
         return value->object;
       return {};
     case Kind::sequence: {

@@ -65,6 +65,7 @@ class CapturedModule(torch.nn.Module):
         object.__setattr__(self, "_captured_call", wrap(module.__call__))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's result."""
         module = self._orig_mod
         hooked = (
             module._forward_hooks

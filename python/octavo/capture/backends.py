@@ -94,7 +94,7 @@ class _Differentiable(torch.autograd.Function):
     """Forward by a program without gradients, backward by torch on the graph."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         gm: torch.fx.GraphModule,
         run: Run,
@@ -105,12 +105,16 @@ class _Differentiable(torch.autograd.Function):
         return run(inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
         wanted = ctx.needs_input_grad[2:]
-        inputs = [x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted)]
+        inputs = [
+            x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)
+        ]
         with torch.enable_grad():
             outputs = ctx.gm(*inputs)
-        pairs = [(y, g) for y, g in zip(outputs, grads) if g is not None and y.requires_grad]
+        pairs = [
+            (y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad
+        ]
         given = iter(
             torch.autograd.grad(
                 [y for y, _ in pairs],
@@ -125,7 +129,8 @@ class _Differentiable(torch.autograd.Function):
 def _differentiable(gm: torch.fx.GraphModule, run: Run) -> Callable[..., Outputs]:
     def call(*inputs: torch.Tensor) -> Outputs:
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-            return cast(Outputs, _Differentiable.apply(gm, run, *inputs))
+            apply: Callable[..., Any] = _Differentiable.apply
+            return cast(Outputs, apply(gm, run, *inputs))
         return run(inputs)
 
     return call
@@ -183,10 +188,10 @@ def _changes_inputs(gm: torch.fx.GraphModule) -> bool:
         name = getattr(node.target, "__name__", "")
         if node.op == "call_function" and (
             name in {"setitem", "_set_grad_enabled"}
-            or name.startswith("i")
-            and name[1:] in {"add", "sub", "mul", "truediv", "and", "or", "pow"}
-            or name.endswith("_")
-            and not name.endswith("__")
+            or (
+                name[:1] == "i" and name[1:] in {"add", "sub", "mul", "truediv", "and", "or", "pow"}
+            )
+            or (name.endswith("_") and not name.endswith("__"))
         ):
             return True
     return False
@@ -207,13 +212,15 @@ def onnxruntime(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) ->
         buffer = io.BytesIO()
         names = [f"input{n}" for n in range(len(examples))]
         torch.onnx.export(
-            module, examples, buffer, input_names=names, opset_version=18, dynamo=False
+            module, examples, cast(Any, buffer), input_names=names, opset_version=18, dynamo=False
         )
         session = ort.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
         taken = {i.name for i in session.get_inputs()}
 
         def run(inputs: Sequence[torch.Tensor]) -> Outputs:
-            feeds = {n: x.detach().numpy() for n, x in zip(names, inputs) if n in taken}
+            feeds = {
+                n: x.detach().numpy() for n, x in zip(names, inputs, strict=True) if n in taken
+            }
             return tuple(torch.from_numpy(y) for y in session.run(None, feeds))
 
         return run

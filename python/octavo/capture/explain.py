@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,7 @@ def explain(model: Callable[..., Any], **options: Any) -> Callable[..., Explanat
         model: what ``compile`` takes.
         options: those of ``compile``.
     """
-    from octavo.capture import compile  # it imports this module
+    compile = importlib.import_module("octavo.capture").compile  # which imports this module
 
     def call(*args: Any, **kwargs: Any) -> Explanation:
         stats: list[dict[str, Any]] = []
