@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +23,10 @@ import octavo
 import octavo.compat
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# Capture is of torch's programs alone.
+if importlib.util.find_spec("torch") is None:
+    collect_ignore_glob = ["test_capture_*.py"]
 
 # Jobs that a shell starts with & ignore Ctrl-C, and so would what is interrupted here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
