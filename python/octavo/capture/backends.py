@@ -81,7 +81,8 @@ def _package(name: str, pip: str, backend: str) -> ModuleType:
 @register_backend("eager")
 def eager(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
     """Runs the captured graph as it is."""
-    return gm.forward
+    forward: Callable[..., Any] = gm.forward
+    return forward
 
 
 @register_backend("torchscript")
@@ -206,7 +207,7 @@ def onnxruntime(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) ->
     """
     ort = _package("onnxruntime", "onnxruntime", "onnxruntime")
     if _changes_inputs(gm):
-        return gm.forward
+        return eager(gm, example_inputs)
 
     def build(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Run:
         buffer = io.BytesIO()
@@ -237,7 +238,7 @@ def openvino(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Ca
     """
     ov = _package("openvino", "openvino", "openvino")
     if _changes_inputs(gm):
-        return gm.forward
+        return eager(gm, example_inputs)
 
     def build(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Run:
         model = ov.convert_model(module, example_input=examples)
