@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "code_state.h"
+#include "dynamo_marks.h"
 #include "generator.h"
 #include "known_calls.h"
 #include "python_types.h"
@@ -238,22 +239,15 @@ V Tracer::inline_function(const V& callee, Call call) {
     static PyObject* marker = interned("_octavo_disabled").release();
     if (own_attribute(function, marker)) give_up(Reason::disabled_call, describe(callee));
     static PyObject* constant_marker = interned("_octavo_constant_result").release();
-    if (own_attribute(function, constant_marker)) {
+    if (own_attribute(function, constant_marker) || dynamo_constant(function)) {
       const V result = fold_bound(function, call);
       if (!result) give_up(Reason::unknown_call, "a constant result of arguments that are not");
       return result;
     }
   }
-  // A process that has used torch.compile finds optimizers' methods wrapped by
-  // torch._dynamo.disable.
-  if (callee->kind == Kind::object) {
-    static PyObject* wrapped = interned("_torchdynamo_orig_callable").release();
-    PyObject* inner = own_attribute(callee->object.get(), wrapped);
-    if (inner && PyFunction_Check(inner) &&
-        utf8(reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(inner))->co_filename)
-                .find("/torch/optim/") != std::string::npos)
+  if (callee->kind == Kind::object)
+    if (PyObject* inner = disabled_optimizer(callee->object.get()))
       return this->call(lazy(inner, trace_.sources.fixed(inner)), std::move(call));
-  }
   // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do.
   static PyObject* undisabled = interned("fn").release();
   if (ends_with_compile_py(code))

@@ -14,6 +14,7 @@
 #include <unordered_map>
 
 #include "code_state.h"
+#include "dynamo_marks.h"
 #include "python_types.h"
 
 namespace octavo::capture {
@@ -22,7 +23,8 @@ namespace {
 struct CodeState {
   explicit CodeState(PyCodeObject* object) : code(object) {}
   Code code;
-  bool never = false;  // its frames are not captured
+  bool never = false;     // its frames are not captured
+  bool disables = false;  // nor what they call, which is stock Dynamo's
   std::unordered_map<int, std::vector<std::shared_ptr<const Piece>>> pieces;  // by code unit
   std::set<const Region*> plain;  // regions in which it had no operators
   std::unordered_map<int, int> full;
@@ -87,6 +89,7 @@ CodeState& state_of(PyCodeObject* code) {
   state->never = (code->co_flags & wanted) != wanted ||
                  (code->co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)) != 0 ||
                  is_library(code);
+  state->disables = state->never && is_dynamos_own(code);
   if (_PyCode_SetExtra(object, extra_index, state) < 0) throw PythonError{};
   return *state;
 }
@@ -428,6 +431,10 @@ PyObject* evaluate(PyThreadState* thread, InterpreterFrame* frame, int throwing)
   } catch (const PythonError&) {
     PyErr_Clear();
     return run_default(thread, frame, throwing);
+  }
+  if (state->disables && !disabled_optimizer(reinterpret_cast<PyObject*>(frame->f_func))) {
+    const Busy guard;
+    return run_default(thread, frame, 0);
   }
   if (state->never || (!state->plain.empty() && state->plain.count(current.get())))
     return run_default(thread, frame, throwing);

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "call_table.h"
+#include "dynamo_marks.h"
 #include "generator.h"
 #include "python_types.h"
 
@@ -39,6 +40,7 @@ void add_torch(CallTable& table) {
     table.pure.insert(well_known("torch", name));
   for (const char* name : {"is_compiling", "is_dynamo_compiling"})
     answers("torch.compiler", name, Py_True);
+  answers("torch._utils", "is_compiling", Py_True);
   answers("torch", "is_inference_mode_enabled", Py_False);
   answers("torch.jit", "is_scripting", Py_False);
   answers("torch.jit", "is_tracing", Py_False);
@@ -90,31 +92,25 @@ bool ends_with(std::string_view text, std::string_view end) {
 
 }  // namespace
 
-namespace {
-// The name of a function of torch._dynamo.decorators, without importing it; else "".
-std::string dynamos_decorator(PyObject* object) {
-  if (!PyFunction_Check(object)) return "";
-  const auto* code = reinterpret_cast<PyCodeObject*>(PyFunction_GET_CODE(object));
-  return ends_with(utf8(code->co_filename), "/torch/_dynamo/decorators.py") ? utf8(code->co_name)
-                                                                            : "";
-}
-}  // namespace
-
 V call_known(Tracer& tracer, const V& callee, Call& call, bool& known) {
-  const std::string decorator = dynamos_decorator(callee->object.get());
-  if (decorator.rfind("mark_", 0) == 0 || decorator.rfind("maybe_mark_", 0) == 0) {
-    known = true;
-    return tracer.none();
-  }
-  if (decorator == "graph_break") {
-    // torch's own functions ask for breaks that Dynamo needs.
-    known = true;
-    if (utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") !=
-        std::string::npos)
+  PyObject* object = callee->object.get();
+  known = true;
+  switch (dynamo_mark(object)) {
+    case DynamoMark::ignored:
       return tracer.none();
-    give_up(Reason::requested, "");
+    case DynamoMark::compiling:
+      return tracer.boolean(true);
+    case DynamoMark::breaks:
+      // torch's own functions ask for breaks that Dynamo needs.
+      if (utf8(tracer.frame()->code->object()->co_filename).find("/torch/optim/") !=
+          std::string::npos)
+        return tracer.none();
+      give_up(Reason::requested, "");
+    case DynamoMark::none:
+      break;
   }
-  const auto found = table().handlers.find(callee->object.get());
+  if (dynamo_disallows(object)) give_up(Reason::disabled_call, tracer.describe(callee));
+  const auto found = table().handlers.find(object);
   known = found != table().handlers.end();
   if (!known) return nullptr;
   try {

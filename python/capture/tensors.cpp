@@ -12,6 +12,7 @@
 #include <regex>
 #include <unordered_set>
 
+#include "dynamo_marks.h"
 #include "known_calls.h"
 #include "python_types.h"
 #include "shape_rules.h"
@@ -144,7 +145,7 @@ bool Tracer::records(PyObject* callable) {
   if (type == packet || type == overload) return true;
   if (!PyFunction_Check(callable)) return false;
   static PyObject* marker = interned("_octavo_allowed_in_graph").release();
-  return own_attribute(callable, marker) != nullptr;
+  return own_attribute(callable, marker) != nullptr || dynamo_allows(callable);
 }
 
 bool Tracer::holds_tensor(const V& given, int depth) {

@@ -4,7 +4,15 @@ graph = octavo.load_onnx("model.onnx")
 int8 = octavo.quantize(graph, samples, calibrator="mse")
 program = octavo.compile(int8)
 outputs = program(x)
+
+@octavo.compile(backend="inductor")  # PyTorch code: octavo.capture
+def step(x): ...
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from octavo._core import (
     Graph,
@@ -22,7 +30,6 @@ from octavo.api import (
     LintFinding,
     LintReport,
     bench,
-    compile,
     doctor,
     equalize,
     export_onnx,
@@ -34,6 +41,7 @@ from octavo.api import (
     save,
 )
 from octavo.calibration import calibrate
+from octavo.compiling import compile
 from octavo.errors import FileError, InternalError, UnsupportedError, UserError
 from octavo.rules import Rules
 from octavo.search import ModuleSearch, Search, SearchPoint, search
@@ -44,6 +52,38 @@ from octavo.sensitivity import (
     Sensitivity,
     disable_worst,
     sensitivity,
+)
+
+if TYPE_CHECKING:
+    from octavo.capture import BackendError as BackendError
+    from octavo.capture import GraphBreakError as GraphBreakError
+    from octavo.capture import allow_in_graph as allow_in_graph
+    from octavo.capture import assume_constant_result as assume_constant_result
+    from octavo.capture import disable as disable
+    from octavo.capture import explain as explain
+    from octavo.capture import export as export
+    from octavo.capture import graph_break as graph_break
+    from octavo.capture import is_compiling as is_compiling
+    from octavo.capture import list_backends as list_backends
+    from octavo.capture import optimize as optimize
+    from octavo.capture import register_backend as register_backend
+    from octavo.capture import reset as reset
+
+# Of octavo.capture, which needs torch: looked up when they are used, and not by `import *`.
+_OF_CAPTURE = (
+    "BackendError",
+    "GraphBreakError",
+    "allow_in_graph",
+    "assume_constant_result",
+    "disable",
+    "explain",
+    "export",
+    "graph_break",
+    "is_compiling",
+    "list_backends",
+    "optimize",
+    "register_backend",
+    "reset",
 )
 
 __all__ = [
@@ -87,3 +127,15 @@ __all__ = [
     "search",
     "sensitivity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_CAPTURE:
+        value = getattr(importlib.import_module("octavo.capture"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'octavo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_CAPTURE})

@@ -94,7 +94,7 @@ def export_onnx(
         if args is None:
             raise TypeError("octavo.export_onnx of a torch module wants args, example inputs")
         _core.check_writable(os.fspath(path))
-        export = importlib.import_module("octavo.export.module")
+        export = importlib.import_module("octavo._export.module")
         graph = export.module_graph(model, *of_module)
     graph = graph.clone()
     if target is not None:
@@ -116,30 +116,6 @@ def load(path: Path) -> Graph:
 def save(graph: Graph, path: Path) -> None:
     """Writes a graph as ``.onnx`` or ``.octavo``, by the name's ending; whole or not at all."""
     _core.save_model(graph, os.fspath(path))
-
-
-def compile(model: Graph | Path, *, threads: int = 0, optimize: bool = True) -> Program:
-    """Makes a program of a graph or a model file.
-
-    Args:
-        model: a float or quantized graph, or the path of a file that holds one.
-        threads: how many to use; 0 follows CPU affinity and cgroup quota.
-        optimize: False runs each node by itself, without fusion (to look for faults).
-
-    Returns:
-        A program; call it with arrays (NumPy, DLPack) or with ``{name: array}``. Dense inputs are
-        not copied. Symbolic dimensions are bound at each call; a new binding is planned once.
-
-    Raises:
-        TypeError: ``model`` is neither a graph nor a path.
-    """
-    if isinstance(model, Graph):
-        graph = model
-    elif isinstance(model, (str, os.PathLike)):
-        graph = load(model)
-    else:
-        raise TypeError(f"octavo.compile takes a Graph or a path, not {type(model).__name__}")
-    return _core.compile_graph(graph, threads=threads, optimize=optimize)
 
 
 def quantize(

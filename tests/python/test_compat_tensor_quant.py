@@ -86,7 +86,8 @@ print(octavo.calibrator_names())
         "octavo.compat.install()",
         "import octavo.nn",
         "import octavo.quantization",
-        "import octavo.export",
+        "import octavo._export",
+        "import octavo.capture",
     ],
 )
 def test_without_torch(code: str) -> None:

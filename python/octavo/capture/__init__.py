@@ -8,23 +8,30 @@ A function is captured piece by piece while Python runs it: what can be traced b
 ``explain`` shows the pieces. docs/capture.md says what is traced.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
-from collections.abc import Callable
+from octavo.capture import _supported
+
+_supported.check_environment()
+
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
 import torch
 
 from octavo import _capture
+from octavo.capture import runtimes as runtimes
 from octavo.capture.backends import (
     Backend,
     list_backends,
-    lookup,
     register_backend,
     takes_parameters,
+    with_options,
 )
 from octavo.capture.errors import BackendError, GraphBreakError
-from octavo.capture.explain import Explanation, explain
+from octavo.capture.explanation import Explanation, explain
 from octavo.capture.marks import (
     allow_in_graph,
     assume_constant_result,
@@ -90,7 +97,9 @@ def compile(
     *,
     backend: str | Backend = ...,
     fullgraph: bool = ...,
-    options: dict[str, Any] | None = ...,
+    dynamic: bool | None = ...,
+    mode: str | None = ...,
+    options: Mapping[str, Any] | None = ...,
     stats: list[dict[str, Any]] | None = ...,
 ) -> F: ...
 @overload
@@ -99,15 +108,19 @@ def compile(
     *,
     backend: str | Backend = ...,
     fullgraph: bool = ...,
-    options: dict[str, Any] | None = ...,
+    dynamic: bool | None = ...,
+    mode: str | None = ...,
+    options: Mapping[str, Any] | None = ...,
     stats: list[dict[str, Any]] | None = ...,
 ) -> Callable[[F], F]: ...
 def compile(
     model: Callable[..., Any] | None = None,
     *,
-    backend: str | Backend = "eager",
+    backend: str | Backend = "octavo",
     fullgraph: bool = False,
-    options: dict[str, Any] | None = None,
+    dynamic: bool | None = None,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
     stats: list[dict[str, Any]] | None = None,
 ) -> Any:
     """The function or module, captured when it is called; without one, a decorator.
@@ -116,19 +129,19 @@ def compile(
         model: a Python function, a method, or a ``torch.nn.Module``.
         backend: a name of ``list_backends()``, or ``(gm, example_inputs) -> callable``.
         fullgraph: a graph break is an error.
+        dynamic: whether sizes are symbols: always, never, or from the second size on (None).
+        mode: inductor's mode, as of ``torch.compile``; other backends get it as ``mode=``.
         options: ``{"inline_modules": True}`` makes parameters inputs of the graph, as torch 2.13
-            does, instead of ``call_module`` and ``get_attr`` nodes.
+            does, instead of ``call_module`` and ``get_attr`` nodes. Others are the backend's own:
+            inductor's configuration, or what a function takes as ``options=``.
         stats: a list that gets a dict for each piece that is captured; ``explain`` reads it.
 
     Raises:
         BackendError: no such backend, or its package is missing.
         GraphBreakError: when called, with ``fullgraph``.
-        TypeError: ``model`` cannot be called, or an option is unknown.
+        TypeError: ``model`` cannot be called, or the backend takes no such mode or options.
     """
-    unknown = set(options or {}) - {"inline_modules"}
-    if unknown:
-        raise TypeError(f"unknown options {sorted(unknown)}; there is 'inline_modules'")
-    function = lookup(backend)
+    function = with_options(backend, mode, options, dynamic)
     inline = bool((options or {}).get("inline_modules", takes_parameters(backend)))
 
     def wrap(target: Callable[..., Any]) -> Any:
@@ -150,6 +163,24 @@ def compile(
     return captured if model is None else captured(model)
 
 
+def _is_backend(given: str | Backend) -> bool:
+    """A backend takes a graph and its inputs; a step of training, anything else."""
+    if isinstance(given, str):
+        return True
+    if isinstance(given, torch.nn.Module):
+        return False
+    try:
+        parameters = inspect.signature(given).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    positional = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    return len(positional) == 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
 class _Optimize:
     """What ``optimize`` returns: a decorator, or the captured function itself."""
 
@@ -159,34 +190,44 @@ class _Optimize:
         self._captured: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        decorates = len(args) == 1 and not kwargs and callable(args[0])
-        if decorates:
+        one = len(args) == 1 and not kwargs and callable(args[0])
+        if one and _is_backend(self._given):
             return compile(args[0], backend=self._given, **self._options)
         if isinstance(self._given, str):
-            raise TypeError("optimize(name) decorates a function")
+            raise TypeError(f"optimize({self._given!r}) decorates one function or module")
         # optimize(training_step)(data): the function itself was given, not a backend.
         if self._captured is None:
-            self._captured = compile(self._given, **self._options)
+            self._captured = compile(self._given, **({"backend": "eager"} | self._options))
         return self._captured(*args, **kwargs)
 
 
-def optimize(backend: str | Backend = "eager", **options: Any) -> _Optimize:
-    """torchdynamo's spelling: ``@optimize(my_compiler)`` over a function.
+def optimize(backend: str | Backend = "octavo", **options: Any) -> _Optimize:
+    """torchdynamo's spelling: ``@optimize(my_compiler)`` over a function or a module.
 
-    ``optimize(function)`` with the function itself gives it captured, with the eager backend.
+    ``optimize(training_step)`` with the function itself gives it captured, with the eager backend.
+    A function of exactly two required arguments that is called with a single function is a
+    backend.
+
+    Args:
+        backend: a name, ``(gm, example_inputs) -> callable``, or what is to be captured.
+        options: those of ``compile``.
+
+    Raises:
+        BackendError: no such backend (when the function is decorated).
+        TypeError: ``options`` that ``compile`` has not; a name that decorates nothing callable.
     """
     return _Optimize(backend, options)
 
 
 def export(model: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.fx.GraphModule:
-    """The one graph of a call, parameters as inputs of it.
+    """The one graph of a call. It is called with the call's tensors and gives a tuple.
 
     Raises:
         GraphBreakError: the call is not one graph.
         ValueError: the call has no operators.
     """
     stats: list[dict[str, Any]] = []
-    compile(model, fullgraph=True, stats=stats)(*args, **kwargs)
+    compile(model, backend="eager", fullgraph=True, stats=stats)(*args, **kwargs)
     graphs = [piece["graph"] for piece in stats if piece["graph"] is not None]
     if len(graphs) != 1:
         raise ValueError(f"the call gives {len(graphs)} graphs; export needs one")
@@ -194,5 +235,5 @@ def export(model: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.fx.Gra
 
 
 def reset() -> None:
-    """Forgets everything captured."""
+    """Forgets everything captured: the next call captures anew."""
     _capture.reset()

@@ -1,50 +1,69 @@
-"""Backends: ``(gm: torch.fx.GraphModule, example_inputs: list[Tensor]) -> callable``.
+"""The registry of backends, and what a ``backend=`` with its options means.
 
-The callable takes the graph's inputs and returns a tuple of its outputs. ``example_inputs`` are the
-tensors of the call that was captured.
+A backend is ``(gm: torch.fx.GraphModule, example_inputs) -> callable``. The callable takes the
+graph's inputs and returns a tuple of its outputs. ``example_inputs`` are those of the call that was
+captured. runtimes.py has Octavo's own backends.
 """
 
 from __future__ import annotations
 
-import importlib
-import io
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any, cast
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast, overload
 
 import torch
 
 from octavo.capture.errors import BackendError
 
-Backend = Callable[[torch.fx.GraphModule, list[torch.Tensor]], Callable[..., Any]]
-Outputs = tuple[torch.Tensor, ...]
-Run = Callable[[Sequence[torch.Tensor]], Outputs]
+Backend = Callable[[torch.fx.GraphModule, list[Any]], Callable[..., Any]]
+B = TypeVar("B", bound=Backend)
 
+OWN_OPTIONS = frozenset({"inline_modules"})
 _registered: dict[str, Backend] = {}
 # Their graphs take parameters as inputs, so that gradients can be given for them.
-_parameters_as_inputs: set[str] = {"onnxruntime", "openvino", "tvm"}
+_parameters_as_inputs: set[str] = set()
 
 
-def register_backend(name: str) -> Callable[[Backend], Backend]:
-    """Decorator: makes ``backend=name`` mean the function.
+@overload
+def register_backend(name: B, /) -> B: ...
+@overload
+def register_backend(
+    name: str | None = None, *, parameters_as_inputs: bool = ...
+) -> Callable[[B], B]: ...
+def register_backend(
+    name: str | Backend | None = None, *, parameters_as_inputs: bool = False
+) -> Any:
+    """Decorator: makes ``backend=name`` mean the function; without a name, its own.
+
+    Args:
+        name: what ``backend=`` takes. It may replace an earlier one, or one of torch's.
+        parameters_as_inputs: graphs hold no modules; their parameters are inputs.
 
     Raises:
-        TypeError: what is registered cannot be called.
+        TypeError: what is registered cannot be called, or has no name.
     """
 
     def register(backend: Backend) -> Backend:
         if not callable(backend):
             raise TypeError(f"a backend is a function, not {type(backend).__name__}")
-        _registered[name] = backend
+        called = name if isinstance(name, str) else getattr(backend, "__name__", None)
+        if called is None:
+            raise TypeError("a backend that has no __name__ needs one: register_backend(name)")
+        _registered[called] = backend
+        _parameters_as_inputs.discard(called)
+        if parameters_as_inputs:
+            _parameters_as_inputs.add(called)
         return backend
 
-    return register
+    return register(name) if name is not None and not isinstance(name, str) else register
 
 
 def list_backends() -> list[str]:
     """The names that ``backend=`` takes: Octavo's own, then those of torch's registry."""
     own = sorted(_registered)
-    return own + [name for name in torch._dynamo.list_backends(()) if name not in own]
+    # Torch finds "octavo" too, by the entry point that is for torch.compile.
+    return own + [n for n in torch._dynamo.list_backends(()) if n not in own and n != "octavo"]
 
 
 def lookup(backend: str | Backend) -> Backend:
@@ -57,10 +76,15 @@ def lookup(backend: str | Backend) -> Backend:
         return backend
     if backend in _registered:
         return _registered[backend]
+    known = ", ".join(list_backends())
+    if backend == "octavo":
+        raise BackendError(
+            "the backend 'octavo' (Octavo's own compiler of captured graphs) is not part of this "
+            f"version; choose another with backend=: {known}"
+        )
     try:
         return cast(Backend, torch._dynamo.lookup_backend(backend))
     except Exception as error:
-        known = ", ".join(list_backends())
         raise BackendError(f"no backend is named {backend!r}; there are {known}") from error
 
 
@@ -69,196 +93,45 @@ def takes_parameters(backend: str | Backend) -> bool:
     return isinstance(backend, str) and backend in _parameters_as_inputs
 
 
-def _package(name: str, pip: str, backend: str) -> ModuleType:
+def with_options(
+    backend: str | Backend,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    dynamic: bool | None = None,
+) -> Backend:
+    """The function behind a name, with its mode and options given, as ``torch.compile`` does.
+
+    Raises:
+        BackendError: no backend of that name.
+        TypeError: the backend takes no such mode or options.
+    """
+    theirs = {k: v for k, v in (options or {}).items() if k not in OWN_OPTIONS}
+    if mode == "default":
+        mode = None
+    if backend == "inductor" and backend not in _registered:
+        if mode is None and not theirs:
+            return lookup(backend)
+        if mode is not None and theirs:
+            raise TypeError("inductor takes a mode or options, not both")
+        try:
+            return cast(Backend, torch._TorchCompileInductorWrapper(mode, theirs, dynamic))
+        except (RuntimeError, AttributeError) as error:
+            raise TypeError(f"inductor refuses its mode or options: {error}") from error
+    function = lookup(backend)
+    given: dict[str, Any] = {"mode": mode} if mode is not None else {}
+    if theirs:
+        given["options"] = theirs
+    if not given:
+        return function
+    name = backend if isinstance(backend, str) else getattr(backend, "__name__", repr(backend))
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise BackendError(
-            f"backend {backend!r} needs the package {pip}; install it: pip install {pip}"
+        inspect.signature(function).bind(None, None, **given)
+    except TypeError as error:
+        unknown = sorted(theirs) if theirs else [mode]
+        raise TypeError(
+            f"the backend {name!r} takes no {' and no '.join(given)} ({unknown}); "
+            f"octavo's own options are {sorted(OWN_OPTIONS)}"
         ) from error
-
-
-@register_backend("eager")
-def eager(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """Runs the captured graph as it is."""
-    forward: Callable[..., Any] = gm.forward
-    return forward
-
-
-@register_backend("torchscript")
-def torchscript(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """``torch.jit.script`` of the graph."""
-    return cast(Callable[..., Any], torch.jit.script(gm))
-
-
-class _Differentiable(torch.autograd.Function):
-    """Forward by a program without gradients, backward by torch on the graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        gm: torch.fx.GraphModule,
-        run: Run,
-        *inputs: torch.Tensor,
-    ) -> Outputs:
-        ctx.gm = gm
-        ctx.save_for_backward(*inputs)
-        return run(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor | None) -> Any:
-        wanted = ctx.needs_input_grad[2:]
-        inputs = [
-            x.detach().requires_grad_(w) for x, w in zip(ctx.saved_tensors, wanted, strict=True)
-        ]
-        with torch.enable_grad():
-            outputs = ctx.gm(*inputs)
-        pairs = [
-            (y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad
-        ]
-        given = iter(
-            torch.autograd.grad(
-                [y for y, _ in pairs],
-                [x for x in inputs if x.requires_grad],
-                [g for _, g in pairs],
-                allow_unused=True,
-            )
-        )
-        return (None, None, *(next(given) if w else None for w in wanted))
-
-
-def _differentiable(gm: torch.fx.GraphModule, run: Run) -> Callable[..., Outputs]:
-    def call(*inputs: torch.Tensor) -> Outputs:
-        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-            apply: Callable[..., Any] = _Differentiable.apply
-            return cast(Outputs, apply(gm, run, *inputs))
-        return run(inputs)
-
-    return call
-
-
-class _WithParameters(torch.nn.Module):
-    """The graph with its parameters held, a module of the other inputs."""
-
-    def __init__(self, gm: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()
-        self.gm = gm
-        self.places = [isinstance(x, torch.nn.Parameter) for x in inputs]
-        for n, x in enumerate(inputs):
-            if self.places[n]:
-                self.register_buffer(f"held{n}", x.detach())
-
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        given = iter(inputs)
-        return self.gm(
-            *(getattr(self, f"held{n}") if p else next(given) for n, p in enumerate(self.places))
-        )
-
-
-class _Frozen:
-    """A program with the parameters as constants, built again when one of them has changed."""
-
-    def __init__(
-        self,
-        gm: torch.fx.GraphModule,
-        inputs: Sequence[torch.Tensor],
-        build: Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], Run],
-    ) -> None:
-        self._gm = gm
-        self._build = build
-        self._state: list[tuple[int, int]] | None = None
-        self._run: Run | None = None
-        self(inputs)
-
-    def __call__(self, inputs: Sequence[torch.Tensor]) -> Outputs:
-        held = [x for x in inputs if isinstance(x, torch.nn.Parameter)]
-        others = tuple(x.detach() for x in inputs if not isinstance(x, torch.nn.Parameter))
-        state = [(x.data_ptr(), x._version) for x in held]
-        if self._run is None or state != self._state:
-            self._state = state
-            with torch.no_grad():
-                self._run = self._build(_WithParameters(self._gm, inputs).eval(), others)
-        return self._run(others)
-
-
-def _changes_inputs(gm: torch.fx.GraphModule) -> bool:
-    """Whether a node writes into a tensor, which these runtimes cannot."""
-    for node in gm.graph.nodes:
-        if node.op == "call_method" and str(node.target).endswith("_"):
-            return True
-        name = getattr(node.target, "__name__", "")
-        if node.op == "call_function" and (
-            name in {"setitem", "_set_grad_enabled"}
-            or (
-                name[:1] == "i" and name[1:] in {"add", "sub", "mul", "truediv", "and", "or", "pow"}
-            )
-            or (name.endswith("_") and not name.endswith("__"))
-        ):
-            return True
-    return False
-
-
-@register_backend("onnxruntime")
-def onnxruntime(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """ONNX Runtime on the graph's ONNX form. Graphs that write into tensors run as they are.
-
-    Raises:
-        BackendError: the package onnxruntime is not installed.
-    """
-    ort = _package("onnxruntime", "onnxruntime", "onnxruntime")
-    if _changes_inputs(gm):
-        return eager(gm, example_inputs)
-
-    def build(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Run:
-        buffer = io.BytesIO()
-        names = [f"input{n}" for n in range(len(examples))]
-        torch.onnx.export(
-            module, examples, cast(Any, buffer), input_names=names, opset_version=18, dynamo=False
-        )
-        session = ort.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
-        taken = {i.name for i in session.get_inputs()}
-
-        def run(inputs: Sequence[torch.Tensor]) -> Outputs:
-            feeds = {
-                n: x.detach().numpy() for n, x in zip(names, inputs, strict=True) if n in taken
-            }
-            return tuple(torch.from_numpy(y) for y in session.run(None, feeds))
-
-        return run
-
-    return _differentiable(gm, _Frozen(gm, example_inputs, build))
-
-
-@register_backend("openvino")
-def openvino(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """OpenVINO on the graph. Graphs that write into tensors run as they are.
-
-    Raises:
-        BackendError: the package openvino is not installed.
-    """
-    ov = _package("openvino", "openvino", "openvino")
-    if _changes_inputs(gm):
-        return eager(gm, example_inputs)
-
-    def build(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Run:
-        model = ov.convert_model(module, example_input=examples)
-        compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-        def run(inputs: Sequence[torch.Tensor]) -> Outputs:
-            results = compiled([x.detach().numpy() for x in inputs])
-            return tuple(torch.from_numpy(results[k].copy()) for k in range(len(compiled.outputs)))
-
-        return run
-
-    return _differentiable(gm, _Frozen(gm, example_inputs, build))
-
-
-@register_backend("tvm")
-def tvm(gm: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """Apache TVM by torch's own binding.
-
-    Raises:
-        BackendError: the package apache-tvm is not installed.
-    """
-    _package("tvm", "apache-tvm", "tvm")
-    return cast(Callable[..., Any], torch._dynamo.lookup_backend("tvm")(gm, example_inputs))
+    except ValueError:  # no signature to be read
+        pass
+    return functools.partial(function, **given)

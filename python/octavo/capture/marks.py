@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import Any, TypeVar, overload
+
+import torch
 
 from octavo import _capture
 
@@ -12,7 +15,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def graph_break() -> None:
-    """Ends the graph here; does nothing outside capture."""
+    """Ends the graph here; does nothing outside capture.
+
+    Raises:
+        GraphBreakError: within a function that was compiled with ``fullgraph=True``.
+    """
 
 
 def is_compiling() -> bool:
@@ -20,15 +27,39 @@ def is_compiling() -> bool:
     return False
 
 
-def disable(function: F) -> F:
-    """The function runs as it is, and so does everything it calls."""
+@overload
+def disable(function: F) -> F: ...
+@overload
+def disable(function: None = None) -> Callable[[F], F]: ...
+def disable(function: Any = None) -> Any:
+    """The function or module runs as it is, and so does everything it calls.
 
-    @functools.wraps(function)
+    ``@disable`` and ``@disable()`` are the same. A module's ``forward`` is disabled on the module
+    itself, which is given back.
+
+    Raises:
+        TypeError: ``function`` cannot be called.
+    """
+    if function is None:
+        return disable
+    if isinstance(function, torch.nn.Module):
+        function.forward = disable(function.forward)
+        return function
+    if not callable(function):
+        raise TypeError(f"a function or a module is disabled, not {type(function).__name__}")
+
     def uncaptured(*args: Any, **kwargs: Any) -> Any:
         return _capture.uncaptured(function, *args, **kwargs)
 
+    if hasattr(function, "__name__"):  # not of objects that are called
+        functools.update_wrapper(uncaptured, function)
     uncaptured._octavo_disabled = True  # type: ignore[attr-defined]
-    return uncaptured  # type: ignore[return-value]
+    return uncaptured
+
+
+def _python_function(function: Any, what: str) -> None:
+    if not isinstance(function, FunctionType):
+        raise TypeError(f"a Python function {what}, not {type(function).__name__}")
 
 
 def allow_in_graph(function: F) -> F:
@@ -40,8 +71,7 @@ def allow_in_graph(function: F) -> F:
     Raises:
         TypeError: ``function`` is not a Python function.
     """
-    if not hasattr(function, "__code__"):
-        raise TypeError(f"a Python function is allowed in graphs, not {type(function).__name__}")
+    _python_function(function, "is allowed in graphs")
     function._octavo_allowed_in_graph = True  # type: ignore[attr-defined]
     return function
 
@@ -52,7 +82,6 @@ def assume_constant_result(function: F) -> F:
     Raises:
         TypeError: ``function`` is not a Python function.
     """
-    if not hasattr(function, "__code__"):
-        raise TypeError(f"a Python function has a constant result, not {type(function).__name__}")
+    _python_function(function, "has a constant result")
     function._octavo_constant_result = True  # type: ignore[attr-defined]
     return function

@@ -17,6 +17,7 @@ import torch
 
 from octavo import api
 from octavo.compat.pytorch_quantization import enable_onnx_export
+from octavo.compiling import compile
 from octavo.errors import UserError
 from octavo.nn.layers import Layer, layers_of, switch, switched
 from octavo.nn.progress import Progress, Show
@@ -64,7 +65,7 @@ class _Measured:
                     torch.onnx.export(
                         model, self._args, str(path), kwargs=self._kwargs or None, dynamo=False
                     )
-                program = api.compile(api.load_onnx(path), threads=self._threads)
+                program = compile(api.load_onnx(path), threads=self._threads)
                 program(*self._inputs)
             except Exception as error:
                 raise UserError(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from octavo._export.qdq import constants, dynamic_product, is_exporting, refuse
 from octavo.errors import UnsupportedError, UserError
-from octavo.export.qdq import constants, dynamic_product, is_exporting, refuse
 from octavo.quantization import fuse
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.packed import (

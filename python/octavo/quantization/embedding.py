@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octavo._export.qdq import is_exporting, refuse
 from octavo.errors import UnsupportedError, UserError
-from octavo.export.qdq import is_exporting, refuse
 from octavo.quantization._ops import ops
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octavo._export.qdq import INTEGERS, is_exporting, quantize_dequantize
 from octavo.errors import UnsupportedError, UserError
-from octavo.export.qdq import INTEGERS, is_exporting, quantize_dequantize
 from octavo.quantization._ops import ops
 from octavo.quantization.observers import (
     FixedQParamsObserver,

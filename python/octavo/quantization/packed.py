@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octavo._export.qdq import constants, dequantize, is_exporting
 from octavo.errors import UserError
-from octavo.export.qdq import constants, dequantize, is_exporting
 from octavo.quantization.observers import is_per_channel
 
 

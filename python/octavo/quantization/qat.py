@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from octavo.export.qdq import is_exporting
+from octavo._export.qdq import is_exporting
 from octavo.quantization import fuse
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from octavo._export.qdq import INTEGERS, constants, is_exporting, quantize_dequantize
 from octavo.errors import UnsupportedError, UserError
-from octavo.export.qdq import INTEGERS, constants, is_exporting, quantize_dequantize
 from octavo.quantization import fuse, qat
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.packed import PackedModule, observed_weight, scheme_of

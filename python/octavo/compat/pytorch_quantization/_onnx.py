@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.onnx import symbolic_helper
 
-from octavo.export.qdq import (
+from octavo._export.qdq import (
     from_float,
     is_exporting_with_dynamo,
     quantize_dequantize,

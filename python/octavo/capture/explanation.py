@@ -56,13 +56,16 @@ def explain(model: Callable[..., Any], **options: Any) -> Callable[..., Explanat
 
     Args:
         model: what ``compile`` takes.
-        options: those of ``compile``.
+        options: those of ``compile``; the backend is eager if none is named.
+
+    Raises:
+        what ``compile`` and the call itself raise.
     """
     compile = importlib.import_module("octavo.capture").compile  # which imports this module
 
     def call(*args: Any, **kwargs: Any) -> Explanation:
         stats: list[dict[str, Any]] = []
-        compile(model, stats=stats, **options)(*args, **kwargs)
+        compile(model, stats=stats, **({"backend": "eager"} | options))(*args, **kwargs)
         return Explanation(
             graphs=[piece["graph"] for piece in stats if piece["graph"] is not None],
             ops=sum(piece["ops"] for piece in stats),

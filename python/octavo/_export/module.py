@@ -12,10 +12,10 @@ import torch
 
 from octavo import _core
 from octavo._core import Graph
+from octavo._export.qdq import reporting_refusals
 from octavo.compat.pytorch_quantization import enable_onnx_export
 from octavo.compat.pytorch_quantization.nn import TensorQuantizer
 from octavo.errors import UserError
-from octavo.export.qdq import reporting_refusals
 from octavo.nn.running import in_evaluation_mode
 from octavo.quantization.packed import PackedModule
 
