@@ -13,6 +13,13 @@ TORCH = (2, 13)
 _ELSE = "everything else in octavo works without capture"
 
 
+def _has_torch() -> bool:
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ImportError:  # something blocks it
+        return False
+
+
 def check_environment() -> None:
     """Before the extension is loaded, which links to torch's libraries.
 
@@ -28,7 +35,7 @@ def check_environment() -> None:
             f"octavo.capture supports CPython {python}, and this is {implementation} {running}; "
             f"use CPython {python} ({_ELSE})"
         )
-    if importlib.util.find_spec("torch") is not None:
+    if _has_torch():
         loaded = sys.modules.get("torch")
         found = str(loaded.__version__) if loaded else version_of("torch")
         if found.split(".")[:2] != torch.split("."):
