@@ -35,7 +35,7 @@ V length(Tracer& tracer, const V& given) {
     case Kind::tensor: {
       const at::Tensor& meta = static_cast<Tensor&>(*value).meta;
       if (meta.dim() == 0) tracer.raise(PyExc_TypeError, "len() of a 0-d tensor");
-      return tracer.integer(meta.size(0));
+      return tracer.size(static_cast<Tensor&>(*value).sizes()[0]);
     }
     case Kind::constant: {
       const Py_ssize_t size = PyObject_Size(value->object.get());
@@ -59,8 +59,13 @@ bool is_instance(Tracer& tracer, const V& value, const V& wanted) {
   }
   if (types->kind != Kind::object)
     give_up(Reason::unknown_object, "isinstance() of " + tracer.describe(types));
-  const V v = tracer.real(value);
+  const V v = tracer.look(value);
   PyObject* type = types->object.get();
+  if (v->kind == Kind::symbol) {
+    const int is = PyObject_IsSubclass(reinterpret_cast<PyObject*>(tracer.type_of(v)), type);
+    if (is < 0) tracer.raise_python_error();
+    return is == 1;
+  }
   if (v->kind == Kind::iterator) {
     const bool generator = dynamic_cast<GeneratorIterator*>(v.get()) != nullptr;
     if (type == reinterpret_cast<PyObject*>(&PyGen_Type)) return generator;

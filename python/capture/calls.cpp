@@ -127,6 +127,7 @@ V Tracer::call(const V& given, Call call) {
     case Kind::object: {
       PyObject* object = callee->object.get();
       bool known = false;
+      if (V result = call_on_symbols(object, call)) return result;
       if (V result = call_known(*this, callee, call, known); known) return result;
       if (PyType_Check(object)) return call_type(callee, std::move(call));
       if (records(object)) return call_tensor_function(callee, call);

@@ -95,8 +95,20 @@ V Tracer::stored(const V& given, const char* method) {
 V Tracer::subscript(const V& container, const V& key) {
   const V c = stored(container, "__getitem__");
   switch (c->kind) {
-    case Kind::tensor:
-      return call_tensor_function(constant(well_known("operator", "getitem")), {{c, key}, {}});
+    case Kind::tensor: {
+      PyObject* getitem = well_known("operator", "getitem");
+      if (!is_symbol(key)) return call_tensor_function(constant(getitem), {{c, key}, {}});
+      // torch would make the symbol an int.
+      return record(
+          Node::Op::call_function, Ref::borrow(getitem), {{c, key}, {}},
+          [](PyObject* args, PyObject*) {
+            const Ref first = Ref::checked(PyLong_FromLong(0));
+            return Ref::steal(PyObject_CallFunctionObjArgs(well_known("torch", "select"),
+                                                           PyTuple_GET_ITEM(args, 0), first.get(),
+                                                           PyTuple_GET_ITEM(args, 1), nullptr));
+          },
+          nullptr);
+    }
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*c);
       const auto size = static_cast<int64_t>(sequence.items.size());

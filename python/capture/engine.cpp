@@ -28,6 +28,7 @@ struct CodeState {
   std::unordered_map<int, std::vector<std::shared_ptr<const Piece>>> pieces;  // by code unit
   std::set<const Region*> plain;  // regions in which it had no operators
   std::unordered_map<int, int> full;
+  std::map<int64_t, SizeHistory> sizes;  // by region
 };
 
 thread_local std::shared_ptr<const Region> current;
@@ -155,13 +156,16 @@ struct Traced {
 
 // Traces until it is known where the piece ends: at a Break the piece is traced again up to the
 // root instruction before it.
-Traced trace_piece(const Region& region, const Code& code, InterpreterFrame* frame, int unit) {
+Traced trace_piece(const Region& region, CodeState& state, InterpreterFrame* frame, int unit) {
+  const Code& code = state.code;
+  Settings settings = region.settings;
+  SizeHistory& history = state.sizes[region.id];
   int stop = -1;
   Reason reason{};
   std::string detail, where;
   PyObject* closure = PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func));
   while (true) {
-    Tracer tracer(region.settings, code, frame->f_globals, frame->f_builtins);
+    Tracer tracer(settings, code, frame->f_globals, frame->f_builtins, history);
     try {
       Traced made;
       made.trace = tracer.run(unit, slots_of(frame), stack_depth(frame), closure, stop);
@@ -170,6 +174,9 @@ Traced trace_piece(const Region& region, const Code& code, InterpreterFrame* fra
       made.trace.detail = detail;
       made.trace.where = where;
       return made;
+    } catch (const NoSymbols&) {
+      settings.dynamic = Dynamic::never;
+      stop = -1;
     } catch (const Break& end) {
       const int before_this = end.before >= 0 ? end.before : tracer.instructions() - 1;
       // A second reason is only where the piece can end; the first is why it does.
@@ -189,11 +196,16 @@ Traced trace_piece(const Region& region, const Code& code, InterpreterFrame* fra
   }
 }
 
+// Where the guards put an input: a source's id, or -1 less a symbol's number.
+int place_of(const Piece& piece, int input) {
+  return input < 0 ? piece.guards.symbol_place(-1 - input) : piece.guards.place(input);
+}
+
 std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& region,
                                         CodeState& state, InterpreterFrame* frame, int unit) {
   const Busy guard;
   const auto begin = Clock::now();
-  Traced made = trace_piece(*region, state.code, frame, unit);
+  Traced made = trace_piece(*region, state, frame, unit);
   Trace& trace = made.trace;
   trace.graph.remove_unread();
   auto piece = std::make_shared<Piece>();
@@ -206,7 +218,8 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   for (const Node& node : trace.graph.nodes())
     piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
   for (const Node& node : trace.graph.nodes()) piece->writes = piece->writes || node.impure;
-  for (const Node* node : trace.graph.placeholders) piece->inputs.push_back(node->source->id);
+  for (const Node* node : trace.graph.placeholders)
+    piece->inputs.push_back(node->source ? node->source->id : -1 - node->symbol);
   const double trace_ms = milliseconds(begin);
   if (region->full_graph && trace.ended == Ended::broke) refuse_break(trace);
 
@@ -218,18 +231,17 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
     std::vector<Ref> values;
     const FrameView view{slots_of(frame),
                          PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func))};
-    piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
+    piece->guards =
+        GuardProgram(std::move(trace.sources), std::move(trace.distinct), std::move(trace.sizes));
     GuardFailure failure;
     if (!piece->guards.check(view, values, &failure))
-      throw std::logic_error(fmt::format(
-          "capture made a guard that does not hold: {}; please report it",
-          failure.guard
-              ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
-              : source_name(*failure.source, state.code.object())));
+      throw std::logic_error(
+          fmt::format("capture made a guard that does not hold: {}; please report it",
+                      GuardProgram::describe(failure, state.code.object())));
     const Ref examples = Ref::checked(PyList_New(0));
     for (const int input : piece->inputs)
       check(PyList_Append(examples.get(),
-                          values[static_cast<size_t>(piece->guards.place(input))].get()));
+                          values[static_cast<size_t>(place_of(*piece, input))].get()));
     const auto at = Clock::now();
     piece->compiled = Ref::checked(
         PyObject_CallFunctionObjArgs(region->backend.get(), module.get(), examples.get(), nullptr));
@@ -240,12 +252,14 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
       throw PythonError{};
     }
   } else {
-    piece->guards = GuardProgram(std::move(trace.sources), std::move(trace.distinct));
+    piece->guards =
+        GuardProgram(std::move(trace.sources), std::move(trace.distinct), std::move(trace.sizes));
   }
+  piece->recipe.first_symbol = piece->guards.symbol_place(0);
   // From here on, values are at the places that the guards give them.
   for (Step& step : piece->recipe.steps)
     if (step.op == Step::Op::source) step.index = piece->guards.place(step.index);
-  for (int& input : piece->inputs) input = piece->guards.place(input);
+  for (int& input : piece->inputs) input = place_of(*piece, input);
   report(*region, state.code, trace, unit, *piece, trace_ms, backend_ms, module);
   return piece;
 }
@@ -301,10 +315,7 @@ Ref run_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref
 
 void warn_full(CodeState& state, int unit, const GuardFailure& failure) {
   if (state.full[unit]++ > 0) return;
-  const std::string guard =
-      failure.source && failure.guard
-          ? GuardProgram::describe(*failure.source, *failure.guard, state.code.object())
-          : std::string("its inputs' identities");
+  const std::string guard = GuardProgram::describe(failure, state.code.object());
   const SavedError saved;
   if (PyErr_WarnFormat(
           PyExc_RuntimeWarning, 1,
@@ -499,6 +510,7 @@ void forget_everything() {
     state->pieces.clear();
     state->plain.clear();
     state->full.clear();
+    state->sizes.clear();
   }
 }
 

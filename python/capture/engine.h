@@ -17,7 +17,8 @@ namespace octavo::capture {
 
 // How a region is captured: one per octavo.compile or octavo.optimize.
 struct Region {
-  Ref backend;  // (GraphModule, example_inputs) -> callable
+  int64_t id = 0;  // of all regions there were
+  Ref backend;     // (GraphModule, example_inputs) -> callable
   Settings settings;
   bool full_graph = false;
   Ref stats;  // a list that gets a dict per piece, or null

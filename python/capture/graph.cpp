@@ -79,7 +79,7 @@ void Graph::remove_unread() {
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
     const bool part = node->op == Node::Op::call_function && !node->args.empty() &&
                       node->target.get() == well_known("operator", "getitem") && node->part;
-    if (node->users > 0 ||
+    if (node->users > 0 || node->symbol >= 0 ||
         !(part || node->op == Node::Op::placeholder || node->op == Node::Op::get_attr))
       continue;
     node->dead = true;

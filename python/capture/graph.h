@@ -51,7 +51,8 @@ struct Node {
   std::vector<std::pair<Ref, Arg>> kwargs;
   at::Tensor meta;  // what it makes, on the meta device; undefined for what is no tensor
   c10::Device device = c10::kCPU;
-  Source* source = nullptr;  // of a placeholder
+  Source* source = nullptr;  // of a placeholder that is no symbol
+  int symbol = -1;           // of a placeholder that is one
   Ref attribute;             // the module or tensor behind get_attr and call_module
   int line = 0;
   PyObject* file = nullptr;  // the code object's, which the piece outlives

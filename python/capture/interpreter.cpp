@@ -7,8 +7,9 @@
 
 namespace octavo::capture {
 
-Tracer::Tracer(const Settings& settings, const Code& code, PyObject* globals, PyObject* builtins)
-    : settings_(settings), code_(code), globals_(globals), builtins_(builtins) {}
+Tracer::Tracer(const Settings& settings, const Code& code, PyObject* globals, PyObject* builtins,
+               SizeHistory& history)
+    : settings_(settings), code_(code), globals_(globals), builtins_(builtins), history_(history) {}
 
 Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int stop) {
   stop_ = stop;

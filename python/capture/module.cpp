@@ -2,6 +2,8 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <atomic>
+
 #include "engine.h"
 #include "python_types.h"
 
@@ -95,17 +97,26 @@ PyObject* guarded(F body) {
 
 PyObject* wrap(PyObject*, PyObject* args, PyObject* keywords) {
   return guarded([&]() -> PyObject* {
-    static const char* names[] = {"function",       "backend", "fullgraph",
-                                  "inline_modules", "stats",   nullptr};
+    static const char* names[] = {"function", "backend", "fullgraph", "inline_modules",
+                                  "stats",    "dynamic", nullptr};
     PyObject *function = nullptr, *backend = nullptr, *stats = nullptr;
+    PyObject* dynamic = Py_None;
     int full_graph = 0, inline_modules = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|ppO", const_cast<char**>(names), &function,
-                                     &backend, &full_graph, &inline_modules, &stats))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|ppOO", const_cast<char**>(names),
+                                     &function, &backend, &full_graph, &inline_modules, &stats,
+                                     &dynamic))
       throw PythonError{};
     auto region = std::make_shared<Region>();
     region->backend = Ref::borrow(backend);
     region->full_graph = full_graph != 0;
     region->settings.inline_modules = inline_modules != 0;
+    static std::atomic<int64_t> regions{0};
+    region->id = ++regions;
+    if (dynamic != Py_None) {
+      const int always = PyObject_IsTrue(dynamic);
+      if (always < 0) throw PythonError{};
+      region->settings.dynamic = always ? Dynamic::always : Dynamic::never;
+    }
     if (stats && stats != Py_None) region->stats = Ref::borrow(stats);
     PyTypeObject* type = captured_type();
     auto* made = reinterpret_cast<Captured*>(type->tp_alloc(type, 0));
@@ -166,8 +177,8 @@ PyCFunction as_function(F function) {
 
 PyMethodDef methods[] = {
     {"wrap", as_function(wrap), METH_VARARGS | METH_KEYWORDS,
-     "wrap(function, backend, fullgraph=False, inline_modules=False, stats=None): captured when "
-     "called"},
+     "wrap(function, backend, fullgraph=False, inline_modules=False, stats=None, "
+     "dynamic=None): captured when called"},
     {"uncaptured", as_function(uncaptured), METH_VARARGS | METH_KEYWORDS,
      "uncaptured(function, *args, **kwargs): calls it with capture off"},
     {"reset", reset, METH_NOARGS, "Forgets every captured piece."},

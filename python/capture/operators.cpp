@@ -50,6 +50,11 @@ bool is_container(const V& value) {
 
 V Tracer::unary(Op op, const V& given) {
   if (op == Op::UNARY_NOT) return boolean(!truth(given));
+  if (is_symbol(given)) {
+    if (op == Op::UNARY_POSITIVE) return given;
+    if (op == Op::UNARY_NEGATIVE)
+      if (V made = symbol_arithmetic(Expression::Op::negative, given, nullptr)) return made;
+  }
   const V operand = real(given);
   const char* name = op == Op::UNARY_NEGATIVE ? "neg" : op == Op::UNARY_POSITIVE ? "pos" : "invert";
   PyObject* function = well_known("operator", name);
@@ -63,6 +68,16 @@ V Tracer::unary(Op op, const V& given) {
 }
 
 V Tracer::binary(int operation, const V& left, const V& right) {
+  if (is_symbol(left) || is_symbol(right)) {
+    if (V made = symbol_binary(operation, left, right)) return made;
+    const V x = look(left), y = look(right);
+    const int plain = operation % 13;
+    const bool first = x->kind == Kind::tensor;
+    if (first || y->kind == Kind::tensor) {
+      const char* name = first && operation >= 13 ? in_place[plain] : operators[plain].function;
+      return call_tensor_function(constant(well_known("operator", name)), {{x, y}, {}});
+    }
+  }
   const V a = as_set(left), b = as_set(right);
   const bool changes = operation >= 13;
   const int base = changes ? operation - 13 : operation;
@@ -180,11 +195,9 @@ V Tracer::binary(int operation, const V& left, const V& right) {
 }
 
 bool Tracer::equal(const V& left, const V& right) {
+  if (is_symbol(left) || is_symbol(right)) return truth(compare(2, left, right));
+  if (same_object(left, right)) return true;  // NaN too: containers look at identity first
   const V a = real(left), b = real(right);
-  if (a == b) {
-    // NaN is not itself.
-    if (a->kind != Kind::constant || !PyFloat_Check(a->object.get())) return true;
-  }
   if (a->kind == Kind::tensor || b->kind == Kind::tensor)
     give_up(Reason::data_dependent, "comparing tensors in a container");
   return truth(compare(2, a, b));
@@ -202,6 +215,13 @@ V Tracer::as_set(const V& given) {
 }
 
 V Tracer::compare(int operation, const V& left, const V& right) {
+  if (is_symbol(left) || is_symbol(right)) {
+    if (V answer = symbol_compare(operation, left, right)) return answer;
+    const V x = look(left), y = look(right);
+    if (x->kind == Kind::tensor || y->kind == Kind::tensor)
+      return call_tensor_function(constant(well_known("operator", comparisons[operation])),
+                                  {{x, y}, {}});
+  }
   const V a = as_set(left), b = as_set(right);
   PyObject* function = well_known("operator", comparisons[operation]);
   if (a->kind == Kind::tensor || b->kind == Kind::tensor) {
@@ -220,7 +240,7 @@ V Tracer::compare(int operation, const V& left, const V& right) {
       give_up(Reason::wrong_call, "ordering a list and a tuple");
     }
     for (size_t n = 0; n < first.size() && n < second.size(); ++n)
-      if (!same_object(first[n], second[n]) && !equal(first[n], second[n])) {
+      if (!equal(first[n], second[n])) {
         if (operation == 2 || operation == 3) return boolean(operation == 3);
         return compare(operation, first[n], second[n]);
       }

@@ -16,9 +16,9 @@ class Builder {
   Builder(Tracer& tracer, Trace& trace) : tracer_(tracer), trace_(trace) {}
 
   int place(const V& given) {
-    if (given->kind == Kind::lazy && !given->source) return place(tracer_.real(given));
+    if (given->kind == Kind::lazy && !given->source) return place(tracer_.look(given));
     if (given->source && given->kind != Kind::constant) return from_source(*given);
-    const V value = given->kind == Kind::lazy ? tracer_.real(given) : given;
+    const V value = given->kind == Kind::lazy ? tracer_.look(given) : given;
     if (const auto known = places_.find(value.get()); known != places_.end()) return known->second;
     const int made = make(value);
     places_[value.get()] = made;
@@ -26,15 +26,15 @@ class Builder {
   }
 
   int emit(Step::Op op, std::vector<int> args = {}, Ref object = {}, int index = 0) {
-    Step step{op, registers_++, index, std::move(object), std::move(args)};
+    Step step{op, registers_++, index, std::move(object), std::move(args), nullptr};
     steps_.push_back(std::move(step));
     return registers_ - 1;
   }
   void effect(Step::Op op, int into, std::vector<int> args = {}, Ref object = {}, int index = 0) {
-    effects_.push_back({op, into, index, std::move(object), std::move(args)});
+    effects_.push_back({op, into, index, std::move(object), std::move(args), nullptr});
   }
   void fill(Step::Op op, int into, std::vector<int> args, Ref object = {}) {
-    steps_.push_back({op, into, 0, std::move(object), std::move(args)});
+    steps_.push_back({op, into, 0, std::move(object), std::move(args), nullptr});
   }
 
   std::vector<int> place_all(const std::vector<V>& values) {
@@ -88,6 +88,11 @@ class Builder {
       case Kind::object:
         if (const Ref fixed = tracer_.python_constant(value)) return constant(fixed);
         cannot(value);
+      case Kind::symbol: {
+        const int made = emit(Step::Op::number);
+        steps_.back().expr = static_cast<Symbol&>(*value).expr;
+        return made;
+      }
       case Kind::tensor:
         return output(static_cast<Tensor&>(*value).node, value);
       case Kind::sequence:
@@ -446,6 +451,19 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       case Step::Op::call:
         put(Ref::checked(PyObject_Call(step.object.get(), tuple_of(step.args).get(), nullptr)));
         break;
+      case Step::Op::number: {
+        std::vector<int64_t> symbols;
+        for (auto value = values.begin() + recipe.first_symbol; value != values.end(); ++value)
+          symbols.push_back(PyLong_AsLongLong(value->get()));
+        const auto number = evaluate(*step.expr, symbols);
+        if (!number) {
+          PyErr_SetString(PyExc_OverflowError, "a size computed from sizes leaves 64 bits");
+          throw PythonError{};
+        }
+        put(Ref::checked(number->real ? PyFloat_FromDouble(number->value)
+                                      : PyLong_FromLongLong(number->whole)));
+        break;
+      }
       case Step::Op::fill_list: {
         const Ref list = Ref::checked(PyList_New(static_cast<Py_ssize_t>(step.args.size())));
         for (size_t n = 0; n < step.args.size(); ++n)

@@ -29,6 +29,7 @@ struct Step {
     partial,        // args: function, args, keywords
     iterator,       // args: sequence; index: position
     call,           // object: callable; args
+    number,         // expr, of the symbols
     fill_list,      // into: list; args
     fill_dict,      // into: dict; args: key, value, key, value, ...
     fill_set,       // into: set; args
@@ -45,6 +46,7 @@ struct Step {
   int index = 0;
   Ref object;
   std::vector<int> args;
+  Expr expr;
 };
 
 struct Recipe {
@@ -53,6 +55,7 @@ struct Recipe {
   int result = -1;                         // of a return
   std::vector<std::pair<int, int>> slots;  // slot and register; -1: unbound
   std::vector<int> stack;                  // registers; -1: NULL
+  int first_symbol = 0;                    // where the guard program puts the symbols' values
   bool empty() const { return steps.empty() && slots.empty(); }
 };
 

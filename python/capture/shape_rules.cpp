@@ -10,6 +10,7 @@ namespace octavo::capture {
 namespace {
 
 using Sizes = std::vector<int64_t>;
+using Dims = std::vector<Dim>;
 
 // The arguments of one call, by place or name.
 class Arguments {
@@ -17,10 +18,10 @@ class Arguments {
   Arguments(Tracer& tracer, const Call& call) : tracer_(tracer), call_(call) {}
 
   V at(size_t place, const char* name = nullptr) const {
-    if (place < call_.args.size()) return tracer_.real(call_.args[place]);
+    if (place < call_.args.size()) return tracer_.look(call_.args[place]);
     if (name)
       for (const auto& [key, value] : call_.keywords)
-        if (PyUnicode_CompareWithASCIIString(key.get(), name) == 0) return tracer_.real(value);
+        if (PyUnicode_CompareWithASCIIString(key.get(), name) == 0) return tracer_.look(value);
     return nullptr;
   }
   // A contiguous tensor of a plain type, or null.
@@ -66,7 +67,7 @@ class Arguments {
       all.push_back(PyLong_AsLongLong(value->object.get()));
     } else if (value->kind == Kind::sequence) {
       for (const V& item : static_cast<Sequence&>(*value).items) {
-        const V one = tracer_.real(item);
+        const V one = tracer_.look(item);
         if (one->kind != Kind::constant || !PyLong_CheckExact(one->object.get()))
           return std::nullopt;
         all.push_back(PyLong_AsLongLong(one->object.get()));
@@ -90,7 +91,7 @@ class Arguments {
 using Rule = std::optional<Shape> (*)(const Arguments&);
 
 Shape like(const std::shared_ptr<Tensor>& tensor) {
-  return {tensor->meta.sizes().vec(), tensor->meta.scalar_type(), nullptr, false};
+  return {tensor->sizes(), tensor->meta.scalar_type(), nullptr, false};
 }
 
 // Writing into a leaf that wants gradients is an error that torch words.
@@ -98,15 +99,31 @@ bool may_write(const Arguments& a, const std::shared_ptr<Tensor>& tensor) {
   return !(a.tracer().grad_enabled() && tensor->meta.requires_grad() && tensor->meta.is_leaf());
 }
 
-bool broadcast(Sizes& into, at::IntArrayRef other) {
-  if (other.size() > into.size()) into.insert(into.begin(), other.size() - into.size(), 1);
+// Shapes `into` to what it and `other` broadcast to.
+bool broadcast(const Arguments& a, Dims& into, const Dims& other) {
+  if (other.size() > into.size()) into.insert(into.begin(), other.size() - into.size(), Dim(1));
   const size_t shift = into.size() - other.size();
   for (size_t d = 0; d < other.size(); ++d) {
-    int64_t& size = into[shift + d];
-    if (size == other[d] || other[d] == 1) continue;
-    if (size != 1) return false;
-    size = other[d];
+    Dim& size = into[shift + d];
+    if (size.hint == other[d].hint) {
+      if (!a.tracer().equal(size, other[d])) return false;
+      if (!other[d].expr) size = other[d];
+    } else if (other[d].hint == 1) {
+      if (!a.tracer().equal(other[d], 1)) return false;
+    } else if (size.hint == 1) {
+      if (!a.tracer().equal(size, 1)) return false;
+      size = other[d];
+    } else {
+      return false;
+    }
   }
+  return true;
+}
+
+bool equal(const Arguments& a, const Dims& x, const Dims& y) {
+  if (x.size() != y.size()) return false;
+  for (size_t d = 0; d < x.size(); ++d)
+    if (!a.tracer().equal(x[d], y[d])) return false;
   return true;
 }
 
@@ -133,6 +150,10 @@ std::optional<Shape> activation(const Arguments& a) {
 }
 
 std::optional<at::Scalar> number(const V& value) {
+  if (value && value->kind == Kind::symbol) {
+    const Number& hint = static_cast<Symbol&>(*value).hint;
+    return hint.real ? at::Scalar(hint.value) : at::Scalar(hint.whole);
+  }
   if (!value || value->kind != Kind::constant) return std::nullopt;
   PyObject* object = value->object.get();
   if (PyBool_Check(object)) return std::nullopt;
@@ -156,14 +177,14 @@ std::optional<Shape> elementwise(const Arguments& a) {
   Shape shape;
   if (x && y) {
     if (x->device != y->device) return std::nullopt;
-    shape.sizes = x->meta.sizes().vec();
-    if (!broadcast(shape.sizes, y->meta.sizes())) return std::nullopt;
+    shape.sizes = x->sizes();
+    if (!broadcast(a, shape.sizes, y->sizes())) return std::nullopt;
     shape.dtype = at::result_type(x->meta, y->meta);
   } else if (x || y) {
     const auto scalar = number(x ? right : left);
     if (!scalar) return std::nullopt;
     const auto& tensor = x ? x : y;
-    shape.sizes = tensor->meta.sizes().vec();
+    shape.sizes = tensor->sizes();
     shape.dtype = at::result_type(tensor->meta, *scalar);
   } else {
     return std::nullopt;
@@ -181,18 +202,19 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
   const auto x = a.floating(0);
   if (!x || !may_write(a, x)) return std::nullopt;
   const auto fits = [&](const V& given) {
-    const V value = a.tracer().real(given);
-    if (value->kind == Kind::constant) return number(value).has_value();
+    const V value = a.tracer().look(given);
+    if (value->kind == Kind::constant || value->kind == Kind::symbol)
+      return number(value).has_value();
     const auto other = Arguments::plain(value);
     if (!other || other->device != x->device || !at::isFloatingType(other->meta.scalar_type()))
       return false;
-    Sizes sizes = x->meta.sizes().vec();
-    return broadcast(sizes, other->meta.sizes()) && sizes == x->meta.sizes().vec();
+    Dims sizes = x->sizes();
+    return broadcast(a, sizes, other->sizes()) && equal(a, sizes, x->sizes());
   };
   for (size_t n = 1; n < a.call().args.size(); ++n)
     if (!fits(a.call().args[n])) return std::nullopt;
   for (const auto& [name, value] : a.call().keywords)
-    if (a.tracer().real(value)->kind != Kind::constant || !fits(value)) return std::nullopt;
+    if (a.tracer().look(value)->kind == Kind::tensor || !fits(value)) return std::nullopt;
   Shape shape = like(x);
   shape.same = x;
   shape.writes = true;
@@ -202,29 +224,33 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
 std::optional<Shape> linear(const Arguments& a) {
   const auto x = a.floating(0, "input"), w = a.floating(1, "weight");
   if (!x || !w || w->meta.dim() != 2 || x->meta.dim() < 1) return std::nullopt;
+  const Dims weight = w->sizes();
   if (!a.absent(2, "bias")) {
     const auto b = a.floating(2, "bias");
-    if (!b || b->meta.sizes() != at::IntArrayRef({w->meta.size(0)})) return std::nullopt;
+    if (!b || !equal(a, b->sizes(), {weight[0]})) return std::nullopt;
   }
-  if (x->meta.size(-1) != w->meta.size(1) || x->meta.scalar_type() != w->meta.scalar_type())
-    return std::nullopt;
   Shape shape = like(x);
-  shape.sizes.back() = w->meta.size(0);
+  if (!a.tracer().equal(shape.sizes.back(), weight[1]) ||
+      x->meta.scalar_type() != w->meta.scalar_type())
+    return std::nullopt;
+  shape.sizes.back() = weight[0];
   return shape;
 }
 
 std::optional<Shape> matmul(const Arguments& a) {
   const auto x = a.floating(0), y = a.floating(1);
   if (!x || !y || a.count() != 2 || x->meta.dim() < 2 || y->meta.dim() < 2) return std::nullopt;
-  if (x->meta.scalar_type() != y->meta.scalar_type() || x->meta.size(-1) != y->meta.size(-2))
+  Dims left = x->sizes(), right = y->sizes();
+  if (x->meta.scalar_type() != y->meta.scalar_type() ||
+      !a.tracer().equal(left.back(), right[right.size() - 2]))
     return std::nullopt;
-  Shape shape = like(x);
-  shape.sizes.resize(shape.sizes.size() - 2);
-  if (!broadcast(shape.sizes, y->meta.sizes().slice(0, static_cast<size_t>(y->meta.dim() - 2))))
-    return std::nullopt;
-  shape.sizes.push_back(x->meta.size(-2));
-  shape.sizes.push_back(y->meta.size(-1));
-  return shape;
+  const Dim rows = left[left.size() - 2], columns = right.back();
+  left.resize(left.size() - 2);
+  right.resize(right.size() - 2);
+  if (!broadcast(a, left, right)) return std::nullopt;
+  left.push_back(rows);
+  left.push_back(columns);
+  return Shape{std::move(left), x->meta.scalar_type(), nullptr, false};
 }
 
 std::optional<Shape> conv2d(const Arguments& a) {
@@ -234,16 +260,18 @@ std::optional<Shape> conv2d(const Arguments& a) {
              padding = a.integers(4, "padding", {0, 0}, 2),
              dilation = a.integers(5, "dilation", {1, 1}, 2);
   const auto groups = a.integer(6, "groups", 1);
-  if (!stride || !padding || !dilation || !groups || x->meta.size(1) != w->meta.size(1) * *groups ||
+  const Dims weight = w->sizes();
+  Shape shape = like(x);
+  if (!stride || !padding || !dilation || !groups ||
+      !a.tracer().equal(shape.sizes[1], weight[1] * Dim(*groups)) ||
       x->meta.scalar_type() != w->meta.scalar_type())
     return std::nullopt;
-  Shape shape = like(x);
-  shape.sizes[1] = w->meta.size(0);
+  shape.sizes[1] = weight[0];
   for (size_t d = 0; d < 2; ++d) {
-    const int64_t reach = (*dilation)[d] * (w->meta.size(static_cast<int64_t>(d) + 2) - 1) + 1;
-    const int64_t free = x->meta.size(static_cast<int64_t>(d) + 2) + 2 * (*padding)[d] - reach;
-    if (free < 0 || (*stride)[d] < 1) return std::nullopt;
-    shape.sizes[d + 2] = free / (*stride)[d] + 1;
+    const Dim reach = Dim((*dilation)[d]) * (weight[d + 2] - Dim(1)) + Dim(1);
+    const Dim free = shape.sizes[d + 2] + Dim(2 * (*padding)[d]) - reach;
+    if (!a.tracer().compare(5, free, 0) || (*stride)[d] < 1) return std::nullopt;
+    shape.sizes[d + 2] = floordiv(free, (*stride)[d]) + Dim(1);
   }
   return shape;
 }
@@ -253,7 +281,7 @@ std::optional<Shape> like_first(const Arguments& a) {
   const auto x = a.floating(0, "input");
   if (!x || !a.absent(99, "dtype")) return std::nullopt;
   for (const V& arg : a.call().args) {
-    const V value = a.tracer().real(arg);
+    const V value = a.tracer().look(arg);
     if (value->kind == Kind::tensor &&
         static_cast<Tensor&>(*value).meta.scalar_type() != x->meta.scalar_type())
       return std::nullopt;
@@ -266,7 +294,9 @@ std::optional<Shape> layer_norm(const Arguments& a) {
   const auto over = a.integers(1, "normalized_shape", {}, 1);
   if (!x || !over || over->empty() || over->size() > static_cast<size_t>(x->meta.dim()))
     return std::nullopt;
-  if (!std::equal(over->rbegin(), over->rend(), x->meta.sizes().rbegin())) return std::nullopt;
+  const Dims sizes = x->sizes();
+  for (size_t n = 0; n < over->size(); ++n)
+    if (!a.tracer().equal(sizes[sizes.size() - over->size() + n], (*over)[n])) return std::nullopt;
   return like_first(a);
 }
 
@@ -289,8 +319,8 @@ std::optional<Shape> embedding(const Arguments& a) {
   if (!ids || !w || w->meta.dim() != 2 || !a.absent(3, "max_norm")) return std::nullopt;
   if (ids->meta.scalar_type() != at::kLong && ids->meta.scalar_type() != at::kInt)
     return std::nullopt;
-  Shape shape{ids->meta.sizes().vec(), w->meta.scalar_type(), nullptr, false};
-  shape.sizes.push_back(w->meta.size(1));
+  Shape shape{ids->sizes(), w->meta.scalar_type(), nullptr, false};
+  shape.sizes.push_back(w->sizes()[1]);
   return shape;
 }
 

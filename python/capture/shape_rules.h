@@ -12,7 +12,7 @@
 namespace octavo::capture {
 
 struct Shape {
-  std::vector<int64_t> sizes;
+  std::vector<Dim> sizes;
   at::ScalarType dtype = at::kFloat;
   // The operand that the operator returns as it is, or has written into.
   std::shared_ptr<Tensor> same;

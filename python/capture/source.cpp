@@ -124,7 +124,12 @@ bool same_tensor(PyObject* object, const TensorGuard& guard) {
   const auto strides = tensor.strides();
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (guard.sizes[d] >= 0 ? guard.sizes[d] != sizes[d] : sizes[d] < 2) return false;
-    if (guard.strides[d] >= 0 && guard.strides[d] != strides[d]) return false;
+    if (guard.order.empty() && guard.strides[d] != strides[d]) return false;
+  }
+  int64_t step = 1;
+  for (auto d = guard.order.rbegin(); d != guard.order.rend(); ++d) {
+    if (strides[static_cast<size_t>(*d)] != step) return false;
+    step *= sizes[static_cast<size_t>(*d)];
   }
   return true;
 }
@@ -272,8 +277,9 @@ void Sources::guard(Source* source, GuardKind kind, PyObject* object, int64_t nu
   source->guards.push_back({kind, Ref::borrow(object), Ref::borrow(other), number, nullptr});
 }
 
-GuardProgram::GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct)
-    : sources_(std::move(sources)), distinct_(std::move(distinct)) {
+GuardProgram::GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct,
+                           SizeGuards sizes)
+    : sources_(std::move(sources)), distinct_(std::move(distinct)), sizes_(std::move(sizes)) {
   for (Source& source : sources_.all())
     if (source.wanted) source.place = static_cast<int>(wanted_++);
 }
@@ -525,19 +531,56 @@ bool GuardProgram::check_all(const FrameView& frame, std::vector<Ref>& values,
         break;
       }
   if (all) {
-    values.resize(wanted_);
+    values.resize(wanted_ + sizes_.symbols.size());
     for (const Source& source : sources_.all())
       if (source.wanted)
         values[static_cast<size_t>(source.place)] = Ref::borrow(looks[source.id].object);
-    remember(looks);
+    if (sizes_.symbols.empty())
+      remember(looks);
+    else
+      all = check_sizes(looks, values, failure);
   }
   for (size_t n = 0; n < seen; ++n)
     if (looks[n].owned) Py_DECREF(looks[n].object);
   return all;
 }
 
+// Reads the symbols, of which each is one size however often it stands, and checks the conditions.
+bool GuardProgram::check_sizes(const Look* looks, std::vector<Ref>& values,
+                               GuardFailure* failure) const {
+  std::vector<int64_t> symbols;
+  for (const auto& places : sizes_.symbols) {
+    int64_t value = -1;
+    for (const SymbolPlace& place : places) {
+      PyObject* object = looks[place.source->id].object;
+      int64_t read = 0;
+      if (place.dim >= 0) {
+        read = THPVariable_Unpack(object).size(place.dim);
+      } else {
+        int overflow = 0;
+        read = PyLong_CheckExact(object) ? PyLong_AsLongLongAndOverflow(object, &overflow) : 0;
+        if (overflow) read = 0;
+      }
+      if (read < 2 || (value >= 0 && read != value)) {
+        if (failure) *failure = {place.source, nullptr, nullptr};
+        return false;
+      }
+      value = read;
+    }
+    values[wanted_ + symbols.size()] = Ref::checked(PyLong_FromLongLong(value));
+    symbols.push_back(value);
+  }
+  for (const Condition& condition : sizes_.conditions)
+    if (!capture::holds(condition, symbols)) {
+      if (failure) *failure = {nullptr, nullptr, &condition};
+      return false;
+    }
+  return true;
+}
+
 size_t GuardProgram::guards() const {
-  size_t count = distinct_.size();
+  size_t count = distinct_.size() + sizes_.conditions.size();
+  for (const auto& places : sizes_.symbols) count += places.size() > 1 ? 1 : 0;
   for (const Source& source : sources_.all()) count += source.guards.size();
   return count;
 }
@@ -573,9 +616,12 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
       return fmt::format("{}.grad is None", name);
     case GuardKind::tensor: {
       const TensorGuard& t = *guard.tensor;
-      return fmt::format("{} is a {} of {} on {}, sizes [{}], strides [{}], requires_grad={}", name,
+      const std::string layout = t.order.empty()
+                                     ? fmt::format("strides [{}]", fmt::join(t.strides, ", "))
+                                     : fmt::format("dense in order [{}]", fmt::join(t.order, ", "));
+      return fmt::format("{} is a {} of {} on {}, sizes [{}], {}, requires_grad={}", name,
                          t.type->tp_name, c10::toString(t.dtype), t.device.str(),
-                         fmt::join(t.sizes, ", "), fmt::join(t.strides, ", "), t.requires_grad);
+                         fmt::join(t.sizes, ", "), layout, t.requires_grad);
     }
   }
   return name;
@@ -587,7 +633,23 @@ std::string GuardProgram::describe(PyCodeObject* code) const {
     for (const Guard& guard : source.guards) text += describe(source, guard, code) + "\n";
   for (const auto& [a, b] : distinct_)
     text += source_name(*a, code) + " is not " + source_name(*b, code) + "\n";
+  for (size_t n = 0; n < sizes_.symbols.size(); ++n) {
+    text += fmt::format("s{}", n);
+    for (const SymbolPlace& place : sizes_.symbols[n]) {
+      const std::string name = source_name(*place.source, code);
+      text += " == " + (place.dim < 0 ? name : fmt::format("{}.size({})", name, place.dim));
+    }
+    text += "\n";
+  }
+  for (const Condition& condition : sizes_.conditions) text += to_string(condition) + "\n";
   return text;
+}
+
+std::string GuardProgram::describe(const GuardFailure& failure, PyCodeObject* code) {
+  if (failure.condition) return to_string(*failure.condition);
+  if (failure.source && failure.guard) return describe(*failure.source, *failure.guard, code);
+  if (failure.source) return "the identity or the sizes of " + source_name(*failure.source, code);
+  return "its inputs' identities";
 }
 
 }  // namespace octavo::capture

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "expression.h"
 #include "object.h"
 
 namespace octavo::capture {
@@ -41,8 +42,11 @@ struct TensorGuard {
   c10::Device device;
   bool requires_grad;
   uint64_t keys;
-  std::vector<int64_t> sizes, strides;  // -1: any
+  std::vector<int64_t> sizes, strides;  // a size of -1: any from 2 on
   PyTypeObject* type;
+  // The dimensions from the outermost in memory to the innermost: the tensor is dense in this
+  // order, whatever its sizes. Empty: the strides are those above.
+  std::vector<int> order;
 };
 
 enum class GuardKind : uint8_t {
@@ -77,6 +81,18 @@ struct Source {
   bool wanted = false;  // the piece uses the value itself
   int place = -1;       // of a wanted value, in what check() gives
   std::vector<Guard> guards;
+};
+
+// Where a symbol is read: size `dim` of the tensor at `source`, or the int itself (-1).
+struct SymbolPlace {
+  Source* source;
+  int dim;
+};
+
+// Sizes that a piece leaves open, and what must hold of them.
+struct SizeGuards {
+  std::vector<std::vector<SymbolPlace>> symbols;  // where several: all equal
+  std::vector<Condition> conditions;
 };
 
 // What the object's own dictionary holds under a name; borrowed, null where it does not. Runs no
@@ -131,31 +147,38 @@ struct FrameView {
 struct GuardFailure {
   const Source* source = nullptr;
   const Guard* guard = nullptr;
+  const Condition* condition = nullptr;
 };
 
 class GuardProgram {
  public:
   GuardProgram() = default;
-  GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct);
+  GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct,
+               SizeGuards sizes = {});
 
   // True if every guard holds; then `values[place]` is an owned reference for each wanted source.
   // Runs no Python code. `failure` says what did not hold.
   bool check(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
   // Where check() puts the value of a wanted source.
   int place(int id) const { return sources_.all()[static_cast<size_t>(id)].place; }
+  // Where check() puts a symbol's value, an int.
+  int symbol_place(int symbol) const { return static_cast<int>(wanted_) + symbol; }
 
   size_t sources() const { return sources_.all().size(); }
   size_t guards() const;
   std::string describe(PyCodeObject* code) const;
   static std::string describe(const Source& source, const Guard& guard, PyCodeObject* code);
+  static std::string describe(const GuardFailure& failure, PyCodeObject* code);
 
  private:
   bool check_all(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
   bool check_again(const FrameView& frame, std::vector<Ref>& values) const;
   void remember(const struct Look* looks) const;
+  bool check_sizes(const struct Look* looks, std::vector<Ref>& values, GuardFailure* failure) const;
 
   Sources sources_;
   std::vector<std::pair<Source*, Source*>> distinct_;  // never the same object
+  SizeGuards sizes_;
   size_t wanted_ = 0;
 
   // What the last full check saw. Dictionaries have a version that every change renews (PEP 509):

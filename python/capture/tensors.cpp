@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/csrc/utils/python_symnode.h>
 
 #include <regex>
 #include <unordered_set>
@@ -16,10 +17,24 @@
 #include "known_calls.h"
 #include "python_types.h"
 #include "shape_rules.h"
+#include "tensor_meta.h"
 #include "tracer.h"
 
 namespace octavo::capture {
 namespace {
+
+template <class T>
+class Scoped {
+ public:
+  Scoped(T& place, T value) : place_(place), before_(std::exchange(place, value)) {}
+  Scoped(const Scoped&) = delete;
+  Scoped& operator=(const Scoped&) = delete;
+  ~Scoped() { place_ = before_; }
+
+ private:
+  T& place_;
+  T before_;
+};
 
 // Every function of these namespaces maps tensors to tensors without other effects.
 const std::unordered_set<PyObject*>& recorded() {
@@ -128,6 +143,12 @@ Ref meta_device() {
 
 }  // namespace
 
+void set_made_here(const at::Tensor& meta) {
+  static const auto* made_here = new torch::autograd::Edge(
+      c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
+  torch::autograd::impl::set_gradient_edge(meta, *made_here);
+}
+
 std::string module_key(const Source& source, PyCodeObject* code) {
   std::string name = source_name(source, code);
   static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
@@ -149,7 +170,7 @@ bool Tracer::records(PyObject* callable) {
 }
 
 bool Tracer::holds_tensor(const V& given, int depth) {
-  const V value = real(given);
+  const V value = look(given);
   if (value->kind == Kind::tensor) return true;
   if (depth > 4) return false;
   if (value->kind == Kind::sequence)
@@ -184,9 +205,17 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
   made->object = Ref::borrow(object);
   if (source) {
     auto guard = std::make_unique<TensorGuard>(
-        TensorGuard{tensor.scalar_type(), tensor.device(), tensor.requires_grad(),
-                    tensor.unsafeGetTensorImpl()->key_set().raw_repr(), tensor.sizes().vec(),
-                    tensor.strides().vec(), type});
+        TensorGuard{tensor.scalar_type(),
+                    tensor.device(),
+                    tensor.requires_grad(),
+                    tensor.unsafeGetTensorImpl()->key_set().raw_repr(),
+                    tensor.sizes().vec(),
+                    tensor.strides().vec(),
+                    type,
+                    {}});
+    // Parameters, buffers and what else a module holds keep their sizes.
+    if (type == tensor_type() && !held_by_module(source))
+      dynamic_sizes(object, tensor, source, *guard, made->dims);
     source->guards.push_back({GuardKind::tensor, {}, {}, 0, std::move(guard)});
     trace_.sources.tensor(source);
     if (held_by_module(source) && !settings_.inline_modules) {
@@ -207,6 +236,7 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
     tensor->node = trace_.graph.add(Node::Op::get_attr, tensor->module_path);
     tensor->node->attribute = tensor->object;
   } else {
+    place_symbols(*tensor);
     tensor->node =
         trace_.graph.add(Node::Op::placeholder, text(input_key(*tensor->source, code_.object())));
     tensor->node->source = tensor->source;
@@ -219,10 +249,16 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
 }
 
 Ref Tracer::meta_object(const V& given) {
-  const V value = real(given);
+  const V value = symbolic_ ? look(given) : real(given);
   switch (value->kind) {
-    case Kind::tensor:
-      return Ref::checked(THPVariable_Wrap(static_cast<Tensor&>(*value).meta));
+    case Kind::symbol: {
+      Number hint;
+      return torch_number(expression(value, hint));
+    }
+    case Kind::tensor: {
+      const auto tensor = std::static_pointer_cast<Tensor>(value);
+      return Ref::checked(THPVariable_Wrap(symbolic_ ? symbolic(tensor) : tensor->meta));
+    }
     case Kind::constant:
       return THPDevice_Check(value->object.get()) ? meta_device() : value->object;
     case Kind::sequence: {
@@ -266,8 +302,14 @@ Ref Tracer::meta_object(const V& given) {
 }
 
 Arg Tracer::node_arg(const V& given) {
-  const V value = real(given);
+  const V value = look(given);
   switch (value->kind) {
+    case Kind::symbol: {
+      Number hint;
+      const Expr expr = expression(value, hint);
+      return expr->op == Expression::Op::constant ? Arg::of(specialise(value)->object)
+                                                  : Arg::of(node_of(expr));
+    }
     case Kind::tensor:
       return Arg::of(node_of(std::static_pointer_cast<Tensor>(value)));
     case Kind::sequence: {
@@ -317,9 +359,12 @@ V Tracer::wrap_tensor(PyObject* result, Node* node) {
     }
   auto made = make<Tensor>();
   made->type = tensor_type();
-  made->meta = meta;
+  if (symbolic_)
+    take_sizes(result, *made);
+  else
+    made->meta = meta;
   made->node = node;
-  if (node) node->meta = meta;
+  if (node) node->meta = made->meta;
   by_meta_[meta.unsafeGetTensorImpl()] = made;
   return made;
 }
@@ -350,6 +395,16 @@ V Tracer::wrap_result(PyObject* result, Node* node, bool& made) {
     }
     return sequence(Py_TYPE(result), std::move(items));
   }
+  if (symbolic_ && torch::is_symint(result)) {
+    const Ref number =
+        Ref::steal(PyObject_CallMethod(torch_symbols().get(), "number", "O", result));
+    if (!number) {
+      PyErr_Clear();
+      throw NoSymbols{};
+    }
+    return this->number(Number::of(PyLong_AsLongLong(PyTuple_GET_ITEM(number.get(), 0))),
+                        expression_of_torch(PyTuple_GET_ITEM(number.get(), 1)));
+  }
   if (PyDict_CheckExact(result)) give_up(Reason::shape_rule, "an operator that gives a dict");
   const V value = constant(result);
   if (value->kind != Kind::constant)
@@ -377,34 +432,36 @@ V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape&
   bool wants_grad = false;
   if (trace_.grad_enabled) {
     for (const V& arg : call.args) {
-      const V value = real(arg);
+      const V value = look(arg);
       wants_grad = wants_grad || (value->kind == Kind::tensor &&
                                   static_cast<Tensor&>(*value).meta.requires_grad());
     }
     for (const auto& [name, arg] : call.keywords) {
-      const V value = real(arg);
+      const V value = look(arg);
       wants_grad = wants_grad || (value->kind == Kind::tensor &&
                                   static_cast<Tensor&>(*value).meta.requires_grad());
     }
   }
-  // Not a leaf: a function of the graph made it.
-  const auto not_leaf = [](const at::Tensor& meta) {
-    static const auto* made_here = new torch::autograd::Edge(
-        c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
-    torch::autograd::impl::set_gradient_edge(meta, *made_here);
-  };
   if (shape.same) {
     if (shape.writes) {
-      shape.same->meta.unsafeGetTensorImpl()->bump_version();
-      if (wants_grad && !shape.same->meta.requires_grad()) not_leaf(shape.same->meta);
+      for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
+        if (!meta->defined()) continue;
+        meta->unsafeGetTensorImpl()->bump_version();
+        if (wants_grad && !meta->requires_grad()) set_made_here(*meta);
+      }
     }
     if (node) shape.same->node = node;
     return shape.same;
   }
   auto made = make<Tensor>();
   made->type = tensor_type();
-  made->meta = at::detail::empty_meta(shape.sizes, shape.dtype);
-  if (wants_grad && at::isFloatingType(shape.dtype)) not_leaf(made->meta);
+  std::vector<int64_t> sizes;
+  for (const Dim& dim : shape.sizes) sizes.push_back(dim.hint);
+  const bool open = std::any_of(shape.sizes.begin(), shape.sizes.end(),
+                                [](const Dim& dim) { return dim.expr != nullptr; });
+  if (open) made->dims = shape.sizes;
+  made->meta = at::detail::empty_meta(sizes, shape.dtype);
+  if (wants_grad && at::isFloatingType(shape.dtype)) set_made_here(made->meta);
   made->node = node;
   if (node) node->meta = made->meta;
   by_meta_[made->meta.unsafeGetTensorImpl()] = made;
@@ -423,12 +480,17 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   const auto version_of = [](const at::Tensor& one) {
     return one.is_inference() ? int64_t{0} : static_cast<int64_t>(one._version());
   };
+  bool with_symbols = false;
+  for (const V& arg : call.args) with_symbols = with_symbols || holds_symbol(arg);
+  for (const auto& [name, arg] : call.keywords) with_symbols = with_symbols || holds_symbol(arg);
+  const Scoped<bool> with_torch_symbols(symbolic_, with_symbols);
   std::vector<std::pair<at::Tensor, int64_t>> versions;
   const std::function<void(const V&)> note = [&](const V& given) {
-    const V value = real(given);
+    const V value = look(given);
     if (value->kind == Kind::tensor) {
       tensors = true;
-      const at::Tensor& tensor = static_cast<Tensor&>(*value).meta;
+      const auto& held = std::static_pointer_cast<Tensor>(value);
+      const at::Tensor& tensor = symbolic_ ? symbolic(held) : held->meta;
       versions.emplace_back(tensor, version_of(tensor));
     } else if (value->kind == Kind::sequence) {
       for (const V& item : static_cast<Sequence&>(*value).items) note(item);
@@ -440,7 +502,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   // An iterator is read once.
   Call read = call;
   const auto settle = [&](V& value) {
-    const V r = real(value);
+    const V r = look(value);
     if (r->kind == Kind::iterator || r->kind == Kind::view) value = list(items_of(r));
   };
   for (V& arg : read.args) settle(arg);
@@ -471,7 +533,13 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   {
     const at::AutoGradMode grad(trace_.grad_enabled);
     ++trace_.python_rules;
+    const Ref mode = symbolic_ ? octavo::capture::attribute(torch_symbols().get(), "mode") : Ref();
+    if (mode) Ref::checked(PyObject_CallMethod(mode.get(), "__enter__", nullptr));
     result = meta(args.get(), keywords.get());
+    if (mode) {
+      const SavedError saved;
+      Ref::checked(PyObject_CallMethod(mode.get(), "__exit__", "OOO", Py_None, Py_None, Py_None));
+    }
   }
   if (!result) {
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) throw PythonError{};
@@ -480,6 +548,10 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   bool impure = false;
   for (const auto& [tensor, version] : versions)
     if (version_of(tensor) != version || tensor.is_inference()) impure = true;
+  if (symbolic_) {
+    take_conditions();
+    if (impure) match_gradients();
+  }
 
   Node* node = nullptr;
   if (!quiet_) {
@@ -521,6 +593,19 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   if (text == "__len__") return this->call(constant(well_known("builtins", "len")), {{self}, {}});
   if (text == "__iter__") return iterate(self);
   const auto& tensor = static_cast<Tensor&>(*self);
+  if (!tensor.dims.empty() && call.keywords.empty()) {
+    if (text == "size" && call.args.empty()) return sizes_of(tensor);
+    if (text == "size" && call.args.size() == 1) {
+      const int64_t rank = tensor.meta.dim(), dim = index(call.args[0]);
+      if (dim >= -rank && dim < rank)
+        return size(tensor.dims[static_cast<size_t>(dim < 0 ? dim + rank : dim)]);
+    }
+    if ((text == "numel" || text == "nelement") && call.args.empty()) {
+      Dim all = 1;
+      for (const Dim& dim : tensor.dims) all = all * dim;
+      return size(all);
+    }
+  }
   if (text == "cpu" && tensor.device.is_cpu()) return self;
   if (text == "get_device") return integer(-1);
   if (text == "is_floating_point") return boolean(at::isFloatingType(tensor.meta.scalar_type()));
@@ -531,7 +616,7 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   with_self.args.insert(with_self.args.begin(), self);
   if (text == "to" || text == "new_tensor")
     for (size_t n = 1; n < with_self.args.size(); ++n) {
-      const V arg = real(with_self.args[n]);
+      const V arg = look(with_self.args[n]);
       if (arg->kind == Kind::constant && PyUnicode_Check(arg->object.get()))
         with_self.args[n] = constant(
             Ref::checked(PyObject_CallOneArg(well_known("torch", "device"), arg->object.get())));
@@ -549,14 +634,15 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
       nullptr);
 }
 
+V Tracer::sizes_of(const Tensor& tensor) {
+  std::vector<V> sizes;
+  for (const Dim& dim : tensor.sizes()) sizes.push_back(size(dim));
+  return sequence(&THPSizeType, std::move(sizes));
+}
+
 V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name) {
   const std::string text = utf8(name);
-  const at::Tensor& meta = tensor->meta;
-  if (text == "shape") {
-    std::vector<V> sizes;
-    for (const int64_t size : meta.sizes()) sizes.push_back(integer(size));
-    return sequence(&THPSizeType, std::move(sizes));
-  }
+  if (text == "shape") return sizes_of(*tensor);
   if (text == "device") {
     return constant(Ref::checked(
         PyObject_CallFunction(well_known("torch", "device"), "s", tensor->device.str().c_str())));

@@ -21,11 +21,24 @@ namespace octavo::capture {
 
 struct Shape;
 
+// Which sizes and ints become symbols: those that differed between calls, all, or none.
+enum class Dynamic : uint8_t { automatic, always, never };
+
 struct Settings {
   bool inline_modules = false;  // torch 2.13's dialect: parameters are inputs
+  Dynamic dynamic = Dynamic::automatic;
   int most_instructions = 400000;
   int most_depth = 120;
 };
+
+// The sizes and ints that a function met, by the place where it found them; -1: several.
+struct SizeHistory {
+  std::unordered_map<std::string, std::vector<int64_t>> tensors;
+  std::unordered_map<std::string, int64_t> integers;
+};
+
+// Thrown where symbols cannot be followed: the piece is traced anew without them.
+struct NoSymbols {};
 
 // A Python function being interpreted; the root frame or one inlined.
 struct Frame {
@@ -85,6 +98,7 @@ struct Trace {
   Graph graph;
   Sources sources;
   std::vector<std::pair<Source*, Source*>> distinct;
+  SizeGuards sizes;
   Reason reason{};
   std::string detail, where;
   int instructions = 0;
@@ -93,7 +107,8 @@ struct Trace {
 
 class Tracer {
  public:
-  Tracer(const Settings& settings, const Code& code, PyObject* globals, PyObject* builtins);
+  Tracer(const Settings& settings, const Code& code, PyObject* globals, PyObject* builtins,
+         SizeHistory& history);
 
   // Interprets from `unit` with the frame's slots and `depth` stack entries, up to a return or to
   // root instruction number `stop`. Throws Break or PythonError (a bug, or an interrupt).
@@ -119,10 +134,12 @@ class Tracer {
     return value;
   }
   // Looks into a lazy value: chooses its model and guards what that relies on.
+  V look(const V& value);
+  // The same, but a symbol is specialised to the number it is in this call.
   V real(const V& value);
   // The Python object of a constant made of constants (also tuples, slices of them), or null.
   Ref python_constant(const V& value);
-  bool is_none(const V& value) { return real(value)->object.get() == Py_None; }
+  bool is_none(const V& value) { return look(value)->object.get() == Py_None; }
   bool truth(const V& value);
   int64_t index(const V& value);
   PyTypeObject* type_of(const V& value);
@@ -130,6 +147,24 @@ class Tracer {
   bool same_object(const V& a, const V& b);
   std::string describe(const V& value);
   void changed(const V& container);
+
+  // --- symbols (symbols.cpp)
+  // ----------------------------------------------------------------------
+  V number(const Number& hint, const Expr& expr);  // a constant where the expression is one
+  V size(const Dim& dim) { return number(Number::of(dim.hint), dim.expr); }
+  // The expression and hint of a symbol or a constant number (no bool); null for anything else.
+  Expr expression(const V& value, Number& hint);
+  bool is_symbol(const V& value) { return look(value)->kind == Kind::symbol; }
+  bool holds_symbol(const V& value, int depth = 0);  // also tensors with such sizes
+  // Arithmetic and comparisons with a symbol among the operands; null where it has no expression.
+  V symbol_arithmetic(Expression::Op op, const V& left, const V& right);
+  V symbol_binary(int operation, const V& left, const V& right);
+  V symbol_compare(int operation, const V& left, const V& right);
+  // Comparisons of sizes while a shape rule runs; a guard where symbols do not tell.
+  bool compare(int comparison, const Dim& left, const Dim& right);
+  bool equal(const Dim& left, const Dim& right) { return compare(2, left, right); }
+  V specialise(const V& symbol);
+  V call_on_symbols(PyObject* callable, const Call& call);  // int(), float(), math.sqrt, ...
 
   // --- operations (operators.cpp, attributes.cpp)
   // -------------------------------------------------
@@ -185,6 +220,7 @@ class Tracer {
   V call_tensor_function(const V& callee, const Call& call);
   V call_tensor_method(const V& self, PyObject* name, const Call& call);
   V tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name);
+  V sizes_of(const Tensor& tensor);  // torch.Size
   bool records(PyObject* callable);  // it becomes a node
   V call_module(const V& module, Call call, bool& known);
 
@@ -221,6 +257,22 @@ class Tracer {
   V type_attribute(const V& object, PyObject* name);
   V function_attribute(const V& function, PyObject* name);
 
+  // symbols.cpp
+  bool dynamic_sizes(PyObject* object, const at::Tensor& tensor, Source* source, TensorGuard& guard,
+                     std::vector<Dim>& dims);
+  V dynamic_integer(PyObject* object, Source* source);
+  int symbol_at(Source* source, int dim, int64_t hint);
+  Node* node_of(const Expr& expr);
+  Node* node_of_symbol(int symbol);
+  void place_symbols(const Tensor& tensor);
+  Ref torch_symbols();
+  Ref torch_number(const Expr& expr);
+  const at::Tensor& symbolic(const std::shared_ptr<Tensor>& tensor);
+  Expr expression_of_torch(PyObject* terms);
+  void take_conditions();
+  void take_sizes(PyObject* tensor, Tensor& into);
+  void match_gradients();
+
   // tensors.cpp
   V record(Node::Op op, Ref target, const Call& call,
            const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable);
@@ -244,7 +296,14 @@ class Tracer {
   int instructions_ = 0;  // of the root frame
   int total_ = 0;
   int stop_ = 0;
-  int quiet_ = 0;  // inside a leaf module: operators are not recorded
+  SizeHistory& history_;
+  std::vector<int64_t> hints_;       // of the symbols
+  std::vector<Node*> symbol_nodes_;  // placeholders, null until one is needed
+  std::vector<std::pair<Expr, Node*>> expression_nodes_;
+  Ref torch_symbols_;  // octavo.capture.symbolic.Symbols, made when a rule of torch needs it
+  std::vector<Ref> torch_symbol_objects_;
+  bool symbolic_ = false;  // arguments are made with torch's symbols
+  int quiet_ = 0;          // inside a leaf module: operators are not recorded
   std::unordered_map<PyObject*, V> lifted_;
   std::unordered_map<const at::TensorImpl*, std::weak_ptr<Tensor>> by_meta_;
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes

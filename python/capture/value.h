@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "expression.h"
 #include "graph.h"
 
 namespace octavo::capture {
@@ -33,7 +34,8 @@ enum class Kind : uint8_t {
   iterator,
   instance,  // an object of a Python class, made by the trace
   super,
-  view,  // keys(), values(), items() of a dict
+  view,    // keys(), values(), items() of a dict
+  symbol,  // a number that differs from call to call; Tracer::look gives it, Tracer::real never
 };
 
 struct Value {
@@ -53,9 +55,23 @@ struct Lazy : Value {
   V resolved;
 };
 
+// A number computed from sizes. What needs to know it specialises: Tracer::real.
+struct Symbol : Value {
+  Symbol() : Value(Kind::symbol) {}
+  Expr expr;
+  Number hint;
+  V resolved;  // the constant that it was specialised to
+};
+
 struct Tensor : Value {
   Tensor() : Value(Kind::tensor) {}
-  at::Tensor meta;
+  at::Tensor meta;        // has the sizes of the call that is traced
+  std::vector<Dim> dims;  // where some of them are symbols; else empty
+  at::Tensor symbolic;    // the same with torch's symbols, for its shape rules; made when needed
+  std::vector<Dim> sizes() const {
+    if (!dims.empty()) return dims;
+    return {meta.sizes().begin(), meta.sizes().end()};
+  }
   Node* node = nullptr;  // null for an input that no operator has read
   c10::Device device = c10::kCPU;
   PyTypeObject* type = nullptr;  // torch.Tensor or Parameter

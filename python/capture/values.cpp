@@ -67,7 +67,7 @@ V Tracer::sequence(PyTypeObject* type, std::vector<V> items) {
   return made;
 }
 
-V Tracer::real(const V& given) {
+V Tracer::look(const V& given) {
   if (!given) give_up(Reason::unknown_object, "a value that is not there");
   if (given->kind != Kind::lazy) return given;
   auto& lazy = static_cast<Lazy&>(*given);
@@ -93,6 +93,8 @@ V Tracer::real(const V& given) {
     if (!fixed) sources.guard(source, GuardKind::is, object);
     return finish(constant(object));
   }
+  if (PyLong_CheckExact(object))
+    if (V symbol = dynamic_integer(object, source)) return finish(symbol);
   if (is_literal(object) || THPDevice_Check(object) || PyRange_Check(object)) {
     if (!fixed) sources.guard(source, GuardKind::equals, object);
     return finish(constant(object));
@@ -275,6 +277,9 @@ Ref Tracer::python_constant(const V& given) {
 }
 
 bool Tracer::truth(const V& given) {
+  if (is_symbol(given))
+    if (const V answer = symbol_compare(3, given, integer(0)))
+      return answer->object.get() == Py_True;
   const V value = stored(stored(given, "__bool__"), "__len__");
   switch (value->kind) {
     case Kind::constant: {
@@ -321,8 +326,10 @@ int64_t Tracer::index(const V& given) {
 }
 
 PyTypeObject* Tracer::type_of(const V& given) {
-  const V value = real(given);
+  const V value = look(given);
   switch (value->kind) {
+    case Kind::symbol:
+      return static_cast<Symbol&>(*value).hint.real ? &PyFloat_Type : &PyLong_Type;
     case Kind::constant:
     case Kind::object:
       return Py_TYPE(value->object.get());
@@ -362,8 +369,14 @@ V Tracer::type_value(const V& value) {
 }
 
 bool Tracer::same_object(const V& left, const V& right) {
-  const V a = real(left), b = real(right);
+  V a = look(left), b = look(right);
   if (a == b) return true;
+  // A number is not None; which small ints are one object depends on what they are.
+  if (a->kind == Kind::symbol || b->kind == Kind::symbol) {
+    if (type_of(a) != type_of(b)) return false;
+    a = real(a);
+    b = real(b);
+  }
   const bool constants = (a->kind == Kind::constant || a->kind == Kind::object) &&
                          (b->kind == Kind::constant || b->kind == Kind::object);
   if (constants) return a->object.get() == b->object.get();
@@ -384,9 +397,9 @@ std::string Tracer::describe(const V& given) {
                       ? static_cast<Lazy&>(*given).resolved
                       : given;
   static constexpr const char* names[] = {
-      "NULL",         "a value",    "",         "",       "a tensor",    "a sequence",  "a dict",
-      "a slice",      "a function", "a method", "a cell", "an iterator", "an instance", "super()",
-      "a dict's view"};
+      "NULL",          "a value",    "",         "",       "a tensor",    "a sequence",  "a dict",
+      "a slice",       "a function", "a method", "a cell", "an iterator", "an instance", "super()",
+      "a dict's view", "a number"};
   if (value->kind == Kind::instance)
     return std::string("an instance of ") + static_cast<Instance&>(*value).type->tp_name;
   if (value->kind == Kind::constant || value->kind == Kind::lazy) return repr(value->object.get());

@@ -27,6 +27,7 @@ from octavo.capture.backends import (
     Backend,
     list_backends,
     register_backend,
+    takes_one_size,
     takes_parameters,
     with_options,
 )
@@ -38,7 +39,10 @@ from octavo.capture.marks import (
     disable,
     graph_break,
     is_compiling,
+    mark_dynamic,
+    mark_static,
 )
+from octavo.capture.sizes import by_size
 
 __all__ = [
     "BackendError",
@@ -54,6 +58,8 @@ __all__ = [
     "graph_break",
     "is_compiling",
     "list_backends",
+    "mark_dynamic",
+    "mark_static",
     "optimize",
     "register_backend",
     "reset",
@@ -129,7 +135,8 @@ def compile(
         model: a Python function, a method, or a ``torch.nn.Module``.
         backend: a name of ``list_backends()``, or ``(gm, example_inputs) -> callable``.
         fullgraph: a graph break is an error.
-        dynamic: whether sizes are symbols: always, never, or from the second size on (None).
+        dynamic: which sizes and ints a graph leaves open. None: those that differed between calls;
+            True: all from 2 on but those of parameters and buffers; False: none.
         mode: inductor's mode, as of ``torch.compile``; other backends get it as ``mode=``.
         options: ``{"inline_modules": True}`` makes parameters inputs of the graph, as torch 2.13
             does, instead of ``call_module`` and ``get_attr`` nodes. Others are the backend's own:
@@ -142,11 +149,18 @@ def compile(
         TypeError: ``model`` cannot be called, or the backend takes no such mode or options.
     """
     function = with_options(backend, mode, options, dynamic)
+    if takes_one_size(backend):
+        function = by_size(function)
     inline = bool((options or {}).get("inline_modules", takes_parameters(backend)))
 
     def wrap(target: Callable[..., Any]) -> Any:
         return _capture.wrap(
-            target, function, fullgraph=fullgraph, inline_modules=inline, stats=stats
+            target,
+            function,
+            fullgraph=fullgraph,
+            inline_modules=inline,
+            stats=stats,
+            dynamic=dynamic,
         )
 
     def captured(target: Callable[..., Any]) -> Any:

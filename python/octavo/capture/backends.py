@@ -23,6 +23,7 @@ OWN_OPTIONS = frozenset({"inline_modules"})
 _registered: dict[str, Backend] = {}
 # Their graphs take parameters as inputs, so that gradients can be given for them.
 _parameters_as_inputs: set[str] = set()
+_one_size = {"octavo", "onnxruntime", "openvino", "torchscript", "tvm"}
 
 
 @overload
@@ -91,6 +92,11 @@ def lookup(backend: str | Backend) -> Backend:
 def takes_parameters(backend: str | Backend) -> bool:
     """Whether the backend wants parameters as inputs of the graph."""
     return isinstance(backend, str) and backend in _parameters_as_inputs
+
+
+def takes_one_size(backend: str | Backend) -> bool:
+    """Whether the backend compiles for one size: it is called for each, without symbols."""
+    return isinstance(backend, str) and (backend in _one_size or backend not in _registered)
 
 
 def with_options(

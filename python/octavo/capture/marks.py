@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any, TypeVar, overload
 
@@ -85,3 +85,33 @@ def assume_constant_result(function: F) -> F:
     _python_function(function, "has a constant result")
     function._octavo_constant_result = True  # type: ignore[attr-defined]
     return function
+
+
+def _mark(tensor: torch.Tensor, dim: int | Iterable[int] | None, name: str) -> None:
+    rank = tensor.dim()
+    dims = range(rank) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    for one in dims:
+        if not -rank <= one < rank:
+            raise IndexError(f"dimension {one} of a tensor that has {rank}; name one that it has")
+    setattr(tensor, name, getattr(tensor, name, frozenset()) | {one % rank for one in dims})
+
+
+def mark_dynamic(tensor: torch.Tensor, dim: int | Iterable[int]) -> None:
+    """Graphs leave these sizes of the tensor open from the first call on.
+
+    A program that depends on such a size is captured for the size all the same. Sizes of 0 and 1
+    are never open.
+
+    Raises:
+        IndexError: the tensor has no such dimension.
+    """
+    _mark(tensor, dim, "_octavo_dynamic_dims")
+
+
+def mark_static(tensor: torch.Tensor, dim: int | Iterable[int] | None = None) -> None:
+    """Graphs are for these sizes of the tensor alone, however many calls differ; None: all sizes.
+
+    Raises:
+        IndexError: the tensor has no such dimension.
+    """
+    _mark(tensor, dim, "_octavo_static_dims")
