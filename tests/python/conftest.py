@@ -154,7 +154,6 @@ CAPTURE_GAPS = {
     "test_capture_calls.py::test_exceptions[chained----]": "a frame of the traceback",
     "test_capture_calls.py::test_exceptions[in_context----]": "a frame of the traceback",
     "test_capture_calls.py::test_exceptions[own_exception----]": "attributes of an exception",
-    "test_capture_guards.py::test_sizes_compile_at_most_twice": "dynamic sizes",
     "test_capture_robustness.py::test_random_programs": "lines of errors that a graph raises",
     "test_capture_values.py::test_value[counted--]": "collections.Counter",
     "test_capture_values.py::test_value[deque--]": "collections.deque",

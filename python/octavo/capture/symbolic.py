@@ -1,8 +1,8 @@
 """Torch's symbolic sizes, for operators whose shape rule is torch's own.
 
-The tracer keeps its sizes as expressions of its own (expression.h) and comes here with a call that
-its rules do not know: the operator runs on meta tensors of ``torch.SymInt`` sizes, and what it gives
-and what it asked of the sizes goes back as nested tuples: an int, ``("s", n)``, ``(op, a, b)``.
+The tracer keeps its sizes as expressions of its own (expression.h). A call that its own rules do
+not know comes here: the operator runs on tensors of ``torch.SymInt`` sizes, and what it gives and
+asks of the sizes goes back as nested tuples: an int, ``("s", n)``, ``(op, a, b)``.
 """
 
 from __future__ import annotations
