@@ -1,0 +1,270 @@
+#include "joint.h"
+
+#include <ATen/FunctionalTensorWrapper.h>
+#include <ATen/MemoryOverlap.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <unordered_map>
+
+#include "trace.h"
+
+namespace octavo::aten {
+namespace {
+
+using at::functionalization::impl::from_functional_tensor;
+using at::functionalization::impl::isFunctionalTensor;
+using at::functionalization::impl::sync;
+using at::functionalization::impl::to_functional_tensor;
+using at::functionalization::impl::unsafeGetFunctionalWrapper;
+using capture::PythonError;
+using capture::Ref;
+using torch::autograd::Edge;
+
+// Stands for the history of an input that is no leaf. Its gradient is asked for; it never runs.
+struct Given : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override {
+    return std::move(gradients);
+  }
+};
+
+const c10::StorageImpl* storage_of(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+class JointTracer {
+ public:
+  explicit JointTracer(const std::vector<at::Tensor>& inputs) : examples_(inputs) {}
+
+  Joint run(PyObject* forward, const std::vector<TangentForm>& tangents) {
+    joint_.primals = examples_.size();
+    for (const at::Tensor& example : examples_) give(example);
+    const Ref returned = call(forward);
+    find_writes();
+    read_outputs(returned.get());
+    joint_.forward_nodes = tracing_.graph().nodes.size();
+    joint_.gradients.resize(examples_.size());
+    if (at::GradMode::is_enabled()) differentiate(tangents);
+    joint_.python_rules = tracing_.python_rules();
+    joint_.graph = std::move(tracing_.graph());
+    return std::move(joint_);
+  }
+
+ private:
+  void give(const at::Tensor& example) {
+    at::Tensor given = to_functional_tensor(tracing_.input(example));
+    Edge edge;
+    if (example.requires_grad()) {
+      if (example.is_leaf()) {
+        given.set_requires_grad(true);
+      } else {
+        const auto history = c10::make_intrusive<Given>();
+        torch::autograd::create_gradient_edge(given, history);
+      }
+      edge = torch::autograd::impl::gradient_edge(given);
+    }
+    inputs_by_storage_[storage_of(given)] = edges_.size();
+    versions_.push_back(given._version());
+    edges_.push_back(std::move(edge));
+    given_.push_back(std::move(given));
+  }
+
+  Ref call(PyObject* forward) {
+    std::vector<Ref> held;
+    std::vector<PyObject*> args;
+    for (const at::Tensor& given : given_) {
+      held.push_back(Ref::checked(THPVariable_Wrap(given)));
+      args.push_back(held.back().get());
+    }
+    const c10::impl::IncludeDispatchKeyGuard functional(c10::DispatchKey::Functionalize);
+    PyObject* returned = PyObject_Vectorcall(forward, args.data(), args.size(), nullptr);
+    if (!returned) throw Untraceable(capture::take_error());
+    return Ref::steal(returned);
+  }
+
+  // The value that a functional tensor holds after all writes.
+  ValueId value(const at::Tensor& tensor) {
+    sync(tensor);
+    return tracing_.value(from_functional_tensor(tensor));
+  }
+
+  std::size_t result(const at::Tensor& tensor) {
+    const auto [at, fresh] =
+        results_.try_emplace(tensor.unsafeGetTensorImpl(), joint_.results.size());
+    if (fresh) {
+      const bool grad = at::GradMode::is_enabled() && tensor.requires_grad();
+      joint_.results.push_back({value(tensor), grad, std::nullopt});
+      result_tensors_.push_back(tensor);
+    }
+    return at->second;
+  }
+
+  void find_writes() {
+    for (std::size_t n = 0; n < given_.size(); ++n) {
+      const at::Tensor& given = given_[n];
+      const auto* wrapper = unsafeGetFunctionalWrapper(given);
+      auto* changed = unsafeGetFunctionalWrapper(given);
+      if (wrapper->has_metadata_mutation() || changed->was_storage_changed())
+        throw Untraceable("an input whose sizes, strides or storage change");
+      if (value(given) == tracing_.graph().inputs[n]) {
+        if (given.requires_grad() != examples_[n].requires_grad())
+          throw Untraceable("an input whose requires_grad changes");
+        continue;
+      }
+      if (at::has_internal_overlap(examples_[n]) != at::MemOverlap::No)
+        throw Untraceable("a write to an input whose elements share memory");
+      for (std::size_t other = 0; other < given_.size(); ++other)
+        if (other != n && examples_[other].has_storage() &&
+            examples_[other].storage().is_alias_of(examples_[n].storage()))
+          throw Untraceable("a write to an input that shares memory with another");
+      const bool differentiable = at::GradMode::is_enabled() && given.requires_grad() &&
+                                  !wrapper->are_all_mutations_under_no_grad_or_inference_mode();
+      if (!differentiable && given.requires_grad() != examples_[n].requires_grad())
+        throw Untraceable("an input whose requires_grad changes");
+      joint_.writes.push_back({n, result(given), differentiable});
+      joint_.results.back().requires_grad = differentiable;
+    }
+  }
+
+  void read_outputs(PyObject* returned) {
+    if (!PyTuple_Check(returned) && !PyList_Check(returned))
+      throw Untraceable("a graph that does not return a tuple");
+    // How many tensors share a storage: views of one another come from one result.
+    std::unordered_map<const c10::StorageImpl*, std::vector<at::Tensor>> sharing;
+    const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(returned));
+    PyObject** items = PySequence_Fast_ITEMS(returned);
+    for (std::size_t n = 0; n < count; ++n) {
+      if (!THPVariable_Check(items[n])) continue;
+      const at::Tensor& tensor = THPVariable_Unpack(items[n]);
+      if (!isFunctionalTensor(tensor)) continue;
+      auto& group = sharing[storage_of(tensor)];
+      const auto same = [&](const at::Tensor& other) { return other.is_same(tensor); };
+      if (std::none_of(group.begin(), group.end(), same)) group.push_back(tensor);
+    }
+    for (std::size_t n = 0; n < count; ++n) {
+      Output output;
+      if (!THPVariable_Check(items[n]) || !isFunctionalTensor(THPVariable_Unpack(items[n]))) {
+        output.kind = Output::Kind::object;
+        output.object = Ref::borrow(items[n]);
+        if (THPVariable_Check(items[n]) && THPVariable_Unpack(items[n]).is_meta())
+          throw Untraceable("an output without values");
+      } else {
+        const at::Tensor& tensor = THPVariable_Unpack(items[n]);
+        output = describe(tensor, sharing[storage_of(tensor)]);
+      }
+      joint_.outputs.push_back(std::move(output));
+    }
+  }
+
+  Output describe(const at::Tensor& tensor, const std::vector<at::Tensor>& group) {
+    auto* wrapper = unsafeGetFunctionalWrapper(tensor);
+    if (wrapper->was_storage_changed()) throw Untraceable("an output whose storage was set");
+    Output output;
+    output.requires_grad = tensor.requires_grad();
+    const auto input = inputs_by_storage_.find(storage_of(tensor));
+    if (input != inputs_by_storage_.end()) {
+      output.index = input->second;
+      output.kind =
+          tensor.is_same(given_[output.index]) ? Output::Kind::input : Output::Kind::view_of_input;
+      output.views = wrapper->view_metas();
+      return output;
+    }
+    if (group.size() == 1) {
+      output.index = result(tensor);
+      return output;
+    }
+    at::Tensor base = tensor;
+    for (const at::Tensor& other : group)
+      if (unsafeGetFunctionalWrapper(other)->view_metas().empty()) base = other;
+    if (!unsafeGetFunctionalWrapper(base)->view_metas().empty()) {
+      base = tensor.is_view() ? tensor._base() : at::Tensor();
+      if (!base.defined() || !isFunctionalTensor(base) ||
+          !unsafeGetFunctionalWrapper(base)->view_metas().empty() ||
+          storage_of(base) != storage_of(tensor))
+        throw Untraceable("outputs that are views of a tensor which is not kept");
+    }
+    output.index = result(base);
+    if (!base.is_same(tensor)) {
+      output.kind = Output::Kind::view_of_result;
+      output.views = wrapper->view_metas();
+    }
+    return output;
+  }
+
+  void differentiate(const std::vector<TangentForm>& forms) {
+    torch::autograd::edge_list roots, wanted;
+    torch::autograd::variable_list tangents;
+    std::vector<std::size_t> primals;
+    std::size_t next = 0;
+    for (std::size_t n = 0; n < joint_.results.size(); ++n) {
+      Result& result = joint_.results[n];
+      if (!result.requires_grad) continue;
+      const TangentForm form = forms.empty() ? TangentForm{} : forms.at(next);
+      ++next;
+      if (!form.defined) continue;
+      const ValueInfo& info = tracing_.graph().values[static_cast<std::size_t>(result.value)];
+      const auto strides = form.strides.empty() ? info.strides : form.strides;
+      at::Tensor like;
+      {
+        const c10::impl::ExcludeDispatchKeyGuard real(c10::DispatchKey::Fake);
+        like = at::empty_strided(info.sizes, strides, at::TensorOptions(info.dtype));
+      }
+      const at::Tensor tangent = tracing_.input(like);
+      result.tangent = tracing_.graph().inputs.back();
+      roots.push_back(torch::autograd::impl::gradient_edge(result_tensors_[n]));
+      tangents.push_back(to_functional_tensor(tangent));
+    }
+    for (std::size_t n = 0; n < edges_.size(); ++n)
+      if (edges_[n].is_valid()) {
+        wanted.push_back(edges_[n]);
+        primals.push_back(n);
+      }
+    if (roots.empty() || wanted.empty()) return;
+    torch::autograd::variable_list gradients;
+    const c10::impl::IncludeDispatchKeyGuard functional(c10::DispatchKey::Functionalize);
+    PyThreadState* thread = PyEval_SaveThread();
+    try {
+      gradients = torch::autograd::Engine::get_default_engine().execute(
+          roots, tangents, /*keep_graph=*/false, /*create_graph=*/false,
+          /*accumulate_grad=*/false, wanted);
+    } catch (const std::exception& error) {
+      PyEval_RestoreThread(thread);
+      throw Untraceable(error.what());
+    }
+    PyEval_RestoreThread(thread);
+    for (std::size_t n = 0; n < gradients.size(); ++n)
+      if (gradients[n].defined()) joint_.gradients[primals[n]] = gradient(gradients[n]);
+  }
+
+  ValueId gradient(const at::Tensor& tensor) {
+    return isFunctionalTensor(tensor) ? value(tensor) : tracing_.value(tensor);
+  }
+
+  const std::vector<at::Tensor>& examples_;
+  Tracing tracing_;
+  const at::functionalization::impl::FunctionalizationReapplyViewsGuard views_{true};
+  Joint joint_;
+  std::vector<at::Tensor> given_;
+  std::vector<std::uint32_t> versions_;
+  std::vector<Edge> edges_;
+  std::unordered_map<const c10::StorageImpl*, std::size_t> inputs_by_storage_;
+  std::unordered_map<const c10::TensorImpl*, std::size_t> results_;
+  std::vector<at::Tensor> result_tensors_;
+};
+
+}  // namespace
+
+Joint trace_joint(PyObject* forward, const std::vector<at::Tensor>& inputs,
+                  const std::vector<TangentForm>& tangents) {
+  try {
+    return JointTracer(inputs).run(forward, tangents);
+  } catch (const c10::Error& error) {
+    throw Untraceable(error.what_without_backtrace());
+  }
+}
+
+}  // namespace octavo::aten

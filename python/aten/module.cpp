@@ -1,0 +1,3 @@
+#include "python_joint.h"
+
+PYBIND11_MODULE(_aten, module) { octavo::aten::add_joint_bindings(module); }
