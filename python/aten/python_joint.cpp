@@ -1,5 +1,6 @@
 #include "python_joint.h"
 
+#include "captured.h"
 #include "joint.h"
 #include "text.h"
 #include "trace.h"
@@ -35,6 +36,30 @@ py::tuple trace(const py::object& forward, const std::vector<at::Tensor>& inputs
 
 void add_joint_bindings(py::module_& module) {
   py::register_exception<Untraceable>(module, "Untraceable", PyExc_NotImplementedError);
+  py::class_<Captured>(module, "Captured", "A captured graph, compiled; call it.")
+      .def(py::init([](const py::object& forward, const py::object& examples) {
+             return translated([&] {
+               return std::make_unique<Captured>(capture::Ref::borrow(forward.ptr()),
+                                                 capture::Ref::borrow(examples.ptr()));
+             });
+           }),
+           py::arg("forward"), py::arg("examples"))
+      .def("__call__",
+           [](const Captured& self, const py::args& args) {
+             return translated([&] {
+               std::vector<PyObject*> items;
+               for (const auto& item : args) items.push_back(item.ptr());
+               return py::reinterpret_steal<py::object>(
+                   self.call(items.data(), items.size()).release());
+             });
+           })
+      .def_property_readonly("reason", &Captured::reason,
+                             "Why torch runs the graph instead; empty if it does not.")
+      .def_property_readonly("forward_ops", &Captured::forward_ops)
+      .def_property_readonly("backward_ops", &Captured::backward_ops)
+      .def_property_readonly("saved", &Captured::saved, "Tensors made in forward for backward.")
+      .def_property_readonly("python_rules", &Captured::python_rules,
+                             "Operators whose shape rule ran in Python.");
   module.def("trace", trace, py::arg("forward"), py::arg("inputs"),
              "The joint graph of a call as text, and how many shape rules ran in Python.");
 }

@@ -34,7 +34,8 @@ Traced* traced_of(const at::Tensor& tensor) {
 at::Tensor meta_like(const at::Tensor& tensor) {
   at::Tensor twin(
       at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type()));
-  twin.unsafeGetTensorImpl()->set_wrapped_number(tensor.unsafeGetTensorImpl()->is_wrapped_number());
+  if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
+    twin.unsafeGetTensorImpl()->set_wrapped_number(true);
   return twin;
 }
 
@@ -113,7 +114,7 @@ at::Tensor Tracing::traced(at::Tensor twin, ValueId value) {
   at::Tensor tensor(from->shallow_copy_and_detach(c10::VariableVersion(0),
                                                   /*allow_tensor_metadata_change=*/true));
   c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-  impl->set_wrapped_number(false);
+  if (impl->is_wrapped_number()) impl->set_wrapped_number(false);
   impl->set_fake_device(c10::Device(c10::kCPU));
   impl->set_backend_meta(c10::make_intrusive<Traced>(serial_, value, std::move(twin)));
   return tensor;
@@ -242,6 +243,11 @@ void Tracing::call(const c10::OperatorHandle& op, Stack& stack) {
   for (size_t n = first; n < stack.size(); ++n) {
     if (!holds_tensors(stack[n]))
       throw Untraceable(op.operator_name().name + " gives something other than tensors");
+    if (stack[n].isTensor() && !stack[n].toTensor().defined()) {
+      graph_.values.push_back({c10::ScalarType::Undefined, {}, {}});  // masked out
+      node.outputs.push_back(static_cast<ValueId>(graph_.values.size() - 1));
+      continue;
+    }
     stack[n] = with_tensors(stack[n], [&](const at::Tensor& made) {
       const ValueId id = add_value(made);
       node.outputs.push_back(id);

@@ -31,6 +31,16 @@ def eager(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., 
     return forward
 
 
+@register_backend("octavo", parameters_as_inputs=True)
+def octavo(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
+    """Octavo's own: forward and backward are traced together in C++ and run as two programs.
+
+    What cannot be traced is left to torch; the callable's ``reason`` says why.
+    """
+    compiled = importlib.import_module("octavo._aten").Captured(gm.forward, example_inputs)
+    return cast(Callable[..., Any], compiled)
+
+
 @register_backend("torchscript")
 def torchscript(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """``torch.jit.script`` of the graph.

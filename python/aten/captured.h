@@ -1,0 +1,41 @@
+// A captured graph as a callable: forward by one program, backward by another.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../capture/object.h"
+
+namespace octavo::aten {
+
+class Captured {
+ public:
+  /// Traces `forward` on tensors like the examples. What cannot be traced is left to torch, and
+  /// `reason` says why. Needs the GIL.
+  Captured(capture::Ref forward, const capture::Ref& examples);
+  ~Captured();
+
+  /// The graph's outputs, a tuple. Needs the GIL.
+  capture::Ref call(PyObject* const* args, std::size_t count) const;
+
+  const std::string& reason() const { return reason_; }
+  std::size_t forward_ops() const;
+  std::size_t backward_ops() const;
+  std::size_t saved() const;
+  int python_rules() const;
+
+  struct State;
+
+ private:
+  bool fits(const std::vector<at::Tensor>& inputs) const;
+
+  capture::Ref forward_;
+  std::string reason_;
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace octavo::aten

@@ -1,0 +1,148 @@
+#include "partition.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+namespace octavo::aten {
+namespace {
+
+template <class F>
+void each_value(const Node& node, const F& visit) {
+  for (const Argument& argument : node.arguments) {
+    if (const auto* value = std::get_if<ValueId>(&argument)) visit(*value);
+    if (const auto* list = std::get_if<std::vector<std::optional<ValueId>>>(&argument))
+      for (const auto& item : *list)
+        if (item) visit(*item);
+  }
+}
+
+// The first argument's memory in another form.
+bool is_view(const Node& node) {
+  const auto& schema = node.op.schema();
+  if (schema.arguments().empty() || schema.returns().size() != 1) return false;
+  const auto* alias = schema.arguments()[0].alias_info();
+  return alias && !alias->isWrite() && schema.returns()[0].alias_info();
+}
+
+bool is_random(const Node& node) { return node.op.hasTag(at::Tag::nondeterministic_seeded); }
+
+class Partition {
+ public:
+  explicit Partition(const Joint& joint)
+      : joint_(joint), graph_(joint.graph), maker_(graph_.values.size(), -1) {
+    for (std::size_t n = 0; n < graph_.nodes.size(); ++n)
+      for (const ValueId output : graph_.nodes[n].outputs) maker_[at(output)] = static_cast<int>(n);
+  }
+
+  Programs run() {
+    std::vector<ValueId> results, gradients;
+    for (const Result& result : joint_.results) results.push_back(result.value);
+    for (const auto& gradient : joint_.gradients)
+      if (gradient) gradients.push_back(*gradient);
+
+    std::vector<bool> backward(graph_.nodes.size());
+    for (std::size_t n = joint_.forward_nodes; n < graph_.nodes.size(); ++n)
+      if (is_random(graph_.nodes[n])) take(n, backward, true);
+    for (const ValueId gradient : gradients) need(gradient, backward, true);
+    std::vector<ValueId> given;
+    for (const std::size_t primal : saved_inputs_) given.push_back(graph_.inputs[primal]);
+    given.insert(given.end(), saved_.begin(), saved_.end());
+    for (const Result& result : joint_.results)
+      if (result.tangent) given.push_back(*result.tangent);
+
+    std::vector<bool> forward(graph_.nodes.size());
+    for (std::size_t n = 0; n < joint_.forward_nodes; ++n)
+      if (is_random(graph_.nodes[n])) take(n, forward, false);
+    for (const ValueId result : results) need(result, forward, false);
+    for (const ValueId value : saved_) need(value, forward, false);
+    std::vector<ValueId> outputs = results;
+    outputs.insert(outputs.end(), saved_.begin(), saved_.end());
+
+    Programs programs;
+    programs.forward = extract(
+        forward, {graph_.inputs.begin(), graph_.inputs.begin() + long(joint_.primals)}, outputs);
+    programs.backward = extract(backward, given, gradients);
+    programs.saved_inputs = saved_inputs_;
+    programs.saved = saved_.size();
+    return programs;
+  }
+
+ private:
+  static std::size_t at(ValueId value) { return static_cast<std::size_t>(value); }
+
+  void take(std::size_t node, std::vector<bool>& taken, bool backward) {
+    if (taken[node]) return;
+    taken[node] = true;
+    each_value(graph_.nodes[node], [&](ValueId value) { need(value, taken, backward); });
+  }
+
+  // `backward`: values of the forward pass are saved, views of them made again.
+  void need(ValueId value, std::vector<bool>& taken, bool backward) {
+    const int maker = maker_[at(value)];
+    if (maker < 0) {
+      const auto primals = graph_.inputs.begin() + long(joint_.primals);
+      const auto input = std::find(graph_.inputs.begin(), primals, value);
+      if (backward && input != primals) {
+        const auto place = static_cast<std::size_t>(input - graph_.inputs.begin());
+        if (std::find(saved_inputs_.begin(), saved_inputs_.end(), place) == saved_inputs_.end())
+          saved_inputs_.push_back(place);
+      }
+      return;
+    }
+    const auto node = static_cast<std::size_t>(maker);
+    if (backward && node < joint_.forward_nodes && !is_view(graph_.nodes[node])) {
+      if (std::find(saved_.begin(), saved_.end(), value) == saved_.end()) saved_.push_back(value);
+      return;
+    }
+    take(node, taken, backward);
+  }
+
+  Graph extract(const std::vector<bool>& taken, const std::vector<ValueId>& inputs,
+                const std::vector<ValueId>& outputs) const {
+    Graph made;
+    std::vector<ValueId> renamed(graph_.values.size(), -1);
+    const auto name = [&](ValueId value) {
+      ValueId& now = renamed[at(value)];
+      if (now >= 0) return now;
+      now = static_cast<ValueId>(made.values.size());
+      made.values.push_back(graph_.values[at(value)]);
+      return now;
+    };
+    for (const ValueId input : inputs) made.inputs.push_back(name(input));
+    std::unordered_map<ValueId, const at::Tensor*> constants;
+    for (const auto& [value, tensor] : graph_.constants) constants[value] = &tensor;
+    const auto use = [&](ValueId value) {
+      const auto constant = constants.find(value);
+      const bool fresh = renamed[at(value)] < 0;
+      const ValueId now = name(value);
+      if (fresh && constant != constants.end()) made.constants.emplace_back(now, *constant->second);
+      return now;
+    };
+    for (std::size_t n = 0; n < graph_.nodes.size(); ++n) {
+      if (!taken[n]) continue;
+      Node node = graph_.nodes[n];
+      for (Argument& argument : node.arguments) {
+        if (auto* value = std::get_if<ValueId>(&argument)) *value = use(*value);
+        if (auto* list = std::get_if<std::vector<std::optional<ValueId>>>(&argument))
+          for (auto& item : *list)
+            if (item) *item = use(*item);
+      }
+      for (ValueId& output : node.outputs) output = name(output);
+      made.nodes.push_back(std::move(node));
+    }
+    for (const ValueId output : outputs) made.outputs.push_back(use(output));
+    return made;
+  }
+
+  const Joint& joint_;
+  const Graph& graph_;
+  std::vector<int> maker_;
+  std::vector<std::size_t> saved_inputs_;
+  std::vector<ValueId> saved_;
+};
+
+}  // namespace
+
+Programs partition(const Joint& joint) { return Partition(joint).run(); }
+
+}  // namespace octavo::aten
