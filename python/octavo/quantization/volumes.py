@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from octavo.errors import UnsupportedError
-from octavo.export.qdq import is_exporting
+from octavo._export.qdq import is_exporting
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.observers import is_per_channel
 from octavo.quantization.quantized import _Conv
