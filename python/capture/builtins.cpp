@@ -43,8 +43,14 @@ V length(Tracer& tracer, const V& given) {
       return tracer.integer(size);
     }
     case Kind::object:
-    case Kind::instance:
-      return tracer.call_method(value, "__len__", {});
+    case Kind::instance: {
+      const V size = tracer.real(tracer.call_method(value, "__len__", {}));
+      if (size->kind != Kind::constant || !PyLong_Check(size->object.get()))
+        give_up(Reason::wrong_call, "__len__() gives " + tracer.describe(size));
+      const int64_t number = tracer.index(size);
+      if (number < 0) tracer.raise(PyExc_ValueError, "__len__() should return >= 0");
+      return tracer.integer(number);
+    }
     default:
       give_up(Reason::unknown_object, "len() of " + tracer.describe(value));
   }
@@ -477,9 +483,21 @@ void add_builtins(CallTable& table) {
   });
   on("reversed", [](Tracer& t, Call& c) -> V {
     const V value = t.real(c.args.at(0));
+    if (value->kind == Kind::sequence) {
+      auto made = t.make<SequenceIterator>();
+      made->sequence = value;
+      made->backward = true;
+      made->position = static_cast<Sequence&>(*value).items.size();
+      return made;
+    }
+    const bool set = value->kind == Kind::dict && static_cast<Dict&>(*value).is_set();
+    if (set || value->kind == Kind::iterator)
+      t.raise(PyExc_TypeError, fmt::format("'{}' object is not reversible",
+                                           set ? static_cast<Dict&>(*value).type->tp_name
+                                               : t.type_of(value)->tp_name));
+    if (value->kind != Kind::dict && value->kind != Kind::view && value->kind != Kind::constant)
+      give_up(Reason::unknown_call, "reversed() of " + t.describe(value));
     std::vector<V> items = t.items_of(value);
-    if (value->kind == Kind::dict && static_cast<Dict&>(*value).is_set())
-      t.raise(PyExc_TypeError, "'set' object is not reversible");
     std::reverse(items.begin(), items.end());
     return t.iterate(t.list(std::move(items)));
   });

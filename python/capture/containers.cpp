@@ -276,7 +276,15 @@ V Tracer::iterate(const V& given) {
       return iterator;
     }
     case Kind::dict:
-    case Kind::view:
+    case Kind::view: {
+      auto iterator = make<DictIterator>();
+      iterator->dict = value->kind == Kind::view ? static_cast<View&>(*value).dict
+                                                 : std::static_pointer_cast<Dict>(value);
+      if (value->kind == Kind::view) iterator->what = static_cast<View&>(*value).what;
+      if (iterator->dict->is_set()) iterator->of_set = items_of(value);
+      iterator->size = iterator->dict->items.size();
+      return iterator;
+    }
     case Kind::tensor: {
       auto iterator = make<SequenceIterator>();
       iterator->sequence = list(items_of(value));

@@ -6,12 +6,14 @@
 // objects, and the next piece begins behind it. No bytecode is made: the interpreter's own frame is
 // the state, so tracebacks, `with`, `try`, loops and debuggers see what they always see.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cpython_311/interpreter_frame.h"
 #include "recipe.h"
+#include "rollback.h"
 
 namespace octavo::capture {
 
@@ -42,7 +44,11 @@ struct Piece {
   Ended ended;
   int unit;  // where the frame goes on
   int ops = 0;
-  bool writes = false;  // the graph writes into tensors: it cannot run twice
+  bool writes = false;       // the graph writes into tensors that existed
+  std::vector<int> written;  // source ids of those that are kept while it may fail
+  Risk risk;
+  mutable std::atomic<bool> ran = false;     // once without an error
+  mutable std::atomic<bool> random = false;  // it drew random numbers
 };
 
 // Calls `callable` with its frames captured as the region says; vectorcall convention.

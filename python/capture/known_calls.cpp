@@ -25,7 +25,10 @@ void add_torch(CallTable& table) {
   };
   on("torch", "is_grad_enabled", [](Tracer& t, Call&) { return t.boolean(t.grad_enabled()); });
   on("torch._C", "_set_grad_enabled", [](Tracer& t, Call& c) -> V {
-    const bool enabled = t.truth(c.args.at(0));
+    const V given = t.real(c.args.at(0));
+    const bool enabled = given->object.get() == Py_True;
+    if (!enabled && given->object.get() != Py_False)
+      give_up(Reason::wrong_call, "set_grad_enabled() of " + t.describe(given));
     t.set_grad_enabled(enabled);
     Node* node = t.trace().graph.add(Node::Op::call_function,
                                      Ref::borrow(well_known("torch._C", "_set_grad_enabled")));

@@ -94,9 +94,14 @@ Shape like(const std::shared_ptr<Tensor>& tensor) {
   return {tensor->sizes(), tensor->meta.scalar_type(), nullptr, false};
 }
 
-// Writing into a leaf that wants gradients is an error that torch words.
+// Writing into a leaf that wants gradients, or into a view of one, is an error that torch words.
 bool may_write(const Arguments& a, const std::shared_ptr<Tensor>& tensor) {
-  return !(a.tracer().grad_enabled() && tensor->meta.requires_grad() && tensor->meta.is_leaf());
+  if (!a.tracer().grad_enabled()) return true;
+  const auto wanting_leaf = [](const at::TensorBase& meta) {
+    return meta.requires_grad() && meta.is_leaf();
+  };
+  const at::Tensor& meta = tensor->meta;
+  return !wanting_leaf(meta) && !(meta.is_view() && wanting_leaf(meta._base()));
 }
 
 // Shapes `into` to what it and `other` broadcast to.
@@ -206,7 +211,7 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
     if (value->kind == Kind::constant || value->kind == Kind::symbol)
       return number(value).has_value();
     const auto other = Arguments::plain(value);
-    if (!other || other->device != x->device || !at::isFloatingType(other->meta.scalar_type()))
+    if (!other || other->device != x->device || other->meta.scalar_type() != x->meta.scalar_type())
       return false;
     Dims sizes = x->sizes();
     return broadcast(a, sizes, other->sizes()) && equal(a, sizes, x->sizes());

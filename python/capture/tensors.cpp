@@ -196,11 +196,10 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
       at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
   made->meta.unsafeGetTensorImpl()->set_storage_offset(tensor.storage_offset());
   if (tensor.requires_grad()) {
-    made->meta.set_requires_grad(true);
-    if (!tensor.is_leaf()) {
-      const at::AutoGradMode grad(true);
-      made->meta = made->meta.view_as(made->meta);
-    }
+    if (tensor.is_leaf())
+      made->meta.set_requires_grad(true);
+    else
+      set_made_here(made->meta);
   }
   made->object = Ref::borrow(object);
   if (source) {
@@ -246,6 +245,28 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
   tensor->node->meta = tensor->meta;
   tensor->node->device = tensor->device;
   return tensor->node;
+}
+
+void Tracer::writes_into(const at::Tensor& meta) {
+  ++tensor_writes_;
+  if (meta.has_storage()) written_storages_.insert(meta.storage().unsafeGetStorageImpl());
+}
+
+// Views of a tensor, and its `.data`, share its meta tensor's storage.
+std::vector<Source*> Tracer::written_tensors() const {
+  std::vector<Source*> all;
+  if (written_storages_.empty()) return all;
+  for (const auto& [object, value] : lifted_) {
+    if (value->kind != Kind::tensor || !value->source) continue;
+    const auto& tensor = static_cast<Tensor&>(*value);
+    bool written = false;
+    for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
+      written = written ||
+                (meta->defined() && meta->has_storage() &&
+                 written_storages_.count(meta->storage().unsafeGetStorageImpl()) > 0);
+    if (written) all.push_back(value->source);
+  }
+  return all;
 }
 
 Ref Tracer::meta_object(const V& given) {
@@ -429,6 +450,7 @@ Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
 // The operator's result by a rule of shape_rules.cpp: nothing runs.
 V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
   Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
+  if (node) node->sure = at::isFloatingType(shape.dtype) || shape.dtype == at::kBool;
   bool wants_grad = false;
   if (trace_.grad_enabled) {
     for (const V& arg : call.args) {
@@ -444,6 +466,8 @@ V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape&
   }
   if (shape.same) {
     if (shape.writes) {
+      writes_into(shape.same->meta);
+      if (shape.same->symbolic.defined()) writes_into(shape.same->symbolic);
       for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
         if (!meta->defined()) continue;
         meta->unsafeGetTensorImpl()->bump_version();
@@ -546,8 +570,12 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     give_up(Reason::shape_rule, fmt::format("{}: {}", repr(target.get()), take_error()));
   }
   bool impure = false;
+  const bool wants = PyUnicode_Check(target.get()) && utf8(target.get()) == "requires_grad_";
   for (const auto& [tensor, version] : versions)
-    if (version_of(tensor) != version || tensor.is_inference()) impure = true;
+    if (version_of(tensor) != version || tensor.is_inference() || wants) {
+      impure = true;
+      writes_into(tensor);
+    }
   if (symbolic_) {
     take_conditions();
     if (impure) match_gradients();

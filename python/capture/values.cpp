@@ -413,7 +413,15 @@ std::string Tracer::describe(const V& given) {
 }
 
 void Tracer::changed(const V& container) {
-  if (container->kind == Kind::dict) static_cast<Dict&>(*container).changed = true;
+  if (container->kind == Kind::dict) {
+    auto& dict = static_cast<Dict&>(*container);
+    dict.changed = true;
+    if (const auto owner = dict.owner.lock()) {
+      owner->attributes.clear();
+      for (const auto& [key, value] : dict.items)
+        owner->attributes.emplace_back(intern(key), value);
+    }
+  }
   if (!container->source && !container->object) return;
   for (const V& known : trace_.changed)
     if (known == container) return;
