@@ -490,13 +490,9 @@ void add_builtins(CallTable& table) {
       made->position = static_cast<Sequence&>(*value).items.size();
       return made;
     }
-    const bool set = value->kind == Kind::dict && static_cast<Dict&>(*value).is_set();
-    if (set || value->kind == Kind::iterator)
-      t.raise(PyExc_TypeError, fmt::format("'{}' object is not reversible",
-                                           set ? static_cast<Dict&>(*value).type->tp_name
-                                               : t.type_of(value)->tp_name));
-    if (value->kind != Kind::dict && value->kind != Kind::view && value->kind != Kind::constant)
-      give_up(Reason::unknown_call, "reversed() of " + t.describe(value));
+    const bool ordered = value->kind == Kind::constant || value->kind == Kind::view ||
+                         (value->kind == Kind::dict && !static_cast<Dict&>(*value).is_set());
+    if (!ordered) give_up(Reason::unknown_call, "reversed() of " + t.describe(value));
     std::vector<V> items = t.items_of(value);
     std::reverse(items.begin(), items.end());
     return t.iterate(t.list(std::move(items)));

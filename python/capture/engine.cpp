@@ -366,14 +366,15 @@ PyObject* fail(PyThreadState* thread, InterpreterFrame* frame, const Code& code,
   return throw_into(thread, frame);
 }
 
-// The graph raised and had changed nothing: Python runs the piece, so that the error comes from the
-// line that makes it. Where Python finds none, the backend's function is at fault, and that is
-// said.
+// The graph raised and what it changed is put back: Python runs the piece, so that the error comes
+// from the line that makes it. Where Python finds none, the backend's function is at fault, and
+// that is said.
 PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame) {
   const std::string error = take_error();
   const std::string where = utf8(frame->f_code->co_qualname);
+  const bool may_catch = PyBytes_GET_SIZE(frame->f_code->co_exceptiontable) > 0;
   PyObject* result = run_default(thread, frame, 0);
-  if (!result) return nullptr;
+  if (!result || may_catch) return result;
   if (PyErr_WarnFormat(
           PyExc_RuntimeWarning, 1,
           "octavo: the backend's function raised %s in %s; Python ran the code instead",

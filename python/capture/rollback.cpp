@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "python_types.h"
+#include "tracer.h"
 
 namespace octavo::capture {
 namespace {
@@ -51,6 +52,27 @@ bool looks_at_values(const Node& node) {
 }
 
 }  // namespace
+
+void Tracer::writes_into(const at::Tensor& meta) {
+  ++tensor_writes_;
+  if (meta.has_storage()) written_storages_.insert(meta.storage().unsafeGetStorageImpl());
+}
+
+// Views of a tensor, and its `.data`, share its meta tensor's storage.
+std::vector<Source*> Tracer::written_tensors() const {
+  std::vector<Source*> all;
+  if (written_storages_.empty()) return all;
+  for (const auto& [object, value] : lifted_) {
+    if (value->kind != Kind::tensor || !value->source) continue;
+    const auto& tensor = static_cast<Tensor&>(*value);
+    bool written = false;
+    for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
+      written = written || (meta->defined() && meta->has_storage() &&
+                            written_storages_.count(meta->storage().unsafeGetStorageImpl()) > 0);
+    if (written) all.push_back(value->source);
+  }
+  return all;
+}
 
 Risk risk_of(const Graph& graph) {
   Risk risk;

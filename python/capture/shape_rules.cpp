@@ -1,10 +1,14 @@
 #include "shape_rules.h"
 
 #include <ATen/ops/result_type.h>
+#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <unordered_map>
 
 #include "python_types.h"
+#include "tensor_meta.h"
 
 namespace octavo::capture {
 namespace {
@@ -401,6 +405,57 @@ std::optional<Shape> shape_rule(Tracer& tracer, PyObject* function, const std::s
     if (found != rules.methods.end()) rule = found->second;
   }
   return rule ? rule(Arguments(tracer, call)) : std::nullopt;
+}
+
+void set_made_here(const at::Tensor& meta) {
+  static const auto* made_here = new torch::autograd::Edge(
+      c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
+  torch::autograd::impl::set_gradient_edge(meta, *made_here);
+}
+
+// The operator's result by a rule: nothing runs.
+V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
+  Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
+  if (node) node->sure = at::isFloatingType(shape.dtype) || shape.dtype == at::kBool;
+  bool wants_grad = false;
+  if (trace_.grad_enabled) {
+    for (const V& arg : call.args) {
+      const V value = look(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+    for (const auto& [name, arg] : call.keywords) {
+      const V value = look(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+  }
+  if (shape.same) {
+    if (shape.writes) {
+      writes_into(shape.same->meta);
+      if (shape.same->symbolic.defined()) writes_into(shape.same->symbolic);
+      for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
+        if (!meta->defined()) continue;
+        meta->unsafeGetTensorImpl()->bump_version();
+        if (wants_grad && !meta->requires_grad()) set_made_here(*meta);
+      }
+    }
+    if (node) shape.same->node = node;
+    return shape.same;
+  }
+  auto made = make<Tensor>();
+  made->type = tensor_type();
+  std::vector<int64_t> sizes;
+  for (const Dim& dim : shape.sizes) sizes.push_back(dim.hint);
+  const bool open = std::any_of(shape.sizes.begin(), shape.sizes.end(),
+                                [](const Dim& dim) { return dim.expr != nullptr; });
+  if (open) made->dims = shape.sizes;
+  made->meta = at::detail::empty_meta(sizes, shape.dtype);
+  if (wants_grad && at::isFloatingType(shape.dtype)) set_made_here(made->meta);
+  made->node = node;
+  if (node) node->meta = made->meta;
+  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
+  return made;
 }
 
 }  // namespace octavo::capture

@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Size.h>
-#include <torch/csrc/autograd/edge.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/python_symnode.h>
@@ -143,12 +141,6 @@ Ref meta_device() {
 
 }  // namespace
 
-void set_made_here(const at::Tensor& meta) {
-  static const auto* made_here = new torch::autograd::Edge(
-      c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
-  torch::autograd::impl::set_gradient_edge(meta, *made_here);
-}
-
 std::string module_key(const Source& source, PyCodeObject* code) {
   std::string name = source_name(source, code);
   static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
@@ -245,28 +237,6 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
   tensor->node->meta = tensor->meta;
   tensor->node->device = tensor->device;
   return tensor->node;
-}
-
-void Tracer::writes_into(const at::Tensor& meta) {
-  ++tensor_writes_;
-  if (meta.has_storage()) written_storages_.insert(meta.storage().unsafeGetStorageImpl());
-}
-
-// Views of a tensor, and its `.data`, share its meta tensor's storage.
-std::vector<Source*> Tracer::written_tensors() const {
-  std::vector<Source*> all;
-  if (written_storages_.empty()) return all;
-  for (const auto& [object, value] : lifted_) {
-    if (value->kind != Kind::tensor || !value->source) continue;
-    const auto& tensor = static_cast<Tensor&>(*value);
-    bool written = false;
-    for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
-      written = written ||
-                (meta->defined() && meta->has_storage() &&
-                 written_storages_.count(meta->storage().unsafeGetStorageImpl()) > 0);
-    if (written) all.push_back(value->source);
-  }
-  return all;
 }
 
 Ref Tracer::meta_object(const V& given) {
@@ -445,51 +415,6 @@ Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
   node->line = frame_->code->line(frame_->at);
   node->file = frame_->code->object()->co_filename;
   return node;
-}
-
-// The operator's result by a rule of shape_rules.cpp: nothing runs.
-V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
-  Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
-  if (node) node->sure = at::isFloatingType(shape.dtype) || shape.dtype == at::kBool;
-  bool wants_grad = false;
-  if (trace_.grad_enabled) {
-    for (const V& arg : call.args) {
-      const V value = look(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor &&
-                                  static_cast<Tensor&>(*value).meta.requires_grad());
-    }
-    for (const auto& [name, arg] : call.keywords) {
-      const V value = look(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor &&
-                                  static_cast<Tensor&>(*value).meta.requires_grad());
-    }
-  }
-  if (shape.same) {
-    if (shape.writes) {
-      writes_into(shape.same->meta);
-      if (shape.same->symbolic.defined()) writes_into(shape.same->symbolic);
-      for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
-        if (!meta->defined()) continue;
-        meta->unsafeGetTensorImpl()->bump_version();
-        if (wants_grad && !meta->requires_grad()) set_made_here(*meta);
-      }
-    }
-    if (node) shape.same->node = node;
-    return shape.same;
-  }
-  auto made = make<Tensor>();
-  made->type = tensor_type();
-  std::vector<int64_t> sizes;
-  for (const Dim& dim : shape.sizes) sizes.push_back(dim.hint);
-  const bool open = std::any_of(shape.sizes.begin(), shape.sizes.end(),
-                                [](const Dim& dim) { return dim.expr != nullptr; });
-  if (open) made->dims = shape.sizes;
-  made->meta = at::detail::empty_meta(sizes, shape.dtype);
-  if (wants_grad && at::isFloatingType(shape.dtype)) set_made_here(made->meta);
-  made->node = node;
-  if (node) node->meta = made->meta;
-  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
-  return made;
 }
 
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
