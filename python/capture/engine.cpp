@@ -221,6 +221,9 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
     piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
   piece->writes = !trace.written.empty();
   piece->risk = risk_of(trace.graph);
+  // Other sizes may be refused where these are taken.
+  if (piece->risk.by_type && !trace.sizes.symbols.empty())
+    piece->risk.by_value = piece->risk.looks_at_values = true;
   if (piece->risk.by_type || piece->risk.by_value)
     for (Source* source : trace.written) {
       source->wanted = true;
