@@ -1,0 +1,3 @@
+#include "python_program.h"
+
+PYBIND11_MODULE(_aten, module) { octavo::aten::add_program_bindings(module); }
