@@ -306,6 +306,7 @@ class Builder {
     }
     for (const int slot : state.output_slots) ++readers[at(slot)];
     for (const auto& write : state.writes) ++readers[at(write.slot)];
+    std::unordered_map<const Region*, Accesses> known;
     for (auto& write : state.writes) {
       const int target = state.input_slots[write.input];
       const std::ptrdiff_t step = made[at(write.slot)];
@@ -315,6 +316,8 @@ class Builder {
       if (readers[at(write.slot)] != 1 || readers[at(target)] != 0 || last[at(target)] > step)
         continue;
       Region& region = *state.steps[static_cast<std::size_t>(step)].region;
+      auto found = known.find(&region);
+      if (found == known.end()) found = known.emplace(&region, accesses(region)).first;
       for (std::size_t k = 0; k < region.outputs.size(); ++k) {
         RegionOutput& output = region.outputs[k];
         if (output.slot != write.slot) continue;
@@ -322,7 +325,7 @@ class Builder {
         const auto order = order_of(output.info);
         if (order.empty() || !std::is_sorted(order.begin(), order.end()) ||
             info.dtype != output.info.dtype || info.sizes != output.info.sizes ||
-            !may_overwrite(region, target, k))
+            !may_overwrite(region, found->second, target, k))
           continue;
         output.target = static_cast<int>(write.input);
         ++state.summary.in_place;
@@ -330,26 +333,47 @@ class Builder {
     }
   }
 
-  // Whether the region may write its output k into the memory of the input in slot `target`.
-  static bool may_overwrite(const Region& region, int target, std::size_t k) {
-    const auto is = [&](int slot, Slot::Kind kind, std::size_t index) {
-      return slot >= 0 && region.plan->slots[at(slot)].kind == kind &&
-             region.plan->slots[at(slot)].index == index;
+  // Who reads a region's inputs and writes its outputs, by step of its plan.
+  struct Accesses {
+    struct Read {
+      std::size_t step, input;
     };
-    bool written = false;
-    for (const octavo::Step& step : region.plan->steps) {
-      const bool writes = std::any_of(step.outputs.begin(), step.outputs.end(),
-                                      [&](int slot) { return is(slot, Slot::Kind::output, k); });
-      for (std::size_t i = 0; i < step.inputs.size(); ++i)
-        for (std::size_t input = 0; input < region.inputs.size(); ++input) {
-          if (region.inputs[input].slot != target || !is(step.inputs[i], Slot::Kind::input, input))
-            continue;
-          if (written || !region.inputs[input].row_major) return false;
-          if (writes && !step.kernel->may_overwrite(i)) return false;
-        }
-      written = written || writes;
+    std::vector<std::vector<Read>> reads;  // of each input
+    std::vector<std::size_t> written;      // each output's step
+  };
+  static Accesses accesses(const Region& region) {
+    Accesses a{std::vector<std::vector<Accesses::Read>>(region.inputs.size()),
+               std::vector<std::size_t>(region.outputs.size())};
+    const Plan& plan = *region.plan;
+    for (std::size_t i = 0; i < plan.steps.size(); ++i) {
+      const octavo::Step& step = plan.steps[i];
+      for (std::size_t k = 0; k < step.inputs.size(); ++k) {
+        if (step.inputs[k] < 0) continue;
+        const Slot& slot = plan.slots[at(step.inputs[k])];
+        if (slot.kind == Slot::Kind::input) a.reads[slot.index].push_back({i, k});
+      }
+      for (const int output : step.outputs) {
+        if (output < 0) continue;
+        const Slot& slot = plan.slots[at(output)];
+        if (slot.kind == Slot::Kind::output) a.written[slot.index] = i;
+      }
     }
-    return written;
+    return a;
+  }
+
+  // Whether the region may write its output k into the memory of the input in slot `target`.
+  static bool may_overwrite(const Region& region, const Accesses& a, int target, std::size_t k) {
+    for (std::size_t input = 0; input < region.inputs.size(); ++input) {
+      if (region.inputs[input].slot != target) continue;
+      if (!region.inputs[input].row_major) return false;
+      for (const Accesses::Read& read : a.reads[input]) {
+        if (read.step > a.written[k]) return false;
+        if (read.step == a.written[k] &&
+            !region.plan->steps[read.step].kernel->may_overwrite(read.input))
+          return false;
+      }
+    }
+    return true;
   }
 
   // Slots are emptied behind their last reader, but for what outlives the steps.
