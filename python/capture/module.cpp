@@ -1,6 +1,7 @@
 // octavo._capture: the extension module. The Python side is octavo/capture/.
 #include <Python.h>
 #include <structmember.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <atomic>
 
