@@ -279,6 +279,7 @@ V Tracer::inline_function(const V& callee, Call call) {
     auto generator = make<GeneratorIterator>();
     generator->code = Ref::borrow(reinterpret_cast<PyObject*>(code));
     generator->frame = std::move(frame);
+    generators_.push_back(generator);
     return generator;
   }
   return run_frame(*frame);

@@ -47,6 +47,14 @@ Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int 
   }
   if (trace_.ended == Ended::broke && !root.handled.empty())
     give_up(Reason::exception, "the piece would end while an exception is handled", root.raised_at);
+  // Python closes a generator that is dropped: its `finally` and `with` run.
+  for (const V& made : generators_) {
+    const auto& generator = static_cast<GeneratorIterator&>(*made);
+    if (generator.started && !generator.finished &&
+        generator.frame->code->handler(generator.frame->at))
+      give_up(Reason::generator, "a generator that is dropped while it runs",
+              std::max(0, made->born - 1));
+  }
   trace_.instructions = instructions_;
   trace_.unit = root.unit;
   trace_.slots = std::move(root.slots);

@@ -305,6 +305,7 @@ class Tracer {
   int instructions_ = 0;  // of the root frame
   int total_ = 0;
   int stop_ = 0;
+  std::vector<V> generators_;  // all that were made
   SizeHistory& history_;
   std::vector<int64_t> hints_;       // of the symbols
   std::vector<Node*> symbol_nodes_;  // placeholders, null until one is needed

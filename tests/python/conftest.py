@@ -150,7 +150,6 @@ CAPTURE_GAPS = {
     "test_capture_calls.py::test_call[attrgetter]": "operator.attrgetter",
     "test_capture_calls.py::test_exceptions[caught_in_caller----]": "args of such an exception",
     "test_capture_calls.py::test_exceptions[own_exception----]": "attributes of an exception",
-    "test_capture_robustness.py::test_random_programs": "generators dropped while they run",
     "test_capture_values.py::test_value[counted--]": "collections.Counter",
     "test_capture_values.py::test_value[deque--]": "collections.deque",
     "test_capture_values.py::test_value[metaclass--]": "type.__call__",

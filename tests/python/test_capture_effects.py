@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from capture_cases import assert_capture, tensors
+from octavo import capture
 
 pytestmark = pytest.mark.peers
 X, Y = tensors((2, 4), (2, 4))
@@ -500,3 +501,24 @@ def test_attributes_keep_their_order(fn):
         return result, list(box.__dict__)
 
     assert_capture(run, (X, Plain()), steady=False)
+
+
+def test_dropped_generator_is_closed():
+    """Its ``finally`` and the end of its ``with`` run when nothing holds it any more."""
+
+    def numbers(x, log):
+        try:
+            yield x + 1
+            yield x + 2
+        finally:
+            log.append("closed")
+
+    def run(x, log):
+        first = next(numbers(x, log))
+        log.append("after")
+        return first
+
+    for attempt in range(2):
+        log, expected = [], []
+        assert torch.equal(capture.compile(run, backend="eager")(X, log), run(X, expected))
+        assert log == expected == ["closed", "after"], attempt
