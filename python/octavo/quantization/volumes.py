@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from octavo.errors import UnsupportedError
 from octavo._export.qdq import is_exporting
+from octavo.errors import UnsupportedError
 from octavo.quantization._ops import classes, ops
 from octavo.quantization.observers import is_per_channel
 from octavo.quantization.quantized import _Conv
