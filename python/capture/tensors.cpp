@@ -3,6 +3,7 @@
 #include <ATen/ops/empty_strided.h>
 #include <fmt/format.h>
 #include <torch/csrc/Device.h>
+#include <torch/csrc/Dtype.h>
 #include <torch/csrc/Size.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
@@ -84,36 +85,17 @@ const std::unordered_set<std::string>& leaves_for_python() {
 }
 
 const std::unordered_set<std::string>& has_effects() {
-  static const auto* set = new std::unordered_set<std::string>{"is_inference",
-                                                               "register_hook",
-                                                               "register_post_accumulate_grad_hook",
-                                                               "retain_grad",
-                                                               "share_memory_",
-                                                               "data_ptr",
-                                                               "storage",
-                                                               "untyped_storage",
-                                                               "_typed_storage",
-                                                               "set_",
-                                                               "pin_memory",
-                                                               "cuda",
-                                                               "__deepcopy__",
-                                                               "__reduce_ex__",
-                                                               "__setstate__",
-                                                               "is_shared",
-                                                               "is_pinned",
-                                                               "record_stream",
-                                                               "rename_",
-                                                               "__dlpack__",
-                                                               "module_load",
-                                                               "as_subclass",
-                                                               "new",
-                                                               "type",
-                                                               "to_sparse",
-                                                               "swap",
-                                                               "resize_",
-                                                               "resize_as_",
-                                                               "__hash__",
-                                                               "_version"};
+  static const auto* set = new std::unordered_set<std::string>{
+      "is_inference", "register_hook",   "register_post_accumulate_grad_hook",
+      "retain_grad",  "share_memory_",   "data_ptr",
+      "storage",      "untyped_storage", "_typed_storage",
+      "set_",         "pin_memory",      "cuda",
+      "__deepcopy__", "__reduce_ex__",   "__setstate__",
+      "is_shared",    "is_pinned",       "record_stream",
+      "rename_",      "__dlpack__",      "module_load",
+      "as_subclass",  "to_sparse",       "swap",
+      "resize_",      "resize_as_",      "__hash__",
+      "_version"};
   return *set;
 }
 
@@ -151,7 +133,7 @@ std::string module_key(const Source& source, PyCodeObject* code) {
 }
 
 bool Tracer::records(PyObject* callable) {
-  if (recorded().count(callable)) return true;
+  if (recorded().count(callable)) return !is_pure(callable);
   static PyObject* packet = well_known("torch._ops", "OpOverloadPacket");
   static PyObject* overload = well_known("torch._ops", "OpOverload");
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(callable));
@@ -538,6 +520,55 @@ V Tracer::call_tensor_function(const V& callee, const Call& call) {
       function);
 }
 
+// Tensor.type() and Tensor.new(), which speak of the CPU's types where meta tensors have none.
+V Tracer::legacy_method(const V& self, PyObject* name, const Call& call) {
+  const auto& tensor = static_cast<Tensor&>(*self);
+  const bool is_type = utf8(name) == "type";
+  const auto refuse = [&] { give_up(Reason::side_effect, "Tensor." + utf8(name)); };
+  if (!tensor.device.is_cpu() || !call.keywords.empty()) refuse();
+  const at::ScalarType own = tensor.meta.scalar_type();
+  Call with_self{{self}, {}};
+  if (is_type) {
+    const Ref stand_in = Ref::checked(THPVariable_Wrap(at::empty({0}, own)));
+    const Ref method = octavo::capture::attribute(stand_in.get(), "type");
+    if (call.args.empty()) return constant(Ref::checked(PyObject_CallNoArgs(method.get())));
+    const Ref wanted = python_constant(call.args[0]);
+    if (!wanted || call.args.size() != 1 ||
+        !(PyUnicode_Check(wanted.get()) || THPDtype_Check(wanted.get())))
+      refuse();
+    const Ref made = Ref::steal(PyObject_CallOneArg(method.get(), wanted.get()));
+    if (!made) raise_python_error();
+    const at::Tensor& result = THPVariable_Unpack(made.get());
+    if (!result.device().is_cpu() || result.layout() != at::kStrided) refuse();
+    with_self.args.push_back(call.args[0]);
+    return record(
+        Node::Op::call_method, Ref::borrow(name), with_self,
+        [&](PyObject* args, PyObject*) {
+          return Ref::checked(THPVariable_Wrap(
+              THPVariable_Unpack(PyTuple_GET_ITEM(args, 0)).to(result.scalar_type())));
+        },
+        nullptr);
+  }
+  // Of a tuple or a list, new() makes a tensor of these values.
+  std::vector<V> given = call.args;
+  if (given.size() == 1 && real(given[0])->kind == Kind::sequence) {
+    if (type_of(given[0]) != &THPSizeType) refuse();
+    given = items_of(given[0]);
+  }
+  std::vector<int64_t> sizes;
+  for (const V& one : given) {
+    if (real(one)->kind != Kind::constant || !PyLong_Check(real(one)->object.get())) refuse();
+    sizes.push_back(index(one));
+  }
+  with_self.args.insert(with_self.args.end(), call.args.begin(), call.args.end());
+  return record(
+      Node::Op::call_method, Ref::borrow(name), with_self,
+      [&](PyObject*, PyObject*) {
+        return Ref::checked(THPVariable_Wrap(at::detail::empty_meta(sizes, own)));
+      },
+      nullptr);
+}
+
 V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   const std::string text = utf8(name);
   if (leaves_for_python().count(text)) give_up(Reason::tensor_to_python, "Tensor." + text);
@@ -565,6 +596,7 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   if (text == "dim") return integer(tensor.meta.dim());
   if (text == "is_complex") return boolean(tensor.meta.is_complex());
   if (text == "conj" && !tensor.meta.is_complex()) return self;
+  if (text == "type" || text == "new") return legacy_method(self, name, call);
   Call with_self = call;
   with_self.args.insert(with_self.args.begin(), self);
   if (text == "to" || text == "new_tensor")
@@ -605,6 +637,8 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
   if (text == "is_cuda") return boolean(tensor->device.is_cuda());
   if (text == "__class__") return constant(reinterpret_cast<PyObject*>(tensor->type));
   if (text == "grad") {
+    // Asked for a graph's result that has a history, torch warns.
+    if (!tensor->source && !meta.requires_grad()) return none();
     if (!tensor->source) give_up(Reason::attribute, "the grad of a tensor that the piece made");
     const auto written = written_.find({tensor->object.get(), name});
     if (written != written_.end()) return trace_.writes[written->second].value;
