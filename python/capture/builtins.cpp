@@ -365,6 +365,11 @@ void add_builtins(CallTable& table) {
   on("getattr", get_attribute);
   on("hasattr", [](Tracer& t, Call& c) {
     expect(t, c, "hasattr", 2, 2);
+    const V object = t.real(c.args[0]);
+    // The dict of an object is made when it is first read.
+    if (object->kind == Kind::object && Py_TYPE(object->object.get())->tp_dictoffset != 0 &&
+        PyUnicode_CompareWithASCIIString(t.intern(c.args[1]).get(), "__dict__") == 0)
+      return t.boolean(true);
     return t.boolean(t.attribute_or_null(c.args[0], t.intern(c.args[1]).get()) != nullptr);
   });
   on("setattr", [](Tracer& t, Call& c) {

@@ -560,7 +560,7 @@ V Tracer::legacy_method(const V& self, PyObject* name, const Call& call) {
     if (real(one)->kind != Kind::constant || !PyLong_Check(real(one)->object.get())) refuse();
     sizes.push_back(index(one));
   }
-  with_self.args.insert(with_self.args.end(), call.args.begin(), call.args.end());
+  for (const int64_t size : sizes) with_self.args.push_back(integer(size));
   return record(
       Node::Op::call_method, Ref::borrow(name), with_self,
       [&](PyObject*, PyObject*) {
