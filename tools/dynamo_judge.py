@@ -1,8 +1,11 @@
 """Runs TorchDynamo's own tests against octavo.capture.
 
-    git clone --depth 1 --branch v2.13.0 --filter=blob:none --sparse https://github.com/pytorch/pytorch
+    git clone --depth 1 --branch v2.13.0 --filter=blob:none --sparse \\
+        https://github.com/pytorch/pytorch
     git -C pytorch sparse-checkout set test/dynamo
-    tools/run.sh python tools/dynamo_judge.py pytorch/test/dynamo [--files functions misc] [--out DIR]
+    tools/run.sh python tools/dynamo_judge.py pytorch/test/dynamo --files functions misc --out DIR
+
+Needs torch and expecttest.
 
 Three engines take turns. "none" captures nothing: what passes with it says nothing of an engine, so
 only what fails with it "needs capture". "stock" is torch's own: what fails with it too is left out,

@@ -1,5 +1,5 @@
 # Captured functions are written in every way that users write them.
-# ruff: noqa: C416, RUF005, RUF015
+# ruff: noqa: PLW0108, RUF005
 """itertools, operator, functools and torch's questions about itself in captured functions."""
 
 from __future__ import annotations
