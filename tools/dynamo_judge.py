@@ -42,7 +42,7 @@ class Calls:
     count = 0
 
 
-def _captured(target: Any, backend: Any, fullgraph: bool) -> Any:
+def _captured(target: Any, backend: Any, fullgraph: bool, dynamic: bool | None) -> Any:
     import octavo.capture
 
     function = octavo.capture.backends.lookup(backend)
@@ -52,7 +52,11 @@ def _captured(target: Any, backend: Any, fullgraph: bool) -> Any:
         return function(graph, inputs, **options)
 
     return octavo.capture.compile(
-        target, backend=counted, fullgraph=fullgraph, options={"inline_modules": True}
+        target,
+        backend=counted,
+        fullgraph=fullgraph,
+        dynamic=dynamic,
+        options={"inline_modules": True},
     )
 
 
@@ -67,21 +71,23 @@ def replace_engine(engine: str) -> None:
     dynamo: Any = torch._dynamo
     stock_reset = dynamo.reset
 
-    def compile_with(backend: Any, fullgraph: bool) -> Callable[[Any], Any]:
+    def compile_with(
+        backend: Any, fullgraph: bool, dynamic: bool | None = None, **_rest: Any
+    ) -> Callable[[Any], Any]:
         if engine == "none":
             return lambda target: target
-        return lambda target: _captured(target, backend, fullgraph)
+        return lambda target: _captured(target, backend, fullgraph, dynamic)
 
-    def optimize(backend: Any = "eager", *, nopython: bool = False, **_options: Any) -> Any:
-        return compile_with(backend, nopython)
+    def optimize(backend: Any = "eager", *, nopython: bool = False, **options: Any) -> Any:
+        return compile_with(backend, nopython, **options)
 
-    def optimize_assert(backend: Any, **_options: Any) -> Any:
-        return compile_with(backend, True)
+    def optimize_assert(backend: Any, **options: Any) -> Any:
+        return compile_with(backend, True, **options)
 
     def compile(
-        model: Any = None, *, backend: Any = "eager", fullgraph: bool = False, **_options: Any
+        model: Any = None, *, backend: Any = "eager", fullgraph: bool = False, **options: Any
     ) -> Any:
-        made = compile_with(backend, fullgraph)
+        made = compile_with(backend, fullgraph, **options)
         return made if model is None else made(model)
 
     def reset() -> None:

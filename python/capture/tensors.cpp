@@ -588,7 +588,7 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
   if (text == "__class__") return constant(reinterpret_cast<PyObject*>(tensor->type));
   if (text == "grad") {
     // Asked for a graph's result that has a history, torch warns.
-    if (!tensor->source && !meta.requires_grad()) return none();
+    if (!tensor->source && !tensor->meta.requires_grad()) return none();
     if (!tensor->source) give_up(Reason::attribute, "the grad of a tensor that the piece made");
     const auto written = written_.find({tensor->object.get(), name});
     if (written != written_.end()) return trace_.writes[written->second].value;

@@ -1,14 +1,14 @@
 # Captured functions are written in every way that users write them.
-# ruff: noqa: PLW0108, RUF005
+# ruff: noqa: PLW0108, RUF005, UP006, UP045
 """itertools, operator, functools and torch's questions about itself in captured functions."""
-
-from __future__ import annotations
 
 import enum
 import functools
 import itertools
 import operator
-from typing import Any
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from capture_cases import assert_capture, tensors
 from octavo import capture
 
 pytestmark = pytest.mark.peers
+T = TypeVar("T")
 X, Y = tensors((2, 4), (2, 4))
 
 
@@ -205,3 +206,45 @@ def test_grad_of_a_result_without_history() -> None:
 
 def test_promote_types() -> None:
     whole(lambda x: x.to(torch.promote_types(x.dtype, torch.float64)), (X,))
+
+
+class Steps(list):
+    """A list that is called."""
+
+    def __call__(self, x):
+        for step in self:
+            x = step(x)
+        return x * len(self)
+
+
+class Never(list):
+    def __len__(self):
+        return 0
+
+
+def test_objects_of_classes_derived_from_list() -> None:
+    steps = Steps([torch.sin, lambda x: x + 1])
+    captured = capture.compile(lambda s, x: s(x) + s[0](x) + s[-1:][0](x), backend="eager")
+    for _ in range(3):
+        assert torch.equal(captured(steps, X), steps(X) + torch.sin(X) + (X + 1))
+        steps.append(torch.cos)
+        assert torch.equal(captured(steps, X), steps(X) + torch.sin(X) + torch.cos(X))
+        steps.pop()
+    whole(lambda n, x: x + 1 if n else x - 1, (Never([1]), X))
+    whole(lambda n, x: [x * k for k in n], (Never([1, 2]), X))
+    whole(lambda n, x: x + 1 if 2 in n else x - 1, (Steps([1, 2]), X))
+
+
+def test_annotations_of_typing() -> None:
+    def fn(x):
+        def inner(y: typing.List[int], z: typing.Callable[[T], T]) -> typing.Optional[T]:
+            return y
+
+        def other(y: Callable[[T], int]) -> typing.Dict[str, T]:
+            return y
+
+        return x + 1, inner, other
+
+    eager, captured = fn(X), capture.compile(fn, backend="eager", fullgraph=True)(X)
+    for n in (1, 2):
+        assert captured[n].__annotations__ == eager[n].__annotations__
