@@ -146,8 +146,6 @@ def cli():
 # What capture does not do yet; docs/status.md has the list. Strict: what is mended leaves it.
 CAPTURE_GAPS = {
     "test_capture_breaks.py::test_break[in_try]": "args of an exception that the piece made",
-    "test_capture_calls.py::test_exceptions[caught_in_caller----]": "args of such an exception",
-    "test_capture_calls.py::test_exceptions[own_exception----]": "attributes of an exception",
     "test_capture_robustness.py::test_random_programs": "generators that are dropped while they run",
     "test_capture_values.py::test_value[counted--]": "collections.Counter",
     "test_capture_values.py::test_value[deque--]": "collections.deque",
