@@ -7,15 +7,14 @@
 namespace octavo::capture {
 namespace {
 
-PyObject* object_getattribute() {
-  static PyObject* found =
-      _PyType_Lookup(&PyBaseObject_Type, interned("__getattribute__").release());
-  return found;
-}
-
+// The class looks attributes up as `object` does: builtin classes have wrappers of their own around
+// the same C function.
 bool plain_getattribute(PyTypeObject* type) {
   static PyObject* name = interned("__getattribute__").release();
-  return _PyType_Lookup(type, name) == object_getattribute();
+  PyObject* found = _PyType_Lookup(type, name);
+  return found && Py_TYPE(found) == &PyWrapperDescr_Type &&
+         reinterpret_cast<PyWrapperDescrObject*>(found)->d_wrapped ==
+             reinterpret_cast<void*>(PyObject_GenericGetAttr);
 }
 
 bool is_data_descriptor(PyObject* object) { return Py_TYPE(object)->tp_descr_set != nullptr; }

@@ -533,8 +533,16 @@ class Installed {
 const Code& code_of(PyCodeObject* code) { return state_of(code).code; }
 
 GlobalState GlobalState::now() {
-  return {at::GradMode::is_enabled(), c10::InferenceMode::is_enabled(),
-          at::autocast::is_autocast_enabled(at::kCPU), c10::get_default_dtype_as_scalartype()};
+  const at::Context& context = at::globalContext();
+  return {at::GradMode::is_enabled(),
+          c10::InferenceMode::is_enabled(),
+          at::autocast::is_autocast_enabled(at::kCPU),
+          at::autocast::is_autocast_cache_enabled(),
+          context.deterministicAlgorithms(),
+          context.deterministicAlgorithmsWarnOnly(),
+          c10::get_default_dtype_as_scalartype(),
+          at::autocast::get_autocast_dtype(at::kCPU),
+          at::autocast::get_autocast_dtype(at::kCUDA)};
 }
 
 PyObject* call_captured(const std::shared_ptr<const Region>& region, PyObject* callable,

@@ -27,8 +27,8 @@ struct Region {
 };
 
 struct GlobalState {
-  bool grad, inference, autocast;
-  at::ScalarType dtype;
+  bool grad, inference, autocast, autocast_cache, deterministic, deterministic_warns;
+  at::ScalarType dtype, autocast_cpu, autocast_gpu;
   bool operator==(const GlobalState&) const = default;
   static GlobalState now();
 };
@@ -50,6 +50,9 @@ struct Piece {
   mutable std::atomic<bool> ran = false;     // once without an error
   mutable std::atomic<bool> random = false;  // it drew random numbers
 };
+
+// The class of captured functions.
+PyTypeObject* captured_type();
 
 // Calls `callable` with its frames captured as the region says; vectorcall convention.
 PyObject* call_captured(const std::shared_ptr<const Region>& region, PyObject* callable,

@@ -55,6 +55,8 @@ void captured_free(PyObject* self) {
   Py_DECREF(type);
 }
 
+}  // namespace
+
 PyTypeObject* captured_type() {
   static PyMemberDef members[] = {
       {"__dictoffset__", T_PYSSIZET, offsetof(Captured, dict), READONLY, nullptr},
@@ -83,6 +85,8 @@ PyTypeObject* captured_type() {
       reinterpret_cast<PyTypeObject*>(Ref::checked(PyType_FromSpec(&spec)).release());
   return type;
 }
+
+namespace {
 
 template <class F>
 PyObject* guarded(F body) {

@@ -84,36 +84,17 @@ const std::unordered_set<std::string>& leaves_for_python() {
 }
 
 const std::unordered_set<std::string>& has_effects() {
-  static const auto* set = new std::unordered_set<std::string>{"is_inference",
-                                                               "register_hook",
-                                                               "register_post_accumulate_grad_hook",
-                                                               "retain_grad",
-                                                               "share_memory_",
-                                                               "data_ptr",
-                                                               "storage",
-                                                               "untyped_storage",
-                                                               "_typed_storage",
-                                                               "set_",
-                                                               "pin_memory",
-                                                               "cuda",
-                                                               "__deepcopy__",
-                                                               "__reduce_ex__",
-                                                               "__setstate__",
-                                                               "is_shared",
-                                                               "is_pinned",
-                                                               "record_stream",
-                                                               "rename_",
-                                                               "__dlpack__",
-                                                               "module_load",
-                                                               "as_subclass",
-                                                               "new",
-                                                               "type",
-                                                               "to_sparse",
-                                                               "swap",
-                                                               "resize_",
-                                                               "resize_as_",
-                                                               "__hash__",
-                                                               "_version"};
+  static const auto* set = new std::unordered_set<std::string>{
+      "is_inference", "register_hook",   "register_post_accumulate_grad_hook",
+      "retain_grad",  "share_memory_",   "data_ptr",
+      "storage",      "untyped_storage", "_typed_storage",
+      "set_",         "pin_memory",      "cuda",
+      "__deepcopy__", "__reduce_ex__",   "__setstate__",
+      "is_shared",    "is_pinned",       "record_stream",
+      "rename_",      "__dlpack__",      "module_load",
+      "as_subclass",  "to_sparse",       "swap",
+      "resize_",      "resize_as_",      "__hash__",
+      "_version"};
   return *set;
 }
 
@@ -151,7 +132,7 @@ std::string module_key(const Source& source, PyCodeObject* code) {
 }
 
 bool Tracer::records(PyObject* callable) {
-  if (recorded().count(callable)) return true;
+  if (recorded().count(callable)) return !is_pure(callable);
   static PyObject* packet = well_known("torch._ops", "OpOverloadPacket");
   static PyObject* overload = well_known("torch._ops", "OpOverload");
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(callable));
@@ -565,6 +546,7 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   if (text == "dim") return integer(tensor.meta.dim());
   if (text == "is_complex") return boolean(tensor.meta.is_complex());
   if (text == "conj" && !tensor.meta.is_complex()) return self;
+  if (text == "type" || text == "new") return legacy_method(self, name, call);
   Call with_self = call;
   with_self.args.insert(with_self.args.begin(), self);
   if (text == "to" || text == "new_tensor")
@@ -605,6 +587,8 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
   if (text == "is_cuda") return boolean(tensor->device.is_cuda());
   if (text == "__class__") return constant(reinterpret_cast<PyObject*>(tensor->type));
   if (text == "grad") {
+    // Asked for a graph's result that has a history, torch warns.
+    if (!tensor->source && !tensor->meta.requires_grad()) return none();
     if (!tensor->source) give_up(Reason::attribute, "the grad of a tensor that the piece made");
     const auto written = written_.find({tensor->object.get(), name});
     if (written != written_.end()) return trace_.writes[written->second].value;

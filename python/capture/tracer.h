@@ -226,6 +226,7 @@ class Tracer {
   V lift_tensor(PyObject* object, Source* source);
   V call_tensor_function(const V& callee, const Call& call);
   V call_tensor_method(const V& self, PyObject* name, const Call& call);
+  V legacy_method(const V& self, PyObject* name, const Call& call);
   V tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name);
   V sizes_of(const Tensor& tensor);  // torch.Size
   bool records(PyObject* callable);  // it becomes a node
