@@ -16,6 +16,25 @@ bool ends_with(const PyCodeObject* code, std::string_view end) {
   const std::string file = utf8(code->co_filename);
   return file.size() > end.size() && file.compare(file.size() - end.size(), end.size(), end) == 0;
 }
+
+// Class methods written in C, which are made anew whenever they are looked up.
+V call_class_method(Tracer& tracer, PyObject* method, Call& call) {
+  PyObject* self = PyCFunction_GET_SELF(method);
+  if (!self || !call.keywords.empty()) return nullptr;
+  const std::string name = utf8(attribute(method, "__name__").get());
+  if (name == "from_iterable" && self == well_known("itertools", "chain") && call.args.size() == 1)
+    return chain(tracer, call.args[0]);
+  auto* type = reinterpret_cast<PyTypeObject*>(self);
+  if (name == "fromkeys" && (type == &PyDict_Type || type == &PyODict_Type) &&
+      (call.args.size() == 1 || call.args.size() == 2)) {
+    auto dict = tracer.make<Dict>();
+    dict->type = type;
+    for (const V& key : tracer.items_of(call.args[0]))
+      tracer.dict_set(dict, key, call.args.size() > 1 ? call.args[1] : tracer.none());
+    return dict;
+  }
+  return nullptr;
+}
 }  // namespace
 
 void Tracer::raise(PyObject* type, const std::string& message) {
