@@ -36,6 +36,7 @@ if [ "$mode" = all ]; then
   OCTAVO_NUM_THREADS=1 part "C++ tests, one thread" cpp_tests release
   part "Python tests" tools/run.sh python -m pytest tests/python
   part "C++ tests with sanitizers" asan
+  part "Capture with sanitizers" tools/capture_asan.sh
 else
   part "Python tests" tools/run.sh python -m pytest tests/python -m "not peers and not long"
 fi

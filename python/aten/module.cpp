@@ -1,3 +1,7 @@
 #include "python_joint.h"
+#include "python_program.h"
 
-PYBIND11_MODULE(_aten, module) { octavo::aten::add_joint_bindings(module); }
+PYBIND11_MODULE(_aten, module) {
+  octavo::aten::add_joint_bindings(module);
+  octavo::aten::add_program_bindings(module);
+}

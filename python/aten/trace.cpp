@@ -177,8 +177,8 @@ bool Tracing::record_batch_norm(const c10::OperatorHandle& op, Stack& stack) {
 
 void Tracing::record(const c10::OperatorHandle& op, Stack& stack) {
   const c10::impl::ExcludeDispatchKeyGuard below(
-      c10::DispatchKeySet({c10::DispatchKey::Fake, c10::DispatchKey::Functionalize,
-                           c10::DispatchKey::Python, c10::DispatchKey::BackendSelect}) |
+      c10::DispatchKeySet(
+          {c10::DispatchKey::Fake, c10::DispatchKey::Functionalize, c10::DispatchKey::Python}) |
       c10::autograd_dispatch_keyset_with_ADInplaceOrView);
   const std::string& name = op.operator_name().name;
   const size_t first = stack.size() - op.schema().arguments().size();

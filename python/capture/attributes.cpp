@@ -7,15 +7,14 @@
 namespace octavo::capture {
 namespace {
 
-PyObject* object_getattribute() {
-  static PyObject* found =
-      _PyType_Lookup(&PyBaseObject_Type, interned("__getattribute__").release());
-  return found;
-}
-
+// The class looks attributes up as `object` does: builtin classes have wrappers of their own around
+// the same C function.
 bool plain_getattribute(PyTypeObject* type) {
   static PyObject* name = interned("__getattribute__").release();
-  return _PyType_Lookup(type, name) == object_getattribute();
+  PyObject* found = _PyType_Lookup(type, name);
+  return found && Py_TYPE(found) == &PyWrapperDescr_Type &&
+         reinterpret_cast<PyWrapperDescrObject*>(found)->d_wrapped ==
+             reinterpret_cast<void*>(PyObject_GenericGetAttr);
 }
 
 bool is_data_descriptor(PyObject* object) { return Py_TYPE(object)->tp_descr_set != nullptr; }
@@ -198,9 +197,12 @@ V Tracer::instance_attribute(const V& object, PyObject* name) {
     if (Py_TYPE(found) == &PyGetSetDescr_Type) {
       if (named(name, "args") && instance.args) return instance.args;
       if (named(name, "__dict__")) {
+        if (auto known = instance.own_dict.lock()) return known;
         auto dict = make<Dict>();
         dict->type = &PyDict_Type;
         for (const auto& [key, value] : instance.attributes) dict_set(dict, constant(key), value);
+        dict->owner = std::static_pointer_cast<Instance>(object);
+        instance.own_dict = dict;
         return dict;
       }
       for (const auto& [key, value] : instance.attributes)
@@ -523,6 +525,13 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
   }
   if (object->kind == Kind::instance) {
     auto& attributes = static_cast<Instance&>(*object).attributes;
+    if (auto dict = static_cast<Instance&>(*object).own_dict.lock()) {
+      if (value)
+        dict_set(dict, constant(name), value);
+      else if (!dict_remove(dict, constant(name)))
+        no_attribute(*this, type->tp_name, name);
+      return;
+    }
     for (size_t n = 0; n < attributes.size(); ++n)
       if (PyUnicode_Compare(attributes[n].first.get(), name) == 0) {
         if (value)
@@ -550,7 +559,9 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
   }
   if (!value && !attribute_or_null(object, name)) no_attribute(*this, type->tp_name, name);
   const auto key = std::make_pair(static_cast<const void*>(held), name);
-  if (const auto known = written_.find(key); known != written_.end()) {
+  // Setting again keeps the place in the dict; deleting and setting moves to its end.
+  const auto known = written_.find(key);
+  if (known != written_.end() && value && trace_.writes[known->second].value) {
     trace_.writes[known->second].value = value;
     return;
   }

@@ -43,8 +43,14 @@ V length(Tracer& tracer, const V& given) {
       return tracer.integer(size);
     }
     case Kind::object:
-    case Kind::instance:
-      return tracer.call_method(value, "__len__", {});
+    case Kind::instance: {
+      const V size = tracer.real(tracer.call_method(value, "__len__", {}));
+      if (size->kind != Kind::constant || !PyLong_Check(size->object.get()))
+        give_up(Reason::wrong_call, "__len__() gives " + tracer.describe(size));
+      const int64_t number = tracer.index(size);
+      if (number < 0) tracer.raise(PyExc_ValueError, "__len__() should return >= 0");
+      return tracer.integer(number);
+    }
     default:
       give_up(Reason::unknown_object, "len() of " + tracer.describe(value));
   }
@@ -249,23 +255,6 @@ V partial(Tracer& tracer, Call& call) {
   return made;
 }
 
-V chain(Tracer& tracer, std::vector<V> iterables) {
-  auto made = tracer.make<FunctionIterator>();
-  size_t at = 0;
-  V current;
-  made->step = [iterables = std::move(iterables), at, current](Tracer& t) mutable -> V {
-    while (true) {
-      if (!current) {
-        if (at >= iterables.size()) return nullptr;
-        current = t.iterate(iterables[at++]);
-      }
-      if (V item = next_or_null(t, current)) return item;
-      current = nullptr;
-    }
-  };
-  return made;
-}
-
 V islice(Tracer& tracer, Call& call) {
   const auto number = [&](size_t n, int64_t fallback) {
     return n < call.args.size() && !tracer.is_none(call.args[n]) ? tracer.index(call.args[n])
@@ -376,6 +365,11 @@ void add_builtins(CallTable& table) {
   on("getattr", get_attribute);
   on("hasattr", [](Tracer& t, Call& c) {
     expect(t, c, "hasattr", 2, 2);
+    const V object = t.real(c.args[0]);
+    // The dict of an object is made when it is first read.
+    if (object->kind == Kind::object && Py_TYPE(object->object.get())->tp_dictoffset != 0 &&
+        PyUnicode_CompareWithASCIIString(t.intern(c.args[1]).get(), "__dict__") == 0)
+      return t.boolean(true);
     return t.boolean(t.attribute_or_null(c.args[0], t.intern(c.args[1]).get()) != nullptr);
   });
   on("setattr", [](Tracer& t, Call& c) {
@@ -477,9 +471,17 @@ void add_builtins(CallTable& table) {
   });
   on("reversed", [](Tracer& t, Call& c) -> V {
     const V value = t.real(c.args.at(0));
+    if (value->kind == Kind::sequence) {
+      auto made = t.make<SequenceIterator>();
+      made->sequence = value;
+      made->backward = true;
+      made->position = static_cast<Sequence&>(*value).items.size();
+      return made;
+    }
+    const bool ordered = value->kind == Kind::constant || value->kind == Kind::view ||
+                         (value->kind == Kind::dict && !static_cast<Dict&>(*value).is_set());
+    if (!ordered) give_up(Reason::unknown_call, "reversed() of " + t.describe(value));
     std::vector<V> items = t.items_of(value);
-    if (value->kind == Kind::dict && static_cast<Dict&>(*value).is_set())
-      t.raise(PyExc_TypeError, "'set' object is not reversible");
     std::reverse(items.begin(), items.end());
     return t.iterate(t.list(std::move(items)));
   });
@@ -505,12 +507,20 @@ void add_builtins(CallTable& table) {
     return t.call_method(c.args[0], "__abs__", {});
   });
   on("print", [](Tracer&, Call&) -> V { give_up(Reason::input_output, "print()"); });
-  on("id", [](Tracer&, Call&) -> V { give_up(Reason::unknown_call, "id()"); });
+  on("id", [](Tracer& t, Call& c) -> V {
+    expect(t, c, "id", 1, 1);
+    const V value = t.real(c.args[0]);
+    // Of an object that was there before, and stays the one it is.
+    if (value->kind != Kind::object || !value->object) give_up(Reason::unknown_call, "id()");
+    if (value->source) t.sources().guard(value->source, GuardKind::is, value->object.get());
+    return t.constant(Ref::checked(PyLong_FromVoidPtr(value->object.get())));
+  });
   for (const char* name : {"range", "round", "divmod", "pow", "ord", "chr", "hash", "bin", "hex",
                            "oct", "ascii", "format", "bytes"})
     table.pure.insert(well_known("builtins", name));
   for (const char* name : {"int", "float", "str", "complex"})
     table.pure.insert(well_known("builtins", name));
+  table.pure.insert(well_known("sys", "intern"));
 }
 
 void add_library(CallTable& table) {
@@ -521,13 +531,11 @@ void add_library(CallTable& table) {
   on("functools", "reduce", reduce);
   on("functools", "partial", partial);
   on("functools", "update_wrapper", update_wrapper);
-  on("itertools", "chain", [](Tracer& t, Call& c) { return chain(t, c.args); });
+  add_itertools(table);
   on("itertools", "islice", islice);
   on("itertools", "repeat", repeat);
   on("itertools", "count", count);
   on("itertools", "product", product);
-  on("itertools", "zip_longest",
-     [](Tracer&, Call&) -> V { give_up(Reason::unknown_call, "itertools.zip_longest"); });
   on("collections", "OrderedDict",
      [](Tracer& t, Call& c) { return make_dict(t, &PyODict_Type, c); });
   on("collections", "defaultdict",

@@ -15,5 +15,6 @@ struct CallTable {
 
 void add_builtins(CallTable& table);
 void add_library(CallTable& table);
+void add_itertools(CallTable& table);
 
 }  // namespace octavo::capture

@@ -3,6 +3,7 @@
 
 #include "code_state.h"
 #include "dynamo_marks.h"
+#include "engine.h"
 #include "generator.h"
 #include "known_calls.h"
 #include "python_types.h"
@@ -11,9 +12,28 @@
 namespace octavo::capture {
 
 namespace {
-bool ends_with_compile_py(const PyCodeObject* code) {
+bool ends_with(const PyCodeObject* code, std::string_view end) {
   const std::string file = utf8(code->co_filename);
-  return file.size() > 17 && file.compare(file.size() - 17, 17, "torch/_compile.py") == 0;
+  return file.size() > end.size() && file.compare(file.size() - end.size(), end.size(), end) == 0;
+}
+
+// Class methods written in C, which are made anew whenever they are looked up.
+V call_class_method(Tracer& tracer, PyObject* method, Call& call) {
+  PyObject* self = PyCFunction_GET_SELF(method);
+  if (!self || !call.keywords.empty()) return nullptr;
+  const std::string name = utf8(attribute(method, "__name__").get());
+  if (name == "from_iterable" && self == well_known("itertools", "chain") && call.args.size() == 1)
+    return chain(tracer, call.args[0]);
+  auto* type = reinterpret_cast<PyTypeObject*>(self);
+  if (name == "fromkeys" && (type == &PyDict_Type || type == &PyODict_Type) &&
+      (call.args.size() == 1 || call.args.size() == 2)) {
+    auto dict = tracer.make<Dict>();
+    dict->type = type;
+    for (const V& key : tracer.items_of(call.args[0]))
+      tracer.dict_set(dict, key, call.args.size() > 1 ? call.args[1] : tracer.none());
+    return dict;
+  }
+  return nullptr;
 }
 }  // namespace
 
@@ -138,6 +158,7 @@ V Tracer::call(const V& given, Call call) {
             octavo::capture::utf8(octavo::capture::attribute(object, "__name__").get()) ==
                 "__new__")
           return call_new(reinterpret_cast<PyTypeObject*>(self), call);
+        if (V result = call_class_method(*this, object, call)) return result;
         if (V result = fold(object, call)) return result;
         give_up(Reason::unknown_call, describe(callee));
       }
@@ -154,6 +175,7 @@ V Tracer::call(const V& given, Call call) {
       if (is_module(object)) {
         if (V result = call_module(callee, call, known); known) return result;
       }
+      if (V result = call_getter(*this, callee, call, known); known) return result;
       if (Py_TYPE(object) == partial_type()) {
         Call all;
         Source* source = callee->source ? callee->source : trace_.sources.fixed(object);
@@ -187,6 +209,12 @@ V Tracer::call(const V& given, Call call) {
   if (callee->kind == Kind::object &&
       reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
     // What a cache holds is what the function gives.
+    const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
+    return this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
+  }
+  // A captured function within another: the outer piece has it.
+  if (callee->kind == Kind::object && Py_TYPE(callee->object.get()) == captured_type()) {
+    if (callee->source) trace_.sources.guard(callee->source, GuardKind::is, callee->object.get());
     const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
     return this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
   }
@@ -249,12 +277,23 @@ V Tracer::inline_function(const V& callee, Call call) {
   if (callee->kind == Kind::object)
     if (PyObject* inner = disabled_optimizer(callee->object.get()))
       return this->call(lazy(inner, trace_.sources.fixed(inner)), std::move(call));
-  // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do.
+  // torch.jit.script_if_tracing(fn): nothing is traced by TorchScript.
+  if (callee->kind == Kind::object) {
+    static PyObject* original = interned("__original_fn").release();
+    static PyObject* scripted = interned("__script_if_tracing_wrapper").release();
+    PyObject* inner = own_attribute(callee->object.get(), original);
+    if (inner && PyFunction_Check(inner) && own_attribute(callee->object.get(), scripted))
+      return this->call(lazy(inner, trace_.sources.fixed(inner)), std::move(call));
+  }
+  // torch._disable_dynamo(fn): torch's own functions, which Dynamo does not read; we do. And what
+  // Dynamo puts in the place of Module.__init__, to count modules.
   static PyObject* undisabled = interned("fn").release();
-  if (ends_with_compile_py(code))
+  static PyObject* counted = interned("init").release();
+  const bool counts = ends_with(code, "torch/_dynamo/mutation_guard.py");
+  if (counts || ends_with(code, "torch/_compile.py"))
     for (Py_ssize_t n = 0; n < code->co_nfreevars; ++n)
-      if (PyTuple_GET_ITEM(code->co_localsplusnames,
-                           code->co_nlocalsplus - code->co_nfreevars + n) == undisabled) {
+      if (PyTuple_GET_ITEM(code->co_localsplusnames, code->co_nlocalsplus - code->co_nfreevars +
+                                                         n) == (counts ? counted : undisabled)) {
         const V cell = real(closure.at(static_cast<size_t>(n)));
         return this->call(static_cast<Cell&>(*cell).content, std::move(call));
       }
@@ -279,6 +318,7 @@ V Tracer::inline_function(const V& callee, Call call) {
     auto generator = make<GeneratorIterator>();
     generator->code = Ref::borrow(reinterpret_cast<PyObject*>(code));
     generator->frame = std::move(frame);
+    generators_.push_back(generator);
     return generator;
   }
   return run_frame(*frame);
@@ -355,7 +395,6 @@ V Tracer::call_type(const V& callee, Call call) {
   if (meta_call && PyFunction_Check(meta_call))
     return this->call(class_attribute(callee, Py_TYPE(type), call_name, meta_call, callee),
                       std::move(call));
-  if (PyType_IsSubtype(type, module_type())) give_up(Reason::unknown_call, "making a module");
   static PyObject* new_name = interned("__new__").release();
   static PyObject* init_name = interned("__init__").release();
   PyObject* maker = lookup(type, new_name);

@@ -33,6 +33,61 @@ bool in_torch_optim(Tracer& tracer) {
          std::string::npos;
 }
 
+bool of_typing(PyObject* object) {
+  const Ref module = Ref::steal(
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
+  if (!module) PyErr_Clear();
+  if (!module || !PyUnicode_Check(module.get())) return false;
+  const std::string name = utf8(module.get());
+  return name == "typing" || (name == "types" && !PyFunction_Check(object));
+}
+
+// A constant, a type of module typing, or lists and tuples of them: what stands in List[...].
+Ref typing_constant(Tracer& tracer, const V& given) {
+  const V value = tracer.real(given);
+  if (Ref constant = tracer.python_constant(value)) return constant;
+  if (value->kind == Kind::sequence) {
+    const auto& sequence = static_cast<Sequence&>(*value);
+    const Ref items = Ref::checked(PyList_New(0));
+    for (const V& item : sequence.items) {
+      const Ref one = typing_constant(tracer, item);
+      if (!one) return {};
+      check(PyList_Append(items.get(), one.get()));
+    }
+    return sequence.is_list() ? items : Ref::checked(PyList_AsTuple(items.get()));
+  }
+  if (value->kind != Kind::object || !of_typing(value->object.get())) return {};
+  if (value->source) tracer.sources().guard(value->source, GuardKind::is, value->object.get());
+  return value->object;
+}
+
+// typing.List[int], collections.abc.Callable[[T], T]; null for other objects.
+V subscripted_type(Tracer& tracer, const V& value, const V& key) {
+  PyObject* held = value->object.get();
+  static PyObject* callable = well_known("collections.abc", "Callable");
+  if (!held || (held != callable && (PyType_Check(held) || !of_typing(held)))) return nullptr;
+  const Ref of = typing_constant(tracer, key);
+  if (!of) return nullptr;
+  if (value->source) tracer.sources().guard(value->source, GuardKind::is, held);
+  const Ref made = Ref::steal(PyObject_GetItem(held, of.get()));
+  if (!made) tracer.raise_python_error();
+  return tracer.lazy(made.get(), tracer.sources().fixed(made.get()));
+}
+
+// The items of an object whose class derives from list or tuple; null for others.
+V items_of_subclass(Tracer& tracer, const V& value) {
+  PyObject* object = value->object.get();
+  if (!value->source || !(PyList_Check(object) || PyTuple_Check(object))) return nullptr;
+  const Py_ssize_t size = PySequence_Fast_GET_SIZE(object);
+  tracer.sources().guard(value->source, GuardKind::length, nullptr, size);
+  std::vector<V> items;
+  for (Py_ssize_t n = 0; n < size; ++n)
+    items.push_back(
+        tracer.lazy(PySequence_Fast_GET_ITEM(object, n),
+                    tracer.sources().of(SourceKind::item, value->source, static_cast<int>(n))));
+  return tracer.sequence(PyList_Check(object) ? &PyList_Type : &PyTuple_Type, std::move(items));
+}
+
 }  // namespace
 
 bool Tracer::contains(const V& container, const V& item) {
@@ -84,12 +139,24 @@ bool Tracer::contains(const V& container, const V& item) {
 
 V Tracer::stored(const V& given, const char* method) {
   const V value = real(given);
-  if (value->kind != Kind::instance) return value;
-  auto& instance = static_cast<Instance&>(*value);
-  if (!instance.items) return value;
-  const Ref name = interned(method);
-  PyObject* found = lookup(instance.type, name.get());
-  return found && PyFunction_Check(found) ? value : V(instance.items);
+  const bool instance = value->kind == Kind::instance && static_cast<Instance&>(*value).items;
+  if (!instance && value->kind != Kind::object) return value;
+  const auto overrides = [&](const char* name) {
+    PyObject* found = lookup(type_of(value), interned(name).get());
+    return found && PyFunction_Check(found);
+  };
+  const std::string_view name = method;
+  if (instance) {
+    // Where there is no __bool__, __len__ is asked.
+    const bool own = overrides(method) || (name == "__bool__" && overrides("__len__"));
+    return own ? value : V(static_cast<Instance&>(*value).items);
+  }
+  if (name == "__setitem__" || name == "__delitem__") return value;
+  PyObject* object = value->object.get();
+  if (PyType_Check(object) || !(PyList_Check(object) || PyTuple_Check(object))) return value;
+  if (overrides(method) || (name == "__bool__" && overrides("__len__"))) return value;
+  const V items = items_of_subclass(*this, value);
+  return items ? items : value;
 }
 
 V Tracer::subscript(const V& container, const V& key) {
@@ -161,6 +228,7 @@ V Tracer::subscript(const V& container, const V& key) {
     case Kind::object:
     case Kind::instance: {
       PyObject* held = c->object.get();
+      if (V made = c->kind == Kind::object ? subscripted_type(*this, c, key) : nullptr) return made;
       if (held && PyType_Check(held)) {
         if (V folded = fold(well_known("operator", "getitem"), {{c, key}, {}})) return folded;
         break;
@@ -276,7 +344,15 @@ V Tracer::iterate(const V& given) {
       return iterator;
     }
     case Kind::dict:
-    case Kind::view:
+    case Kind::view: {
+      auto iterator = make<DictIterator>();
+      iterator->dict = value->kind == Kind::view ? static_cast<View&>(*value).dict
+                                                 : std::static_pointer_cast<Dict>(value);
+      if (value->kind == Kind::view) iterator->what = static_cast<View&>(*value).what;
+      if (iterator->dict->is_set()) iterator->of_set = items_of(value);
+      iterator->size = iterator->dict->items.size();
+      return iterator;
+    }
     case Kind::tensor: {
       auto iterator = make<SequenceIterator>();
       iterator->sequence = list(items_of(value));

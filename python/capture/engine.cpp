@@ -7,9 +7,11 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/python_variable.h>
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <set>
 #include <unordered_map>
 
@@ -217,7 +219,16 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   piece->outputs = trace.graph.outputs.size();
   for (const Node& node : trace.graph.nodes())
     piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
-  for (const Node& node : trace.graph.nodes()) piece->writes = piece->writes || node.impure;
+  piece->writes = !trace.written.empty();
+  piece->risk = risk_of(trace.graph);
+  // Other sizes may be refused where these are taken.
+  if (piece->risk.by_type && !trace.sizes.symbols.empty())
+    piece->risk.by_value = piece->risk.looks_at_values = true;
+  if (piece->risk.by_type || piece->risk.by_value)
+    for (Source* source : trace.written) {
+      source->wanted = true;
+      piece->written.push_back(source->id);
+    }
   for (const Node* node : trace.graph.placeholders)
     piece->inputs.push_back(node->source ? node->source->id : -1 - node->symbol);
   const double trace_ms = milliseconds(begin);
@@ -260,42 +271,58 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   for (Step& step : piece->recipe.steps)
     if (step.op == Step::Op::source) step.index = piece->guards.place(step.index);
   for (int& input : piece->inputs) input = place_of(*piece, input);
+  for (int& tensor : piece->written) tensor = piece->guards.place(tensor);
   report(*region, state.code, trace, unit, *piece, trace_ms, backend_ms, module);
   return piece;
 }
 
-// Runs the graph and makes its results real; then the frame stands at the piece's end.
-// Gives the returned value, or null for a break.
-Ref run_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref>& values) {
-  Ref results;
-  PyObject* const* outputs = nullptr;
-  if (piece.compiled) {
-    constexpr size_t few = 16;
-    PyObject* small[few + 1];
-    std::vector<PyObject*> large;
-    PyObject** args = small + 1;
-    if (piece.inputs.size() > few) {
-      large.resize(piece.inputs.size() + 1);
-      args = large.data() + 1;
-    }
-    for (size_t n = 0; n < piece.inputs.size(); ++n)
-      args[n] = values[static_cast<size_t>(piece.inputs[n])].get();
-    const Busy guard;
-    results = Ref::checked(PyObject_Vectorcall(
-        piece.compiled.get(), args, piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
-    if (piece.outputs > 0) {
-      if (!PyTuple_Check(results.get()) && !PyList_Check(results.get())) {
-        PyErr_SetString(PyExc_TypeError, "the backend's function must return a tuple or a list");
-        throw PythonError{};
-      }
-      if (static_cast<size_t>(PySequence_Fast_GET_SIZE(results.get())) != piece.outputs) {
-        PyErr_Format(PyExc_ValueError, "the backend's function returned %zd values for %zu outputs",
-                     PySequence_Fast_GET_SIZE(results.get()), piece.outputs);
-        throw PythonError{};
-      }
-      outputs = PySequence_Fast_ITEMS(results.get());
-    }
+// What the graph gives: a tuple or a list, or null where there is no graph.
+Ref run_graph(const Piece& piece, const std::vector<Ref>& values) {
+  if (!piece.compiled) return {};
+  constexpr size_t few = 16;
+  PyObject* small[few + 1];
+  std::vector<PyObject*> large;
+  PyObject** args = small + 1;
+  if (piece.inputs.size() > few) {
+    large.resize(piece.inputs.size() + 1);
+    args = large.data() + 1;
   }
+  for (size_t n = 0; n < piece.inputs.size(); ++n)
+    args[n] = values[static_cast<size_t>(piece.inputs[n])].get();
+  const Busy guard;
+  Ref results = Ref::checked(PyObject_Vectorcall(
+      piece.compiled.get(), args, piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+  if (piece.outputs == 0) return results;
+  if (!PyTuple_Check(results.get()) && !PyList_Check(results.get())) {
+    PyErr_SetString(PyExc_TypeError, "the backend's function must return a tuple or a list");
+    throw PythonError{};
+  }
+  if (static_cast<size_t>(PySequence_Fast_GET_SIZE(results.get())) != piece.outputs) {
+    PyErr_Format(PyExc_ValueError, "the backend's function returned %zd values for %zu outputs",
+                 PySequence_Fast_GET_SIZE(results.get()), piece.outputs);
+    throw PythonError{};
+  }
+  return results;
+}
+
+// What must be put back if the graph raises now.
+std::optional<Before> keep_for_failure(const Piece& piece, const std::vector<Ref>& values) {
+  const bool ran = piece.ran;
+  if (ran && !piece.risk.looks_at_values) return std::nullopt;
+  std::optional<Before> kept(std::in_place);
+  if (ran ? piece.risk.by_value : piece.risk.by_type || piece.risk.by_value)
+    for (const int tensor : piece.written)
+      kept->keep_tensor(THPVariable_Unpack(values[static_cast<size_t>(tensor)].get()));
+  if (!ran || piece.random) kept->keep_random_state();
+  return kept;
+}
+
+// Makes the graph's results real; then the frame stands at the piece's end.
+// Gives the returned value, or null for a break.
+Ref finish_piece(const Piece& piece, InterpreterFrame* frame, const std::vector<Ref>& values,
+                 const Ref& results) {
+  PyObject* const* outputs =
+      piece.outputs > 0 && results ? PySequence_Fast_ITEMS(results.get()) : nullptr;
   const std::vector<Ref> at = run_recipe(piece.recipe, values, outputs);
   if (piece.ended == Ended::returned) return at[static_cast<size_t>(piece.recipe.result)];
   PyObject** slots = slots_of(frame);
@@ -342,14 +369,15 @@ PyObject* fail(PyThreadState* thread, InterpreterFrame* frame, const Code& code,
   return throw_into(thread, frame);
 }
 
-// The graph raised and had changed nothing: Python runs the piece, so that the error comes from the
-// line that makes it. Where Python finds none, the backend's function is at fault, and that is
-// said.
+// The graph raised and what it changed is put back: Python runs the piece, so that the error comes
+// from the line that makes it. Where Python finds none, the backend's function is at fault, and
+// that is said.
 PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame) {
   const std::string error = take_error();
   const std::string where = utf8(frame->f_code->co_qualname);
+  const bool may_catch = PyBytes_GET_SIZE(frame->f_code->co_exceptiontable) > 0;
   PyObject* result = run_default(thread, frame, 0);
-  if (!result) return nullptr;
+  if (!result || may_catch) return result;
   if (PyErr_WarnFormat(
           PyExc_RuntimeWarning, 1,
           "octavo: the backend's function raised %s in %s; Python ran the code instead",
@@ -407,17 +435,42 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return fail(thread, frame, state.code, unit);
     }
+    Ref results;
+    bool again = false;
+    if (chosen->compiled) {
+      std::optional<Before> kept;
+      const bool grad = at::GradMode::is_enabled();
+      try {
+        const Linked link(thread, frame);
+        kept = keep_for_failure(*chosen, values);
+        results = run_graph(*chosen, values);
+        if (!chosen->ran) {
+          chosen->random = kept->random_state_moved();
+          chosen->ran = true;
+        }
+      } catch (const PythonError&) {
+        at::GradMode::set_enabled(grad);
+        const bool can_put_back = !chosen->writes || (kept && kept->keeps_tensors());
+        if (!can_put_back || !PyErr_ExceptionMatches(PyExc_Exception))
+          return fail(thread, frame, state.code, unit);
+        const SavedError saved;
+        if (kept) kept->put_back();
+        again = true;
+      } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+        return fail(thread, frame, state.code, unit);
+      }
+      if (again) return run_again(thread, frame);
+    }
     try {
       const Linked link(thread, frame);
-      Ref result = run_piece(*chosen, frame, values);
+      Ref result = finish_piece(*chosen, frame, values, results);
       if (chosen->ended == Ended::returned) return result.release();
     } catch (const PythonError&) {
-      if (chosen->writes || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
-        return fail(thread, frame, state.code, unit);
-      return run_again(thread, frame);
+      return fail(thread, frame, state.code, unit);
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
-      return nullptr;
+      return fail(thread, frame, state.code, unit);
     }
     unit = chosen->unit;
     set_next(frame, unit);
@@ -480,8 +533,16 @@ class Installed {
 const Code& code_of(PyCodeObject* code) { return state_of(code).code; }
 
 GlobalState GlobalState::now() {
-  return {at::GradMode::is_enabled(), c10::InferenceMode::is_enabled(),
-          at::autocast::is_autocast_enabled(at::kCPU), c10::get_default_dtype_as_scalartype()};
+  const at::Context& context = at::globalContext();
+  return {at::GradMode::is_enabled(),
+          c10::InferenceMode::is_enabled(),
+          at::autocast::is_autocast_enabled(at::kCPU),
+          at::autocast::is_autocast_cache_enabled(),
+          context.deterministicAlgorithms(),
+          context.deterministicAlgorithmsWarnOnly(),
+          c10::get_default_dtype_as_scalartype(),
+          at::autocast::get_autocast_dtype(at::kCPU),
+          at::autocast::get_autocast_dtype(at::kCUDA)};
 }
 
 PyObject* call_captured(const std::shared_ptr<const Region>& region, PyObject* callable,

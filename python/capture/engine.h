@@ -6,12 +6,14 @@
 // objects, and the next piece begins behind it. No bytecode is made: the interpreter's own frame is
 // the state, so tracebacks, `with`, `try`, loops and debuggers see what they always see.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cpython_311/interpreter_frame.h"
 #include "recipe.h"
+#include "rollback.h"
 
 namespace octavo::capture {
 
@@ -25,8 +27,8 @@ struct Region {
 };
 
 struct GlobalState {
-  bool grad, inference, autocast;
-  at::ScalarType dtype;
+  bool grad, inference, autocast, autocast_cache, deterministic, deterministic_warns;
+  at::ScalarType dtype, autocast_cpu, autocast_gpu;
   bool operator==(const GlobalState&) const = default;
   static GlobalState now();
 };
@@ -42,8 +44,15 @@ struct Piece {
   Ended ended;
   int unit;  // where the frame goes on
   int ops = 0;
-  bool writes = false;  // the graph writes into tensors: it cannot run twice
+  bool writes = false;       // the graph writes into tensors that existed
+  std::vector<int> written;  // source ids of those that are kept while it may fail
+  Risk risk;
+  mutable std::atomic<bool> ran = false;     // once without an error
+  mutable std::atomic<bool> random = false;  // it drew random numbers
 };
+
+// The class of captured functions.
+PyTypeObject* captured_type();
 
 // Calls `callable` with its frames captured as the region says; vectorcall convention.
 PyObject* call_captured(const std::shared_ptr<const Region>& region, PyObject* callable,

@@ -24,13 +24,34 @@ V GeneratorIterator::resume(Tracer& tracer, const V& sent) {
 
 V SequenceIterator::next(Tracer&) {
   const auto& items = static_cast<Sequence&>(*sequence).items;
-  if (backward) return position > 0 ? items[--position] : nullptr;
-  return position < items.size() ? items[position++] : nullptr;
+  exhausted =
+      exhausted || (backward ? position == 0 || position > items.size() : position >= items.size());
+  if (exhausted) return nullptr;
+  return backward ? items[--position] : items[position++];
+}
+
+V DictIterator::next(Tracer& tracer) {
+  if (exhausted) return nullptr;
+  if (dict->items.size() != size)
+    tracer.raise(PyExc_RuntimeError, dict->is_set() ? "Set changed size during iteration"
+                                     : dict->type == &PyODict_Type
+                                         ? "OrderedDict mutated during iteration"
+                                         : "dictionary changed size during iteration");
+  if (position >= size) {
+    exhausted = true;
+    return nullptr;
+  }
+  const size_t at = position++;
+  if (dict->is_set()) return of_set[at];
+  const auto& [key, value] = dict->items[at];
+  if (what == View::What::items) return tracer.tuple({key, value});
+  return what == View::What::keys ? key : value;
 }
 
 bool SequenceIterator::rest(std::vector<V>& items) {
   const auto& all = static_cast<Sequence&>(*sequence).items;
   if (backward) return false;
+  if (exhausted) return true;
   items.assign(all.begin() + static_cast<ptrdiff_t>(std::min(position, all.size())), all.end());
   return true;
 }

@@ -18,9 +18,21 @@ struct GeneratorIterator : Iterator {
 struct SequenceIterator : Iterator {
   V sequence;  // a Sequence, or a fixed list of its own
   size_t position = 0;
-  bool backward = false;
+  bool backward = false;   // `position` items are left
+  bool exhausted = false;  // it stays so, whatever the list gets
   V next(Tracer& tracer) override;
   bool rest(std::vector<V>& items) override;
+};
+
+// Over a dict, a view of one, or a set; adding or removing while it runs is an error.
+struct DictIterator : Iterator {
+  std::shared_ptr<Dict> dict;
+  View::What what = View::What::keys;
+  std::vector<V> of_set;  // a set's items in their order
+  size_t position = 0, size = 0;
+  bool exhausted = false;
+  V next(Tracer& tracer) override;
+  bool rest(std::vector<V>&) override { return false; }
 };
 
 struct RangeIterator : Iterator {

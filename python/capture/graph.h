@@ -56,7 +56,8 @@ struct Node {
   Ref attribute;             // the module or tensor behind get_attr and call_module
   int line = 0;
   PyObject* file = nullptr;  // the code object's, which the piece outlives
-  bool impure = false;       // must run though nothing reads it
+  bool impure = false;       // must run though nothing reads it: it writes
+  bool sure = false;         // its shape rule refuses all that its kernel does
   int users = 0;
   bool part = false;  // takes one result of an operator that gives several
   bool dead = false;  // nothing needs it

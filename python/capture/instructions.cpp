@@ -6,6 +6,19 @@
 
 namespace octavo::capture {
 
+namespace {
+
+// Each place words the error for what cannot be iterated in its own way: the real instruction does.
+V must_iterate(Tracer& tracer, const V& given) {
+  const V value = tracer.real(given);
+  if (value->kind == Kind::constant && !Py_TYPE(value->object.get())->tp_iter &&
+      !PySequence_Check(value->object.get()))
+    give_up(Reason::wrong_call, "iterating over " + tracer.describe(value));
+  return value;
+}
+
+}  // namespace
+
 bool Tracer::step_exceptions(Frame& frame, const Instruction& i) {
   switch (i.op) {
     case Op::PUSH_EXC_INFO: {
@@ -37,6 +50,8 @@ bool Tracer::step_exceptions(Frame& frame, const Instruction& i) {
       V exception = real(frame.pop());
       if (exception->kind == Kind::object && PyType_Check(exception->object.get()))
         exception = call(exception, {});
+      else if (exception->kind == Kind::object)
+        give_up(Reason::exception, "raising " + describe(exception));
       if (exception->kind != Kind::instance && exception->kind != Kind::object)
         raise(PyExc_TypeError, "exceptions must derive from BaseException");
       if (cause && !is_none(cause)) {
@@ -98,7 +113,7 @@ bool Tracer::step_calls(Frame& frame, const Instruction& i) {
         for (const auto& [key, value] : static_cast<Dict&>(*keywords).items)
           call.keywords.emplace_back(python_constant(key), value);
       }
-      call.args = items_of(frame.pop());
+      call.args = items_of(must_iterate(*this, frame.pop()));
       const V callee = frame.pop();
       frame.pop();
       frame.push(this->call(callee, std::move(call)));
@@ -199,7 +214,7 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
       return true;
     }
     case Op::LIST_EXTEND: {
-      const std::vector<V> items = items_of(frame.pop());
+      const std::vector<V> items = items_of(must_iterate(*this, frame.pop()));
       const V list = real(frame.top(i.arg));
       auto& into = static_cast<Sequence&>(*list).items;
       into.insert(into.end(), items.begin(), items.end());
@@ -233,14 +248,14 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
         give_up(Reason::unknown_object, "** of " + describe(given));
       for (const auto& [key, value] : std::vector(static_cast<Dict&>(*given).items)) {
         if (i.op == Op::DICT_MERGE && dict_get(*dict, key))
-          raise(PyExc_TypeError,
-                "got multiple values for keyword argument " + repr(python_constant(key).get()));
+          give_up(Reason::wrong_call,
+                  "two values for the argument " + repr(python_constant(key).get()));
         dict_set(dict, key, value);
       }
       return true;
     }
     case Op::UNPACK_SEQUENCE: {
-      const std::vector<V> items = items_of(frame.pop());
+      const std::vector<V> items = items_of(must_iterate(*this, frame.pop()));
       if (items.size() != static_cast<size_t>(i.arg))
         raise(PyExc_ValueError,
               items.size() < static_cast<size_t>(i.arg)
@@ -251,7 +266,7 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
       return true;
     }
     case Op::UNPACK_EX: {
-      const std::vector<V> items = items_of(frame.pop());
+      const std::vector<V> items = items_of(must_iterate(*this, frame.pop()));
       const auto before = static_cast<size_t>(i.arg & 255), after = static_cast<size_t>(i.arg >> 8);
       if (items.size() < before + after)
         raise(PyExc_ValueError,

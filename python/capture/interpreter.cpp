@@ -39,16 +39,27 @@ Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int 
   try {
     trace_.result = run_frame(root);
   } catch (const Raised& raised) {
-    // Where it came into this frame, not where a `with` or `finally` passes it on.
-    give_up(Reason::exception, describe(raised.exception),
-            raised.exception == root.raised ? root.raised_at : -1);
+    // Where it came into this frame, not where a handler passes it on or raises another: that one
+    // has the first as its context.
+    const bool goes_on = raised.exception == root.raised || !root.handled.empty() ||
+                         root.code->at(root.at).op == Op::RERAISE;
+    give_up(Reason::exception, describe(raised.exception), goes_on ? root.raised_at : -1);
   }
   if (trace_.ended == Ended::broke && !root.handled.empty())
     give_up(Reason::exception, "the piece would end while an exception is handled", root.raised_at);
+  // Python closes a generator that is dropped: its `finally` and `with` run.
+  for (const V& made : generators_) {
+    const auto& generator = static_cast<GeneratorIterator&>(*made);
+    if (generator.started && !generator.finished &&
+        generator.frame->code->handler(generator.frame->at))
+      give_up(Reason::generator, "a generator that is dropped while it runs",
+              std::max(0, made->born - 1));
+  }
   trace_.instructions = instructions_;
   trace_.unit = root.unit;
   trace_.slots = std::move(root.slots);
   trace_.stack = std::move(root.stack);
+  trace_.written = written_tensors();
   root_ = nullptr;
   return std::move(trace_);
 }
@@ -102,9 +113,11 @@ bool Tracer::handle(Frame& frame, const V& exception) {
   if (handler->push_offset) frame.push(integer(frame.at));
   frame.push(exception);
   frame.unit = handler->target;
-  if (&frame == root_ && frame.handled.empty() && frame.raised != exception) {
+  raised_.try_emplace(exception.get(), exception, instructions_ - 1);
+  if (&frame == root_ && frame.raised != exception) {
     frame.raised = exception;
-    frame.raised_at = instructions_ - 1;
+    if (frame.handled.empty() && frame.code->at(frame.at).op != Op::RERAISE)
+      frame.raised_at = instructions_ - 1;
   }
   return true;
 }

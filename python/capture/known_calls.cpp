@@ -25,10 +25,21 @@ void add_torch(CallTable& table) {
   };
   on("torch", "is_grad_enabled", [](Tracer& t, Call&) { return t.boolean(t.grad_enabled()); });
   on("torch._C", "_set_grad_enabled", [](Tracer& t, Call& c) -> V {
-    const bool enabled = t.truth(c.args.at(0));
+    const V given = t.real(c.args.at(0));
+    const bool enabled = given->object.get() == Py_True;
+    if (!enabled && given->object.get() != Py_False)
+      give_up(Reason::wrong_call, "set_grad_enabled() of " + t.describe(given));
+    // Switching to what is on already does nothing, and back again undoes the node before.
+    const bool needless = enabled == t.grad_enabled();
     t.set_grad_enabled(enabled);
-    Node* node = t.trace().graph.add(Node::Op::call_function,
-                                     Ref::borrow(well_known("torch._C", "_set_grad_enabled")));
+    if (needless) return t.none();
+    Graph& graph = t.trace().graph;
+    PyObject* setter = well_known("torch._C", "_set_grad_enabled");
+    if (!graph.nodes().empty() && graph.nodes().back().target.get() == setter) {
+      graph.drop_last();
+      return t.none();
+    }
+    Node* node = graph.add(Node::Op::call_function, Ref::borrow(setter));
     node->args.push_back(Arg::of(Ref::borrow(enabled ? Py_True : Py_False)));
     node->impure = true;
     return t.none();
@@ -36,7 +47,9 @@ void add_torch(CallTable& table) {
   // State that GlobalState guards; read as it is.
   for (const char* name :
        {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype",
-        "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype"})
+        "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype",
+        "get_autocast_gpu_dtype", "are_deterministic_algorithms_enabled",
+        "is_deterministic_algorithms_warn_only_enabled"})
     table.pure.insert(well_known("torch", name));
   for (const char* name : {"is_compiling", "is_dynamo_compiling"})
     answers("torch.compiler", name, Py_True);
@@ -45,6 +58,11 @@ void add_torch(CallTable& table) {
   answers("torch.jit", "is_scripting", Py_False);
   answers("torch.jit", "is_tracing", Py_False);
   answers("torch._jit_internal", "is_scripting", Py_False);
+  answers("torch.fx._symbolic_trace", "is_fx_tracing", Py_False);
+  on("torch.jit", "_unwrap_optional", [](Tracer& t, Call& c) {
+    if (t.is_none(c.args.at(0))) t.raise(PyExc_AssertionError, "Unwrapping null optional");
+    return c.args[0];
+  });
   answers("torch._C", "_get_tracing_state", Py_None);
   answers("torch._C", "_is_tracing", Py_False);
   answers("torch._C", "_log_api_usage_once", Py_None);
@@ -70,7 +88,10 @@ void add_torch(CallTable& table) {
   });
   for (const char* name : {"device", "finfo", "iinfo"})
     table.pure.insert(well_known("torch", name));
-  table.pure.insert(well_known("torch._C", "_get_privateuse1_backend_name"));
+  for (const char* name :
+       {"_get_privateuse1_backend_name", "_is_autocast_available", "_get_deterministic_algorithms",
+        "_get_deterministic_algorithms_warn_only"})
+    table.pure.insert(well_known("torch._C", name));
   for (const char* name : {"promote_types", "can_cast", "get_default_dtype"})
     table.pure.insert(well_known("torch", name));
 }

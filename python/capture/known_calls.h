@@ -16,5 +16,9 @@ bool is_user_function(PyObject* function);
 
 // Why a function of that code is called and not looked into; null if it may be inlined.
 const char* never_inlined(PyCodeObject* code);
+// itertools.chain.from_iterable.
+V chain(Tracer& tracer, const V& iterables);
+// A call of an operator.itemgetter, attrgetter or methodcaller; else `known` is false.
+V call_getter(Tracer& tracer, const V& getter, Call& call, bool& known);
 
 }  // namespace octavo::capture

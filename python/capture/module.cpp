@@ -1,6 +1,7 @@
 // octavo._capture: the extension module. The Python side is octavo/capture/.
 #include <Python.h>
 #include <structmember.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <atomic>
 
@@ -54,6 +55,8 @@ void captured_free(PyObject* self) {
   Py_DECREF(type);
 }
 
+}  // namespace
+
 PyTypeObject* captured_type() {
   static PyMemberDef members[] = {
       {"__dictoffset__", T_PYSSIZET, offsetof(Captured, dict), READONLY, nullptr},
@@ -82,6 +85,8 @@ PyTypeObject* captured_type() {
       reinterpret_cast<PyTypeObject*>(Ref::checked(PyType_FromSpec(&spec)).release());
   return type;
 }
+
+namespace {
 
 template <class F>
 PyObject* guarded(F body) {

@@ -61,12 +61,7 @@ V Tracer::call_module(const V& module, Call call, bool& known) {
 V Tracer::call_leaf_module(const V& module, Call& call) {
   static PyObject* forward = interned("forward").release();
   const size_t writes = trace_.writes.size(), changed = trace_.changed.size();
-  std::vector<std::pair<at::Tensor, int64_t>> versions;
-  for (const V& arg : call.args)
-    if (is_tensor(arg)) {
-      const at::Tensor& meta = static_cast<Tensor&>(*real(arg)).meta;
-      versions.emplace_back(meta, meta._version());
-    }
+  const int tensor_writes = tensor_writes_;
   std::vector<Arg> args;
   std::vector<std::pair<Ref, Arg>> keywords;
   for (const V& arg : call.args) args.push_back(node_arg(arg));
@@ -90,7 +85,7 @@ V Tracer::call_leaf_module(const V& module, Call& call) {
   node->line = frame_->code->line(frame_->at);
   node->file = frame_->code->object()->co_filename;
   // A module in training mode may change its buffers.
-  node->impure = true;
+  node->impure = tensor_writes_ != tensor_writes;
   const std::function<void(const V&, Node*)> give = [&](const V& given, Node* from) {
     const V value = real(given);
     if (value->kind == Kind::tensor) {

@@ -310,8 +310,33 @@ V Tracer::compare(int operation, const V& left, const V& right) {
           fmt::format("{} of {} and {}", comparisons[operation], describe(a), describe(b)));
 }
 
+// str() or repr() of an exception that the trace made, where its class leaves that to Python; null
+// elsewhere.
+V Tracer::format_exception(const V& value, bool repr) {
+  auto& instance = static_cast<Instance&>(*value);
+  if (value->kind != Kind::instance || !instance.args || instance.function) return nullptr;
+  const Ref name = interned(repr ? "__repr__" : "__str__");
+  PyObject* found = lookup(instance.type, name.get());
+  if (!found || Py_TYPE(found) != &PyWrapperDescr_Type) return nullptr;
+  auto* owner = reinterpret_cast<PyObject*>(reinterpret_cast<PyDescrObject*>(found)->d_type);
+  const Ref args = python_constant(instance.args);
+  if (!args || (owner != PyExc_BaseException && owner != PyExc_KeyError)) return nullptr;
+  const Py_ssize_t count = PyTuple_GET_SIZE(args.get());
+  if (count == 0 && !repr) return string("");
+  PyObject* shown = count == 1 ? PyTuple_GET_ITEM(args.get(), 0) : args.get();
+  const bool quoted = repr || count > 1 || owner == PyExc_KeyError;
+  const Ref text = Ref::steal(quoted ? PyObject_Repr(shown) : PyObject_Str(shown));
+  if (!text) raise_python_error();
+  if (!repr) return constant(text);
+  const std::string type = utf8(
+      octavo::capture::attribute(reinterpret_cast<PyObject*>(instance.type), "__name__").get());
+  return string(count == 1 ? type + "(" + utf8(text.get()) + ")" : type + utf8(text.get()));
+}
+
 V Tracer::format(const V& given, const V& spec, int conversion) {
   const V value = real(given);
+  if (value->kind == Kind::instance && conversion != 3 && (!spec || !truth(spec)))
+    if (V shown = format_exception(value, conversion == 2)) return shown;
   const Ref constant_value = python_constant(value);
   if (!constant_value) {
     if (value->kind == Kind::instance || value->kind == Kind::object) {

@@ -161,6 +161,8 @@ class Builder {
 
   int make_dict(const V& value) {
     auto& dict = static_cast<Dict&>(*value);
+    if (const auto owner = dict.owner.lock())
+      return emit(Step::Op::call, {place(owner), constant(interned("__dict__"))}, getattr());
     const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(dict.type));
     if (dict.is_set()) {
       std::vector<V> keys;
@@ -198,6 +200,9 @@ class Builder {
   int make_instance(const V& value) {
     auto& instance = static_cast<Instance&>(*value);
     const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(instance.type));
+    // One that was raised has a traceback and a context, which only Python's own raising gives.
+    if (const int at = tracer_.raised_at(value); at >= 0)
+      give_up(Reason::exception, tracer_.describe(value), at);
     int made = 0;
     if (instance.function) {
       made = emit(Step::Op::partial,
@@ -226,8 +231,24 @@ class Builder {
       return emit(Step::Op::call, std::move(args), Ref::borrow(well_known("builtins", name)));
     };
     if (auto* it = dynamic_cast<SequenceIterator*>(value.get())) {
-      if (it->backward) cannot(value);
+      if (it->exhausted) return emit(Step::Op::iterator, {constant(Ref::checked(PyTuple_New(0)))});
+      if (it->backward)
+        return emit(Step::Op::iterator, {place(it->sequence)},
+                    Ref::borrow(well_known("builtins", "reversed")),
+                    static_cast<int>(it->position) - 1);
       return emit(Step::Op::iterator, {place(it->sequence)}, {}, static_cast<int>(it->position));
+    }
+    if (auto* it = dynamic_cast<DictIterator*>(value.get())) {
+      if (it->exhausted) return emit(Step::Op::iterator, {constant(Ref::checked(PyTuple_New(0)))});
+      if (it->dict->items.size() != it->size) cannot(value, Reason::iterator);
+      V over = it->dict;
+      if (!it->dict->is_set()) {
+        auto view = std::make_shared<View>();
+        view->dict = it->dict;
+        view->what = it->what;
+        over = view;
+      }
+      return emit(Step::Op::iterator, {place(over)}, {}, static_cast<int>(it->position));
     }
     if (auto* it = dynamic_cast<RangeIterator*>(value.get())) {
       const Ref range = Ref::checked(PyObject_CallFunction(
@@ -442,9 +463,15 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         break;
       }
       case Step::Op::iterator: {
-        Ref iterator = Ref::checked(PyObject_GetIter(get(step.args[0])));
-        if (step.index > 0)
-          Ref::checked(PyObject_CallMethod(iterator.get(), "__setstate__", "i", step.index));
+        PyObject* over = get(step.args[0]);
+        Ref iterator = Ref::checked(step.object ? PyObject_CallOneArg(step.object.get(), over)
+                                                : PyObject_GetIter(over));
+        if (step.object || PyList_Check(over) || PyTuple_Check(over)) {
+          if (step.object || step.index > 0)
+            Ref::checked(PyObject_CallMethod(iterator.get(), "__setstate__", "i", step.index));
+        } else {
+          for (int n = 0; n < step.index; ++n) Ref::checked(PyIter_Next(iterator.get()));
+        }
         put(std::move(iterator));
         break;
       }

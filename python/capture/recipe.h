@@ -27,7 +27,7 @@ struct Step {
     dict_instance,  // object: class, of a dict's subclass; empty
     exception,      // object: class; args: its args
     partial,        // args: function, args, keywords
-    iterator,       // args: sequence; index: position
+    iterator,       // args: what it goes over; index: position; object: reversed, or null
     call,           // object: callable; args
     number,         // expr, of the symbols
     fill_list,      // into: list; args

@@ -1,10 +1,14 @@
 #include "shape_rules.h"
 
 #include <ATen/ops/result_type.h>
+#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <unordered_map>
 
 #include "python_types.h"
+#include "tensor_meta.h"
 
 namespace octavo::capture {
 namespace {
@@ -94,9 +98,14 @@ Shape like(const std::shared_ptr<Tensor>& tensor) {
   return {tensor->sizes(), tensor->meta.scalar_type(), nullptr, false};
 }
 
-// Writing into a leaf that wants gradients is an error that torch words.
+// Writing into a leaf that wants gradients, or into a view of one, is an error that torch words.
 bool may_write(const Arguments& a, const std::shared_ptr<Tensor>& tensor) {
-  return !(a.tracer().grad_enabled() && tensor->meta.requires_grad() && tensor->meta.is_leaf());
+  if (!a.tracer().grad_enabled()) return true;
+  const auto wanting_leaf = [](const at::TensorBase& meta) {
+    return meta.requires_grad() && meta.is_leaf();
+  };
+  const at::Tensor& meta = tensor->meta;
+  return !wanting_leaf(meta) && !(meta.is_view() && wanting_leaf(meta._base()));
 }
 
 // Shapes `into` to what it and `other` broadcast to.
@@ -206,7 +215,7 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
     if (value->kind == Kind::constant || value->kind == Kind::symbol)
       return number(value).has_value();
     const auto other = Arguments::plain(value);
-    if (!other || other->device != x->device || !at::isFloatingType(other->meta.scalar_type()))
+    if (!other || other->device != x->device || other->meta.scalar_type() != x->meta.scalar_type())
       return false;
     Dims sizes = x->sizes();
     return broadcast(a, sizes, other->sizes()) && equal(a, sizes, x->sizes());
@@ -396,6 +405,57 @@ std::optional<Shape> shape_rule(Tracer& tracer, PyObject* function, const std::s
     if (found != rules.methods.end()) rule = found->second;
   }
   return rule ? rule(Arguments(tracer, call)) : std::nullopt;
+}
+
+void set_made_here(const at::Tensor& meta) {
+  static const auto* made_here = new torch::autograd::Edge(
+      c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
+  torch::autograd::impl::set_gradient_edge(meta, *made_here);
+}
+
+// The operator's result by a rule: nothing runs.
+V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
+  Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
+  if (node) node->sure = at::isFloatingType(shape.dtype) || shape.dtype == at::kBool;
+  bool wants_grad = false;
+  if (trace_.grad_enabled) {
+    for (const V& arg : call.args) {
+      const V value = look(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+    for (const auto& [name, arg] : call.keywords) {
+      const V value = look(arg);
+      wants_grad = wants_grad || (value->kind == Kind::tensor &&
+                                  static_cast<Tensor&>(*value).meta.requires_grad());
+    }
+  }
+  if (shape.same) {
+    if (shape.writes) {
+      writes_into(shape.same->meta);
+      if (shape.same->symbolic.defined()) writes_into(shape.same->symbolic);
+      for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
+        if (!meta->defined()) continue;
+        meta->unsafeGetTensorImpl()->bump_version();
+        if (wants_grad && !meta->requires_grad()) set_made_here(*meta);
+      }
+    }
+    if (node) shape.same->node = node;
+    return shape.same;
+  }
+  auto made = make<Tensor>();
+  made->type = tensor_type();
+  std::vector<int64_t> sizes;
+  for (const Dim& dim : shape.sizes) sizes.push_back(dim.hint);
+  const bool open = std::any_of(shape.sizes.begin(), shape.sizes.end(),
+                                [](const Dim& dim) { return dim.expr != nullptr; });
+  if (open) made->dims = shape.sizes;
+  made->meta = at::detail::empty_meta(sizes, shape.dtype);
+  if (wants_grad && at::isFloatingType(shape.dtype)) set_made_here(made->meta);
+  made->node = node;
+  if (node) node->meta = made->meta;
+  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
+  return made;
 }
 
 }  // namespace octavo::capture

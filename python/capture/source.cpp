@@ -205,7 +205,12 @@ bool holds(const Guard& guard, PyObject* object) {
   return false;
 }
 
-std::string quoted(const Ref& key) { return repr(key.get()); }
+// repr() of a tensor prints its values.
+std::string short_repr(PyObject* object) {
+  if (is_tensor_object(object))
+    return fmt::format("<{} at {}>", Py_TYPE(object)->tp_name, fmt::ptr(object));
+  return repr(object);
+}
 
 }  // namespace
 
@@ -225,7 +230,7 @@ std::string source_name(const Source& source, PyCodeObject* code) {
     case SourceKind::fixed:
       if (PyDict_Check(source.key.get())) return "G";
       if (PyModule_Check(source.key.get())) return utf8(PyModule_GetNameObject(source.key.get()));
-      return repr(source.key.get());
+      return short_repr(source.key.get());
     case SourceKind::attribute:
       return base + "." + utf8(source.key.get());
     case SourceKind::tensor_grad:
@@ -233,7 +238,10 @@ std::string source_name(const Source& source, PyCodeObject* code) {
     case SourceKind::item:
       return fmt::format("{}[{}]", base, source.index);
     case SourceKind::dict_item:
-      return fmt::format("{}[{}]", base, quoted(source.key));
+      // Optimizers key their state by parameter.
+      return is_tensor_object(source.key.get())
+                 ? fmt::format("{}[<tensor {}>]", base, source.id)
+                 : fmt::format("{}[{}]", base, repr(source.key.get()));
     case SourceKind::type:
       return "type(" + base + ")";
     case SourceKind::cell_contents:
@@ -587,7 +595,15 @@ size_t GuardProgram::guards() const {
 
 std::string GuardProgram::describe(const Source& source, const Guard& guard, PyCodeObject* code) {
   const std::string name = source_name(source, code);
-  const auto object = [&] { return repr(guard.object.get()); };
+  const auto object = [&] {
+    if (PyTuple_Check(guard.object.get())) {
+      std::vector<std::string> items;
+      for (Py_ssize_t n = 0; n < PyTuple_GET_SIZE(guard.object.get()); ++n)
+        items.push_back(short_repr(PyTuple_GET_ITEM(guard.object.get(), n)));
+      return fmt::format("({}{})", fmt::join(items, ", "), items.size() == 1 ? "," : "");
+    }
+    return short_repr(guard.object.get());
+  };
   switch (guard.kind) {
     case GuardKind::is:
       return fmt::format("{} is {}", name, object());

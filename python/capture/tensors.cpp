@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <torch/csrc/Device.h>
 #include <torch/csrc/Size.h>
-#include <torch/csrc/autograd/edge.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/utils/python_symnode.h>
@@ -86,36 +84,17 @@ const std::unordered_set<std::string>& leaves_for_python() {
 }
 
 const std::unordered_set<std::string>& has_effects() {
-  static const auto* set = new std::unordered_set<std::string>{"is_inference",
-                                                               "register_hook",
-                                                               "register_post_accumulate_grad_hook",
-                                                               "retain_grad",
-                                                               "share_memory_",
-                                                               "data_ptr",
-                                                               "storage",
-                                                               "untyped_storage",
-                                                               "_typed_storage",
-                                                               "set_",
-                                                               "pin_memory",
-                                                               "cuda",
-                                                               "__deepcopy__",
-                                                               "__reduce_ex__",
-                                                               "__setstate__",
-                                                               "is_shared",
-                                                               "is_pinned",
-                                                               "record_stream",
-                                                               "rename_",
-                                                               "__dlpack__",
-                                                               "module_load",
-                                                               "as_subclass",
-                                                               "new",
-                                                               "type",
-                                                               "to_sparse",
-                                                               "swap",
-                                                               "resize_",
-                                                               "resize_as_",
-                                                               "__hash__",
-                                                               "_version"};
+  static const auto* set = new std::unordered_set<std::string>{
+      "is_inference", "register_hook",   "register_post_accumulate_grad_hook",
+      "retain_grad",  "share_memory_",   "data_ptr",
+      "storage",      "untyped_storage", "_typed_storage",
+      "set_",         "pin_memory",      "cuda",
+      "__deepcopy__", "__reduce_ex__",   "__setstate__",
+      "is_shared",    "is_pinned",       "record_stream",
+      "rename_",      "__dlpack__",      "module_load",
+      "as_subclass",  "to_sparse",       "swap",
+      "resize_",      "resize_as_",      "__hash__",
+      "_version"};
   return *set;
 }
 
@@ -143,12 +122,6 @@ Ref meta_device() {
 
 }  // namespace
 
-void set_made_here(const at::Tensor& meta) {
-  static const auto* made_here = new torch::autograd::Edge(
-      c10::make_intrusive<torch::autograd::Error>("a tensor of a captured graph"), 0);
-  torch::autograd::impl::set_gradient_edge(meta, *made_here);
-}
-
 std::string module_key(const Source& source, PyCodeObject* code) {
   std::string name = source_name(source, code);
   static const std::regex held(R"re(\._(modules|parameters|buffers)\['([^']*)'\])re");
@@ -159,7 +132,7 @@ std::string module_key(const Source& source, PyCodeObject* code) {
 }
 
 bool Tracer::records(PyObject* callable) {
-  if (recorded().count(callable)) return true;
+  if (recorded().count(callable)) return !is_pure(callable);
   static PyObject* packet = well_known("torch._ops", "OpOverloadPacket");
   static PyObject* overload = well_known("torch._ops", "OpOverload");
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(callable));
@@ -196,11 +169,10 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
       at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), tensor.scalar_type());
   made->meta.unsafeGetTensorImpl()->set_storage_offset(tensor.storage_offset());
   if (tensor.requires_grad()) {
-    made->meta.set_requires_grad(true);
-    if (!tensor.is_leaf()) {
-      const at::AutoGradMode grad(true);
-      made->meta = made->meta.view_as(made->meta);
-    }
+    if (tensor.is_leaf())
+      made->meta.set_requires_grad(true);
+    else
+      set_made_here(made->meta);
   }
   made->object = Ref::borrow(object);
   if (source) {
@@ -426,48 +398,6 @@ Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
   return node;
 }
 
-// The operator's result by a rule of shape_rules.cpp: nothing runs.
-V Tracer::record_by_rule(Node::Op op, Ref target, const Call& call, const Shape& shape) {
-  Node* node = quiet_ ? nullptr : add_node(op, std::move(target), call, shape.writes);
-  bool wants_grad = false;
-  if (trace_.grad_enabled) {
-    for (const V& arg : call.args) {
-      const V value = look(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor &&
-                                  static_cast<Tensor&>(*value).meta.requires_grad());
-    }
-    for (const auto& [name, arg] : call.keywords) {
-      const V value = look(arg);
-      wants_grad = wants_grad || (value->kind == Kind::tensor &&
-                                  static_cast<Tensor&>(*value).meta.requires_grad());
-    }
-  }
-  if (shape.same) {
-    if (shape.writes) {
-      for (const at::Tensor* meta : {&shape.same->meta, &shape.same->symbolic}) {
-        if (!meta->defined()) continue;
-        meta->unsafeGetTensorImpl()->bump_version();
-        if (wants_grad && !meta->requires_grad()) set_made_here(*meta);
-      }
-    }
-    if (node) shape.same->node = node;
-    return shape.same;
-  }
-  auto made = make<Tensor>();
-  made->type = tensor_type();
-  std::vector<int64_t> sizes;
-  for (const Dim& dim : shape.sizes) sizes.push_back(dim.hint);
-  const bool open = std::any_of(shape.sizes.begin(), shape.sizes.end(),
-                                [](const Dim& dim) { return dim.expr != nullptr; });
-  if (open) made->dims = shape.sizes;
-  made->meta = at::detail::empty_meta(sizes, shape.dtype);
-  if (wants_grad && at::isFloatingType(shape.dtype)) set_made_here(made->meta);
-  made->node = node;
-  if (node) node->meta = made->meta;
-  by_meta_[made->meta.unsafeGetTensorImpl()] = made;
-  return made;
-}
-
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
 V Tracer::record(Node::Op op, Ref target, const Call& call,
                  const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable) {
@@ -546,8 +476,12 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     give_up(Reason::shape_rule, fmt::format("{}: {}", repr(target.get()), take_error()));
   }
   bool impure = false;
+  const bool wants = PyUnicode_Check(target.get()) && utf8(target.get()) == "requires_grad_";
   for (const auto& [tensor, version] : versions)
-    if (version_of(tensor) != version || tensor.is_inference()) impure = true;
+    if (version_of(tensor) != version || tensor.is_inference() || wants) {
+      impure = true;
+      writes_into(tensor);
+    }
   if (symbolic_) {
     take_conditions();
     if (impure) match_gradients();
@@ -612,6 +546,7 @@ V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   if (text == "dim") return integer(tensor.meta.dim());
   if (text == "is_complex") return boolean(tensor.meta.is_complex());
   if (text == "conj" && !tensor.meta.is_complex()) return self;
+  if (text == "type" || text == "new") return legacy_method(self, name, call);
   Call with_self = call;
   with_self.args.insert(with_self.args.begin(), self);
   if (text == "to" || text == "new_tensor")
@@ -652,6 +587,8 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
   if (text == "is_cuda") return boolean(tensor->device.is_cuda());
   if (text == "__class__") return constant(reinterpret_cast<PyObject*>(tensor->type));
   if (text == "grad") {
+    // Asked for a graph's result that has a history, torch warns.
+    if (!tensor->source && !tensor->meta.requires_grad()) return none();
     if (!tensor->source) give_up(Reason::attribute, "the grad of a tensor that the piece made");
     const auto written = written_.find({tensor->object.get(), name});
     if (written != written_.end()) return trace_.writes[written->second].value;

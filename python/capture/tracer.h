@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "breaks.h"
@@ -99,6 +100,7 @@ struct Trace {
   Sources sources;
   std::vector<std::pair<Source*, Source*>> distinct;
   SizeGuards sizes;
+  std::vector<Source*> written;  // tensors that existed and that the graph writes into
   Reason reason{};
   std::string detail, where;
   int instructions = 0;
@@ -192,6 +194,7 @@ class Tracer {
   void dict_set(const std::shared_ptr<Dict>& dict, const V& key, const V& value);
   bool dict_remove(const std::shared_ptr<Dict>& dict, const V& key);
   V format(const V& value, const V& spec, int conversion);
+  V format_exception(const V& value, bool repr);
 
   // --- calls (calls.cpp, builtins.cpp, methods.cpp, classes.cpp)
   // -----------------------------------
@@ -210,6 +213,10 @@ class Tracer {
   [[noreturn]] void raise(PyObject* type, const std::string& message);
   [[noreturn]] void raise_python_error();  // what the error indicator holds, within the program
   bool matches_exception(const V& exception, const V& type);
+  int raised_at(const V& exception) const {  // -1 where it was not raised
+    const auto found = raised_.find(exception.get());
+    return found == raised_.end() ? -1 : found->second.second;
+  }
   V run_frame(Frame& frame);
 
   // --- tensors (tensors.cpp)
@@ -219,6 +226,7 @@ class Tracer {
   V lift_tensor(PyObject* object, Source* source);
   V call_tensor_function(const V& callee, const Call& call);
   V call_tensor_method(const V& self, PyObject* name, const Call& call);
+  V legacy_method(const V& self, PyObject* name, const Call& call);
   V tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name);
   V sizes_of(const Tensor& tensor);  // torch.Size
   bool records(PyObject* callable);  // it becomes a node
@@ -281,6 +289,8 @@ class Tracer {
   Ref meta_object(const V& value);
   Arg node_arg(const V& value);
   Node* node_of(const std::shared_ptr<Tensor>& tensor);
+  void writes_into(const at::Tensor& meta);
+  std::vector<Source*> written_tensors() const;
   V wrap_result(PyObject* result, Node* node, bool& made);
   V wrap_tensor(PyObject* result, Node* node);
   V call_leaf_module(const V& module, Call& call);
@@ -296,6 +306,7 @@ class Tracer {
   int instructions_ = 0;  // of the root frame
   int total_ = 0;
   int stop_ = 0;
+  std::vector<V> generators_;  // all that were made
   SizeHistory& history_;
   std::vector<int64_t> hints_;       // of the symbols
   std::vector<Node*> symbol_nodes_;  // placeholders, null until one is needed
@@ -307,6 +318,10 @@ class Tracer {
   std::unordered_map<PyObject*, V> lifted_;
   std::unordered_map<const at::TensorImpl*, std::weak_ptr<Tensor>> by_meta_;
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes
+  std::unordered_set<const c10::StorageImpl*> written_storages_;
+  int tensor_writes_ = 0;
+  // Exceptions that a handler got, and the root instruction at which they came.
+  std::unordered_map<const Value*, std::pair<V, int>> raised_;
   std::vector<Ref> keep_;
 
   friend struct GeneratorIterator;

@@ -87,12 +87,15 @@ struct Sequence : Value {
   bool is_list() const { return PyType_IsSubtype(type, &PyList_Type); }
 };
 
+struct Instance;
+
 struct Dict : Value {
   Dict() : Value(Kind::dict) {}
   PyTypeObject* type = nullptr;
   std::vector<std::pair<V, V>> items;  // in order; sets leave the second null
   V factory;                           // of a defaultdict
   bool changed = false;
+  std::weak_ptr<Instance> owner;  // the instance whose __dict__ it is
   bool is_set() const {
     return PyType_IsSubtype(type, &PySet_Type) || PyType_IsSubtype(type, &PyFrozenSet_Type);
   }
@@ -134,9 +137,10 @@ struct Instance : Value {
   Instance() : Value(Kind::instance) {}
   PyTypeObject* type = nullptr;
   std::vector<std::pair<Ref, V>> attributes;
-  V args;                       // of an exception or a partial: the tuple it was made with
-  V keywords, function;         // of a partial
-  std::shared_ptr<Dict> items;  // what an instance of a dict's subclass holds as a dict
+  V args;                        // of an exception or a partial: the tuple it was made with
+  V keywords, function;          // of a partial
+  std::shared_ptr<Dict> items;   // what an instance of a dict's subclass holds as a dict
+  std::weak_ptr<Dict> own_dict;  // its __dict__, where the program looked at it
 };
 
 struct Super : Value {

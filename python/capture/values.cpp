@@ -201,18 +201,23 @@ V Tracer::look(const V& given) {
   }
   if (type == &PySet_Type || type == &PyFrozenSet_Type) {
     const Ref items = Ref::checked(PySequence_List(object));
+    // Functions and enum members are equal to nothing but themselves.
+    const auto known = [](PyObject* item) {
+      return is_literal(item) || PyType_Check(item) || is_torch_constant(item) ||
+             PyFunction_Check(item) || PyCFunction_CheckExact(item) || is_enum_member(item);
+    };
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items.get()); ++n)
-      if (!is_literal(PyList_GET_ITEM(items.get(), n)) &&
-          !PyType_Check(PyList_GET_ITEM(items.get(), n)) &&
-          !is_torch_constant(PyList_GET_ITEM(items.get(), n)))
-        return remember(make<Value>(Kind::object));
+      if (!known(PyList_GET_ITEM(items.get(), n))) return remember(make<Value>(Kind::object));
     auto set = make<Dict>();
     set->type = type;
     const Ref copy = Ref::checked(type == &PySet_Type ? PySet_New(object) : Py_NewRef(object));
     keep_.push_back(copy);
     sources.guard(source, GuardKind::equals, copy.get());
     for (Py_ssize_t n = 0; n < PyList_GET_SIZE(items.get()); ++n)
-      set->items.emplace_back(constant(PyList_GET_ITEM(items.get(), n)), nullptr);
+      if (PyObject* item = PyList_GET_ITEM(items.get(), n); is_literal(item))
+        set->items.emplace_back(constant(item), nullptr);
+      else
+        set->items.emplace_back(this->lazy(item, sources.fixed(item)), nullptr);
     return remember(set);
   }
   if (type == &PySlice_Type) {
@@ -413,7 +418,15 @@ std::string Tracer::describe(const V& given) {
 }
 
 void Tracer::changed(const V& container) {
-  if (container->kind == Kind::dict) static_cast<Dict&>(*container).changed = true;
+  if (container->kind == Kind::dict) {
+    auto& dict = static_cast<Dict&>(*container);
+    dict.changed = true;
+    if (const auto owner = dict.owner.lock()) {
+      owner->attributes.clear();
+      for (const auto& [key, value] : dict.items)
+        owner->attributes.emplace_back(intern(key), value);
+    }
+  }
   if (!container->source && !container->object) return;
   for (const V& known : trace_.changed)
     if (known == container) return;

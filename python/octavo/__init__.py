@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from octavo.capture import graph_break as graph_break
     from octavo.capture import is_compiling as is_compiling
     from octavo.capture import list_backends as list_backends
+    from octavo.capture import mark_dynamic as mark_dynamic
+    from octavo.capture import mark_static as mark_static
     from octavo.capture import optimize as optimize
     from octavo.capture import register_backend as register_backend
     from octavo.capture import reset as reset
@@ -81,6 +83,8 @@ _OF_CAPTURE = (
     "graph_break",
     "is_compiling",
     "list_backends",
+    "mark_dynamic",
+    "mark_static",
     "optimize",
     "register_backend",
     "reset",

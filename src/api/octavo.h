@@ -66,9 +66,9 @@ nlohmann::json inspect(const Graph& graph);
 // "kernels" (or the reference kernel only), "imports": [{"op_type", "domain", "since", "until"}],
 // "exports", "targets": {target: integer form}}], "composed": ONNX ops that are made of several}.
 nlohmann::json describe_ops();
-// What a placement target wants (quantize/placement/facts.h), for those who place quantizers
-// themselves: {"activation": dtype, "products_take_additions", "shared_concat", "clamp_vanishes",
-// "clamp_must_saturate", "ops": {op: {"form", "quantized_output"}}}. UserError: an unknown target.
+// What a target wants, for those who place quantizers themselves (facts.h): {"activation": dtype,
+// "products_take_additions", "shared_concat", "clamp_vanishes", "clamp_must_saturate",
+// "fuses_functions", "function_tables", "ops": {op: {"form", "quantized_output"}}}; or UserError.
 nlohmann::json describe_target(const std::string& target);
 
 // Numbers for the symbolic dimensions of inputs; unknown ones ("?") are called "INPUT.AXIS".

@@ -107,6 +107,8 @@ json describe_target(const std::string& target) {
           {"products_take_additions", facts.products_take_additions},
           {"shared_concat", facts.shared_concat},
           {"clamp_vanishes", facts.clamp_vanishes},
+          {"fuses_functions", facts.fuses_functions},
+          {"function_tables", facts.function_tables},
           {"clamp_must_saturate", facts.clamp_must_saturate()},
           {"ops", std::move(ops)}};
 }

@@ -3,8 +3,10 @@
 #include <unordered_map>
 
 #include "codegen/compile.h"
+#include "codegen/fuse_steps.h"
 #include "codegen/memory.h"
 #include "codegen/select.h"
+#include "codegen/selectors.h"
 #include "graph/op_def.h"
 #include "support/error.h"
 
@@ -49,8 +51,11 @@ int64_t count_macs(const Node& node) {
 
 class Builder {
  public:
-  Builder(const Graph& graph, int threads)
-      : graph_(graph), threads_(threads), plan_(std::make_shared<Plan>()) {}
+  Builder(const Graph& graph, int threads, bool fuse_steps)
+      : graph_(graph),
+        threads_(threads),
+        fuse_steps_(fuse_steps),
+        plan_(std::make_shared<Plan>()) {}
 
   std::shared_ptr<Plan> build() {
     for (const Value* input : graph_.inputs()) {
@@ -66,7 +71,11 @@ class Builder {
       plan_->output_types.push_back(output->type());
     }
     claim_outputs();
-    for (const Node* node = graph_.first(); node; node = node->next()) add_step(*node);
+    if (fuse_steps_) {
+      for (const StepItem& item : fused_steps(graph_)) add_item(item);
+    } else {
+      for (const Node* node = graph_.first(); node; node = node->next()) add_step(*node);
+    }
     copy_outputs();
     place();
     return plan_;
@@ -123,20 +132,82 @@ class Builder {
       step.inputs.push_back(absorbed ? -1 : slot(input));
       touch(step.inputs.back());
     }
-    for (const Value* output : node.outputs()) {
-      step.bytes += value_bytes(*output);
-      if (!slot_of_.contains(output)) {
-        const int s = add_slot({Slot::Kind::arena});
-        slot_of_[output] = s;
-        block_of_[s] = blocks_.size();
-        const int now = static_cast<int>(plan_->steps.size());
-        blocks_.push_back({value_bytes(*output), now, now});
-      }
-      step.outputs.push_back(slot_of_[output]);
+    for (const Value* output : node.outputs()) add_output(step, output);
+    add(std::move(step), std::move(selected.kernel));
+  }
+
+  void add_output(Step& step, const Value* output) {
+    step.bytes += value_bytes(*output);
+    if (!slot_of_.contains(output)) {
+      const int s = add_slot({Slot::Kind::arena});
+      slot_of_[output] = s;
+      block_of_[s] = blocks_.size();
+      const int now = static_cast<int>(plan_->steps.size());
+      blocks_.push_back({value_bytes(*output), now, now});
     }
-    plan_->scratch_bytes = std::max(plan_->scratch_bytes, selected.kernel->scratch_bytes(threads_));
-    step.kernel = std::move(selected.kernel);
+    step.outputs.push_back(slot_of_[output]);
+  }
+
+  void add(Step step, std::unique_ptr<const StepKernel> kernel) {
+    plan_->scratch_bytes = std::max(plan_->scratch_bytes, kernel->scratch_bytes(threads_));
+    step.kernel = std::move(kernel);
     plan_->steps.push_back(std::move(step));
+  }
+
+  // A transpose that products alone read: they read what it transposes.
+  bool is_absorbed_transpose(const Node& node) const {
+    if (!node.is("transpose") || graph_.is_output(node.output()) ||
+        !transposed_operand(node.output()))
+      return false;
+    const auto& uses = node.output()->uses();
+    return std::all_of(uses.begin(), uses.end(), [](const Use& use) {
+      return use.node->is("matmul") && use.node->output()->dtype() == DType::f32;
+    });
+  }
+
+  void add_product(const Node& node) {
+    const Value* operands[2] = {node.input(0), node.input(1)};
+    bool transposed[2] = {false, false};
+    for (size_t i = 0; i < 2; ++i)
+      if (const Value* from = transposed_operand(operands[i])) {
+        operands[i] = from;
+        transposed[i] = true;
+      }
+    Selected selected;
+    select_matmul_of(node, transposed[0], transposed[1], selected);
+    Step step;
+    step.node = node.name().empty() ? node.output()->name() : node.name();
+    step.op = node.op_name();
+    step.macs = count_macs(node);
+    for (const Value* operand : operands) {
+      step.bytes += value_bytes(*operand);
+      step.inputs.push_back(slot(operand));
+      touch(step.inputs.back());
+    }
+    add_output(step, node.output());
+    add(std::move(step), std::move(selected.kernel));
+  }
+
+  void add_item(const StepItem& item) {
+    const Node& last = *item.nodes.back();
+    if (!is_group(item)) {
+      if (last.is("matmul") && last.output()->dtype() == DType::f32)
+        add_product(last);
+      else if (!is_absorbed_expand(graph_, last) && !is_absorbed_transpose(last))
+        add_step(last);
+      return;
+    }
+    FusedStep fused = make_fused_step(graph_, item);
+    Step step;
+    step.node = last.name().empty() ? last.output()->name() : last.name();
+    step.op = "pointwise";
+    for (const Value* input : fused.inputs) {
+      step.bytes += value_bytes(*input);
+      step.inputs.push_back(slot(input));
+      touch(step.inputs.back());
+    }
+    for (const Value* output : fused.outputs) add_output(step, output);
+    add(std::move(step), std::move(fused.kernel));
   }
 
   // Outputs that are inputs, constants, or the same value twice.
@@ -167,6 +238,7 @@ class Builder {
 
   const Graph& graph_;
   int threads_;
+  bool fuse_steps_;
   std::shared_ptr<Plan> plan_;
   std::unordered_map<const Value*, int> slot_of_;
   std::unordered_map<int, size_t> block_of_;
@@ -176,8 +248,8 @@ class Builder {
 }  // namespace
 
 std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
-                                       std::optional<Continuation> then) {
-  auto plan = Builder(graph, threads).build();
+                                       std::optional<Continuation> then, bool fuse_steps) {
+  auto plan = Builder(graph, threads, fuse_steps).build();
   plan->then = std::move(then);
   return plan;
 }

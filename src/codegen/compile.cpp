@@ -67,7 +67,7 @@ Program make_program(Graph graph, const CompileOptions& options, int threads,
 std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options, int threads) {
   if (all_static(graph)) {
     lower_if(graph, options);
-    return build_plan(graph, threads);
+    return build_plan(graph, threads, {}, options.fuse_steps);
   }
   Cut parts = cut(graph);
   lower_if(parts.first, options);

@@ -8,6 +8,9 @@ namespace octavo {
 struct CompileOptions {
   int threads = 0;       // 0: what affinity and cgroup quota allow
   bool optimize = true;  // false: no fusion; each canonical node by itself (tests)
+  // Functions of one element that follow one another run as one step, products of activations read
+  // transposed operands where they lie. For programs without many constants: training.
+  bool fuse_steps = false;
 };
 
 // Any stage but lowered. Static graphs are planned at once, graphs with symbols per binding at
@@ -20,6 +23,7 @@ Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
 
 // The plan of a lowered graph for a pool of `threads`, and what comes after it.
 std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
-                                       std::optional<Continuation> then = {});
+                                       std::optional<Continuation> then = {},
+                                       bool fuse_steps = false);
 
 }  // namespace octavo

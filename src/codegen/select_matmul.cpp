@@ -27,12 +27,34 @@ class MatmulStep final : public StepKernel {
 
 }  // namespace
 
+const Value* transposed_operand(const Value* value) {
+  const Node* producer = value->producer();
+  if (!producer || !producer->is("transpose")) return nullptr;
+  const Ints& perm = producer->integers("perm");
+  const size_t rank = perm.size();
+  for (size_t i = 0; i + 2 < rank; ++i)
+    if (perm[i] != static_cast<int64_t>(i)) return nullptr;
+  const auto last = static_cast<int64_t>(rank) - 1;
+  return rank >= 2 && perm[rank - 1] == last - 1 && perm[rank - 2] == last ? producer->input(0)
+                                                                           : nullptr;
+}
+
 void select_matmul(const Node& node, Selected& selected) {
+  select_matmul_of(node, false, false, selected);
+}
+
+void select_matmul_of(const Node& node, bool trans_a, bool trans_b, Selected& selected) {
   if (decline_unless_f32(selected, "matmul", node.output()->dtype())) return;
   Dims a = node.input(0)->shape().dims(), b = node.input(1)->shape().dims();
   if (a.size() == 1) a.insert(a.begin(), 1);
   if (b.size() == 1) b.push_back(1);
-  cpu::MatmulProblem p{.m = a[a.size() - 2], .k = a.back(), .n = b.back(), .a_at = {}, .b_at = {}};
+  cpu::MatmulProblem p{.m = a[a.size() - 2],
+                       .k = a.back(),
+                       .n = b.back(),
+                       .a_at = {},
+                       .b_at = {},
+                       .trans_a = trans_a,
+                       .trans_b = trans_b};
   // Batch axes of both, aligned at the end.
   const size_t axes = std::max(a.size(), b.size()) - 2;
   const auto size = [&](const Dims& dims, size_t axis) {

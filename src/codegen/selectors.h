@@ -8,6 +8,10 @@ void select_conv(const Node& node, Selected& selected);  // fused_conv, fused_ge
 void select_attention(const Node& node, Selected& selected);
 void select_layer_norm(const Node& node, Selected& selected);
 void select_matmul(const Node& node, Selected& selected);  // of two activations
+// With operands that lie transposed: `transposed_operand` of the node's own.
+void select_matmul_of(const Node& node, bool trans_a, bool trans_b, Selected& selected);
+// What `value` is the transpose of in its last two axes; null if it is none.
+const Value* transposed_operand(const Value* value);
 
 void select_binary(const Node& node, Selected& selected);            // two floats
 void select_quantized_binary(const Node& node, Selected& selected);  // quantized_add, quantized_mul

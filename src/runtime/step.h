@@ -26,6 +26,11 @@ class StepKernel {
     return 0;
   }
   virtual size_t packed_bytes() const { return 0; }
+  // Whether an output may be the memory of this input, if its elements are of one type and number.
+  virtual bool may_overwrite(size_t input) const {
+    (void)input;
+    return false;
+  }
   // `in` has a null for each input left out. Must not depend on pool.size(); allocates nothing
   // unless it is the reference kernel.
   virtual void run(std::span<const void* const> in, std::span<void* const> out,

@@ -37,9 +37,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from capture_programs import Program
 from capture_snapshot import Snapshot, difference
+from capture_templates import ARGUMENTS, PRELUDE
 
 GLOBALS = ("G_INT", "G_T", "G_LIST", "G_DICT", "W", "MOD")
 CRASHED = "crashed"
+SHARED = "<shared by all programs>"
 
 
 class Timeout(BaseException):
@@ -56,10 +58,23 @@ def _raised(error: BaseException, name: str) -> Any:
     lines = [
         (frame.f_code.co_name, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == name
+        if frame.f_code.co_filename in (name, SHARED)
     ]
     chain = [type(error).__name__, type(error.__cause__).__name__, type(error.__context__).__name__]
     return {"chain": chain, "message": re.sub(r"0x[0-9a-f]+", "0x", str(error)), "lines": lines}
+
+
+@functools.cache
+def _shared() -> list[types.CodeType]:
+    return [compile(text, SHARED, "exec") for text in (PRELUDE, ARGUMENTS)]
+
+
+def _compiled(source: str, name: str) -> list[types.CodeType]:
+    """The program's code; what all programs share is compiled once."""
+    if source.startswith(PRELUDE) and source.endswith(ARGUMENTS + "\n"):
+        own = source[len(PRELUDE) : -len(ARGUMENTS) - 1]
+        return [_shared()[0], compile(own, name, "exec"), _shared()[1]]
+    return [compile(source, name, "exec")]
 
 
 def observe(
@@ -68,7 +83,8 @@ def observe(
     """What each call of the program's `f`, wrapped, does."""
     module = sys.modules["program"] = types.ModuleType("program")  # dataclasses look for it
     space = module.__dict__
-    exec(compile(source, name, "exec"), space)
+    for code in _compiled(source, name):
+        exec(code, space)
     function = wrap(space["f"])
     seen = []
     for number, call in enumerate(space["calls"]):

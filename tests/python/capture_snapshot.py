@@ -103,7 +103,6 @@ class Snapshot:
             "stride": tensor.stride() if tensor.numel() > 0 else (),
             "storage": (storage, tensor.storage_offset()),
             "bits": bits.numpy().tobytes(),
-            "values": str(plain),
             "requires_grad": tensor.requires_grad,
             "has_grad_fn": tensor.grad_fn is not None,
             "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None,
@@ -124,4 +123,13 @@ def difference(a: Any, b: Any, path: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if a == b else f"at {path or 'the top'}: eager {a!r}, captured {b!r}"
+    if a == b:
+        return None
+    return f"at {path or 'the top'}: eager {_shown(a)}, captured {_shown(b)}"
+
+
+def _shown(value: Any) -> str:
+    """Bits of tensors as floats too, for the eye: most are."""
+    if isinstance(value, bytes) and value and len(value) % 4 == 0:
+        return f"{value.hex()} (as f32 {torch.frombuffer(bytearray(value), dtype=torch.float32)})"
+    return repr(value)

@@ -143,6 +143,66 @@ def decorated(a, s=2):
 def gradless(a):
     return a * 2
 
+def tidy(a, log):
+    try:
+        yield a
+        got = yield a + 1
+        yield a * 2 if got is None else a + got
+    except Oops as error:
+        log.append(str(error))
+        yield a - 1
+    finally:
+        log.append("closed")
+
+def delegating(a, log):
+    got = yield from tidy(a, log)
+    yield a * 3
+
+class Slotted:
+    __slots__ = ("t", "n")
+    def __init__(self, t, n):
+        self.t = t
+        self.n = n
+    @property
+    def both(self):
+        return self.t * self.n
+    @both.setter
+    def both(self, value):
+        self.t, self.n = value, self.n + 1
+    def __iter__(self):
+        yield self.t
+        yield self.t + 1
+    def __contains__(self, q):
+        return q == self.n
+    def __bool__(self):
+        return self.n > 1
+    def __lt__(self, other):
+        return self.n < other.n
+    def __iadd__(self, other):
+        self.n += other
+        return self
+
+class Carrier(Exception):
+    def __init__(self, t, n):
+        super().__init__("carrier", n)
+        self.t = t
+
+def carries(a, n):
+    try:
+        if n % 2:
+            raise Carrier(a + 1, n)
+        return a
+    finally:
+        a = a * 2
+
+def early(a, log):
+    for q in range(3):
+        try:
+            if q == 1:
+                return a + q
+        finally:
+            log.append(q)
+
 '''
 
 TENSOR_UNARY = (
@@ -241,6 +301,41 @@ ASSIGN = (
     ("T", "helper(**{{'a': {a}, 'k': {i}}})"), ("T", "min(xs, key=lambda q: q.numel())"), ("T", "x.T"),
 )
 STRUCTURES = (
+    "g_ = tidy({a}, G_LIST)\n{v} = next(g_)\ng_.close()",
+    "g_ = tidy({a}, G_LIST)\nnext(g_)\n{v} = g_.throw(Oops('t'))\n{v} = {v} + next(g_, 1)",
+    "g_ = tidy({a}, xs)\nnext(g_)\nnext(g_)\n{v} = g_.send({b})",
+    "{v} = sum(delegating({a}, G_LIST))",
+    "g_ = delegating({a}, G_LIST)\nprint(next(g_).shape)\n{v} = next(g_)\nbox.rest = list(g_)",
+    "fns = {{k: (lambda q: q * k + {i}) for k in range(2)}}\n{v} = fns[0]({a}) + fns[1]({b})",
+    "{v} = helper(*[{a}, {b}], **{{'k': {i}}})",
+    "st = {{1, 2, {i}}}\nst.discard({j})\nst |= {{5}}\n{v} = {a} * len(st & {{1, 2, 5}}) - len(st - {{1}})",
+    "dz = dict(zip('ab', [{a}, {b}]))\ndz |= {{'c': {i}}}\n{v} = dz.pop('a') + len(dz)\nbox.dz = dz",
+    "o_ = Slotted({a}, {i})\no_.both = {b}\no_ += 1\n{v} = sum(o_) if 2 in o_ else o_.both",
+    "o_ = Slotted({a}, {i})\n{v} = (o_ and o_.t) or {b}\nbox.o = [o_, o_]",
+    "{v} = min(Slotted({a}, {i}), Slotted({b}, {j})).t",
+    "o_ = Box({a}, {i})\no_.__dict__['w'] = {b}\ndel o_.n\n{v} = o_.w + len(o_.__dict__)\nbox.o = o_",
+    "try:\n    {v} = carries({a}, {i})\nexcept Carrier as e_:\n    {v} = e_.t\n    print(e_, e_.args, repr(e_))",
+    "try:\n    {v} = thrower({a}, {i})\nexcept Oops as e_:\n    box.error = e_\n    {v} = {b}",
+    "try:\n    {v} = thrower({a}, {i})\nexcept Oops as e_:\n    raise ValueError(str(e_)) from e_",
+    "{v} = early({a}, G_LIST)",
+    "{v} = {a}\nfor k_ in d:\n    d[k_ + {s}] = {b}",
+    "{v} = {a}\nfor k_, t_ in d.items():\n    d['k'] = t_ + 1\n    {v} = {v} + t_",
+    "for t_ in reversed(xs):\n    xs.append({a})\n    xs[:1] = []\n{v} = {b}",
+    "with contextlib.ExitStack() as s_:\n    s_.enter_context(Manager(G_LIST))\n    s_.callback(G_LIST.append, {i})\n    {v} = {a}",
+    "with Manager(G_LIST, eat=True):\n    with managed(G_LIST):\n        {v} = thrower({a}, {i})\n    print('in', {i})\n{v} = {b}",
+    "try:\n    try:\n        {v} = thrower({a}, {i})\n    finally:\n        G_LIST.append({j})\n        xs.append({b})\nexcept Oops:\n    {v} = {a} - 1",
+    "{a}.add_(1)\n{v} = W[torch.tensor([0, {i}])].sum() + {b}",
+    "xs.append({a})\n{b}.mul_(2)\n{v} = F.embedding(torch.tensor([{i}]), W)",
+    "{a}.sub_(1)\n{v} = torch.tensor([{i}, 6]) // torch.tensor([{j}, 2]) + {b}.sum()",
+    "try:\n    {a}.add_(1)\n    {v} = torch.gather(W, 0, torch.tensor([[{i}]]))\nexcept (RuntimeError, IndexError):\n    {v} = torch.rand(4)",
+    "{v} = {a}\nfor p_, q_ in itertools.zip_longest([{a}], [{b}, {i}], fillvalue=1):\n    {v} = {v} + p_ * q_",
+    "{v} = {a}\nfor p_, q_ in itertools.product([1, {i}], [{a}]):\n    {v} = {v} * p_ + q_",
+    "{v} = [*itertools.accumulate([{a}, {b}], torch.add)][-1]",
+    "a_, *b_, c_ = [{a}, {i}, {j}, {b}]\n{v} = a_ + c_ * len(b_) + sum(b_)",
+    "{v} = {a}\nfor p_, q_ in zip(xs, [{i}], strict=True):\n    {v} = {v} + p_ * q_",
+    "{v} = {a}\nfor n_, t_ in enumerate(filter(None, [0, {i}, {j}]), 2):\n    {v} = {v} + n_ * t_",
+    "try:\n    print(*[{i}, {j}], sep='-')\n    {v} = helper(*{i})\nexcept TypeError as e_:\n    print(e_)\n    {v} = {a}",
+    "x_ = [[{a}] * 2 for _ in range(2)]\nx_[0][1] = {b}\n{v} = sum(q for r in x_ for q in r)",
     "q_, *r_ = [{a}, {b}, {i}]\n{v} = q_ + len(r_)",
     "(p_, q_), r_ = ({a}, {b}), {i}\n{v} = p_ - q_ * r_",
     "def inner(q, k={i}):\n    return q * k + {a}\n{v} = inner({b})",

@@ -146,19 +146,9 @@ def cli():
 # What capture does not do yet; docs/status.md has the list. Strict: what is mended leaves it.
 CAPTURE_GAPS = {
     "test_capture_breaks.py::test_break[in_try]": "args of an exception that the piece made",
-    "test_capture_calls.py::test_call[operator]": "operator.itemgetter",
-    "test_capture_calls.py::test_call[attrgetter]": "operator.attrgetter",
-    "test_capture_calls.py::test_the_same_exception[not iterable]": "the message of [*5]",
-    "test_capture_calls.py::test_exceptions[caught_in_caller----]": "args of such an exception",
-    "test_capture_calls.py::test_exceptions[finally_runs----]": "a frame of the traceback",
-    "test_capture_calls.py::test_exceptions[chained----]": "a frame of the traceback",
-    "test_capture_calls.py::test_exceptions[in_context----]": "a frame of the traceback",
-    "test_capture_calls.py::test_exceptions[own_exception----]": "attributes of an exception",
-    "test_capture_robustness.py::test_random_programs": "lines of errors that a graph raises",
     "test_capture_values.py::test_value[counted--]": "collections.Counter",
     "test_capture_values.py::test_value[deque--]": "collections.deque",
     "test_capture_values.py::test_value[metaclass--]": "type.__call__",
-    "test_capture_values.py::test_value[itertools_all--]": "itertools.accumulate, zip_longest",
 }
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from capture_cases import assert_capture, tensors
+from octavo import capture
 
 pytestmark = pytest.mark.peers
 X, Y = tensors((2, 4), (2, 4))
@@ -381,3 +382,143 @@ def test_dead_operator_that_fails():
         return x
 
     assert_capture(run, (X,), (X.int(),))
+
+
+def reversed_while_it_changes(x, xs):
+    total = x
+    for y in reversed(xs):
+        total = total + y
+        xs[:1] = [x, y]
+    return total, xs
+
+
+def reversed_over_a_break(x, xs):
+    total = x
+    for y in reversed(xs):
+        print(y.shape)
+        total = total * 2 + y
+    return total
+
+
+def reversed_of_what_has_no_end(x, xs):
+    return x, list(reversed(iter(xs)))
+
+
+def dict_while_it_grows(x, xs):
+    d = {"a": x}
+    for k in d:
+        d[k + "b"] = x
+    return d
+
+
+def dict_values_change(x, xs):
+    d = {"a": x, "b": x}
+    found = []
+    for k, v in d.items():
+        d["b"] = v + 1
+        found.append((k, v))
+    return found
+
+
+def set_while_it_grows(x, xs):
+    s = {1, 2}
+    for k in s:
+        s.add(k + 10)
+    return x, s
+
+
+def dict_over_a_break(x, xs):
+    d = {"a": x, "b": x * 2}
+    total = x
+    for k, v in d.items():
+        print(k)
+        total = total + v
+    return total
+
+
+def exhausted_stays_so(x, xs):
+    it = iter(xs)
+    first = list(it)
+    xs.append(x)
+    return first, list(it)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        reversed_while_it_changes,
+        reversed_over_a_break,
+        reversed_of_what_has_no_end,
+        dict_while_it_grows,
+        dict_values_change,
+        set_while_it_grows,
+        dict_over_a_break,
+        exhausted_stays_so,
+    ],
+)
+def test_iterators_are_live(fn):
+    assert_capture(fn, (X, [X + 1, X + 2, X + 3]))
+
+
+class Plain:
+    def __init__(self):
+        self.t, self.n = 1, 2
+
+
+def deletes_and_sets(x, box):
+    box.extra = x
+    del box.n
+    box.n = x + 1
+    return x
+
+
+def sets_and_deletes(x, box):
+    box.extra = x
+    del box.extra
+    del box.n
+    return x + 1
+
+
+def own_dict(x, box):
+    made = Plain()
+    made.__dict__["v"] = x
+    made.w = 3
+    del made.__dict__["n"]
+    return made, made.v + 1, list(made.__dict__)
+
+
+def own_dict_is_kept(x, box):
+    made = Plain()
+    held = made.__dict__
+    made.late = x
+    return made, held, held is made.__dict__
+
+
+@pytest.mark.parametrize("fn", [deletes_and_sets, sets_and_deletes, own_dict, own_dict_is_kept])
+def test_attributes_keep_their_order(fn):
+    def run(x, box):
+        result = fn(x, box)
+        return result, list(box.__dict__)
+
+    assert_capture(run, (X, Plain()), steady=False)
+
+
+def test_dropped_generator_is_closed():
+    """Its ``finally`` and the end of its ``with`` run when nothing holds it any more."""
+
+    def numbers(x, log):
+        try:
+            yield x + 1
+            yield x + 2
+        finally:
+            log.append("closed")
+
+    def run(x, log):
+        first = next(numbers(x, log))
+        log.append("after")
+        return first
+
+    for attempt in range(2):
+        log, expected = [], []
+        assert torch.equal(capture.compile(run, backend="eager")(X, log), run(X, expected))
+        assert log == expected == ["closed", "after"], attempt

@@ -35,7 +35,8 @@ def work(x, y=None):
 # --- octavo.compile --------------------------------------------------------------------------
 def test_names_are_lazy():
     names = "BackendError GraphBreakError allow_in_graph assume_constant_result disable explain"
-    names += " export graph_break is_compiling list_backends optimize register_backend reset"
+    names += " export graph_break is_compiling list_backends mark_dynamic mark_static optimize"
+    names += " register_backend reset"
     code = f"""
 import sys, octavo, octavo.api
 assert "torch" not in sys.modules

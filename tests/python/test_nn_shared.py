@@ -143,6 +143,97 @@ def test_nothing_is_left_in_float(tmp_path: Any, network: Any, target: str) -> N
     assert sqnr(fake, torch.from_numpy(octavo.compile(graph)(x.numpy())[0])) > 30
 
 
+class Functions(torch.nn.Module):
+    """Calls that Octavo runs by tables, products and averages."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.a, self.b = torch.nn.Conv2d(16, 32, 3, padding=1), torch.nn.Conv2d(32, 32, 1)
+        self.c, self.d = torch.nn.Conv2d(32, 32, 1), torch.nn.Linear(32, 16)
+
+    def forward(self, x: Any) -> Any:
+        x = self.function(self.a(x))
+        x = self.b(x) * x
+        return self.d(self.function(self.c(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["elu", "gelu", "hardsigmoid", "hardswish", "leaky_relu", "sigmoid", "silu", "tanh"],
+)
+@pytest.mark.parametrize("as_module", [False, True])
+def test_functions_products_and_averages_of_octavo(
+    name: str, as_module: bool, tmp_path: Any
+) -> None:
+    kinds = {"elu": "ELU", "gelu": "GELU", "leaky_relu": "LeakyReLU", "silu": "SiLU"}
+    function: Any = getattr(torch.nn.functional, name)
+    if as_module:
+        function = getattr(torch.nn, kinds.get(name, name.capitalize()))()
+    model, x = trained(Functions(function)), torch.randn(2, 16, 16, 16)
+    with torch.no_grad():
+        truth = model(x)
+    quantized(model, x, "octavo")
+    path = tmp_path / "model.onnx"
+    octavo.export_onnx(model, path, args=x, target="octavo")
+    graph = octavo.load_onnx(path)
+    assert octavo.lint(graph, "octavo").findings == []
+    with torch.no_grad():
+        fake = model(x)
+    assert sqnr(truth, fake) > 20
+    assert sqnr(fake, torch.from_numpy(octavo.compile(graph)(x.numpy())[0])) > 30
+
+
+def test_what_torch_fx_does_not_show_stays_in_float() -> None:
+    """A forward that it cannot follow, but torch.export can."""
+
+    class Hidden(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(16, 16, 1), torch.nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: Any) -> Any:
+            x = self.a(x)
+            branch = torch.sigmoid(x) if len(list(x)) > 1 else x
+            return self.b(x * branch)
+
+    model, x = trained(Hidden()), torch.randn(2, 16, 8, 8)
+    octavo.nn.replace(model, args=(x,))
+    inserted = octavo.nn.insert_shared(model, (x,), target="octavo")
+    assert inserted.names == [] and "forward" not in model.__dict__
+
+
+class InPlace(torch.nn.Module):
+    """Changes a tensor and does not use the result."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.a, self.b = torch.nn.Conv2d(16, 16, 1), torch.nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = self.a(x)
+        self.function(x)
+        return self.b(x)
+
+
+def test_calls_in_place_whose_results_are_not_used() -> None:
+    x = torch.randn(2, 16, 8, 8)
+    silu = torch.nn.functional.silu
+    model = trained(InPlace(lambda x: silu(x, inplace=True)))
+    with torch.no_grad():
+        truth = model(x)
+    quantized(model, x, "octavo")
+    with torch.no_grad():
+        assert sqnr(truth, model(x)) > 25  # it stays in float
+    model = trained(InPlace(torch.nn.SiLU(inplace=True)))
+    octavo.nn.replace(model, args=(x,))
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(octavo.UserError, match=r"gives other values.*Use the result"):
+        octavo.nn.insert_shared(model, (x,), target="octavo")
+    assert [name for name, _ in model.named_modules()] == names
+
+
 def test_quantizers_of_a_residual() -> None:
     model, x = trained(Residual()), torch.randn(2, 16, 16, 16)
     result = quantized(model, x, "tensorrt")

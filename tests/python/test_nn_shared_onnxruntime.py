@@ -19,7 +19,7 @@ import octavo  # noqa: E402
 import octavo.nn  # noqa: E402
 from octavo.compat.pytorch_quantization import nn as quant_nn  # noqa: E402
 from octavo.nn.shared_plan import Target  # noqa: E402
-from test_nn_shared import TARGETS, Concat, Residual, quantized, sqnr, trained  # noqa: E402
+from test_nn_shared import TARGETS, Concat, Residual, quantized, sqnr, switch, trained  # noqa: E402
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
@@ -59,6 +59,22 @@ class Silu(nn.Module):
         return functional.max_pool2d(torch.sigmoid(y) * y, 2)
 
 
+class Squeeze(nn.Module):
+    """SiLU, averages and products as calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 16, 1)
+        self.squeeze, self.expand = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+        self.head = nn.Conv2d(16, 8, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = functional.silu(self.a(x))
+        x = torch.mul(x, functional.leaky_relu(self.b(x)))
+        s = functional.silu(self.squeeze(x.mean((2, 3), keepdim=True)), inplace=True)
+        return self.head(functional.silu(self.expand(s)) * s.sigmoid())
+
+
 # Ops of the optimized graph; those that stay in float.
 NETWORKS: dict[Any, tuple[dict[str, int], set[str]]] = {
     Residual: ({"QLinearConv": 7, "QLinearAdd": 2, "NhwcMaxPool": 1}, set()),
@@ -67,7 +83,20 @@ NETWORKS: dict[Any, tuple[dict[str, int], set[str]]] = {
         {"QLinearConv": 5, "QLinearAdd": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1},
         set(),
     ),
-    Silu: ({"QLinearConv": 3, "QLinearConcat": 1}, {"Sigmoid", "Mul", "MaxPool"}),
+    Silu: (
+        {"QLinearConv": 3, "QLinearConcat": 1, "QLinearSigmoid": 2, "QLinearMul": 2},
+        {"Sigmoid", "Mul", "MaxPool"},  # behind the last convolution: no integers read them
+    ),
+    Squeeze: (
+        {
+            "QLinearConv": 5,
+            "QLinearSigmoid": 4,
+            "QLinearMul": 5,
+            "QLinearLeakyRelu": 1,
+            "QLinearGlobalAveragePool": 1,
+        },
+        set(),
+    ),
 }
 MOVE = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"}
 MOVE |= {"ReorderInput", "ReorderOutput"}
@@ -108,6 +137,21 @@ def test_its_own_graph(network: Any, tmp_path: Path) -> None:
         assert sqnr(torch.from_numpy(want), torch.from_numpy(y)) > 30
 
 
+def test_gates_are_unsigned_and_taken_out() -> None:
+    model, x = trained(Silu()), torch.randn(2, 16, 16, 16)
+    with torch.no_grad():
+        plain = model(x)
+    result = quantized(model, x, "onnxruntime")
+    gate = model.act._gate_quantizer
+    assert gate._unsigned and 0.5 < float(gate.amax) <= 1
+    with torch.no_grad():
+        switch(model, False)
+        # Sums of 288 products; silu and x * sigmoid(x) differ by roundings.
+        assert torch.allclose(model(x), plain, rtol=1e-4, atol=1e-5)
+    result.undo()
+    assert not hasattr(model.act, "_gate_quantizer") and "forward" not in model.act.__dict__
+
+
 def test_what_a_clamp_gives_is_unsigned() -> None:
     model, x = trained(Mobile()), torch.randn(2, 16, 16, 16)
     result = quantized(model, x, "onnxruntime")
@@ -143,8 +187,8 @@ def test_a_layer_in_float_leaves_what_reads_it_quantized() -> None:
     ranking = octavo.sensitivity(
         model, [x], mode="sqnr", forward=lambda m, batch: m(batch), progress=False
     )
-    assert "a._output_quantizer" in {layer.name for layer in ranking.layers}
-    assert set(ranking._layers["a"]) == {model.a.input_quantizer, model.a.weight_quantizer}
+    assert "c._output_quantizer" in {layer.name for layer in ranking.layers}
+    assert set(ranking._layers["c"]) == {model.c.input_quantizer, model.c.weight_quantizer}
 
 
 def test_copies_and_training() -> None:

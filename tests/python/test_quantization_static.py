@@ -372,9 +372,9 @@ def test_mistakes():
     model.qconfig = None
     with pytest.warns(UserWarning, match="None of the submodule"):
         oq.prepare(model)
-    model = wrapped(oq, [nn.Conv3d(3, 4, 1)], qconfig(oq))
-    with pytest.raises(NotImplementedError, match="Conv3d"):
-        oq.prepare(model)
+    layer = nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")
+    with pytest.raises(NotImplementedError, match="padding_mode reflect"):
+        converted(oq, [layer], torch.randn(1, 3, 5, 5), qconfig(oq))
     model = converted(oq, [nn.Linear(4, 3)], torch.randn(2, 4), qconfig(oq))
     with pytest.raises(ValueError, match="last axis"):
         model(torch.randn(2, 5))

@@ -101,6 +101,8 @@ Ref special(PyObject* object, const char* name) {
   return Ref::checked(get(found, object, reinterpret_cast<PyObject*>(Py_TYPE(object))));
 }
 
+bool can_iterate(PyObject* object) { return Py_TYPE(object)->tp_iter || PySequence_Check(object); }
+
 int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
   Stack stack(frame);
   switch (i.op) {
@@ -120,6 +122,9 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       return i.next;
     }
     case Op::CALL_FUNCTION_EX: {
+      // Errors of * and ** are worded by the interpreter.
+      const int top = i.arg & 1;
+      if (!can_iterate(stack.peek(top + 1)) || (top && !PyDict_Check(stack.peek()))) return -1;
       Ref keywords = i.arg & 1 ? stack.pop() : Ref();
       Ref args = stack.pop();
       const Ref callee = stack.pop();
@@ -263,6 +268,7 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       return i.next;
     }
     case Op::UNPACK_SEQUENCE: {
+      if (!can_iterate(stack.peek()) || PyIter_Check(stack.peek())) return -1;
       const Ref value = stack.pop();
       const Ref items = Ref::checked(PySequence_Tuple(value.get()));
       const Py_ssize_t size = PyTuple_GET_SIZE(items.get());
@@ -287,19 +293,17 @@ int run(InterpreterFrame* frame, const Code& code, const Instruction& i) {
       return i.next;
     }
     case Op::LIST_EXTEND: {
+      if (!can_iterate(stack.peek())) return -1;
       const Ref items = stack.pop();
       PyObject* list = stack.peek(i.arg);
       check(PyList_SetSlice(list, PyList_GET_SIZE(list), PyList_GET_SIZE(list),
                             Ref::checked(PySequence_List(items.get())).get()));
       return i.next;
     }
-    case Op::DICT_UPDATE:
-    case Op::DICT_MERGE: {
+    case Op::DICT_UPDATE: {
+      if (!PyDict_Check(stack.peek())) return -1;
       const Ref items = stack.pop();
-      if (i.op == Op::DICT_UPDATE)
-        check(PyDict_Update(stack.peek(i.arg), items.get()));
-      else
-        check(_PyDict_MergeEx(stack.peek(i.arg), items.get(), 2));
+      check(PyDict_Update(stack.peek(i.arg), items.get()));
       return i.next;
     }
     case Op::LIST_APPEND:

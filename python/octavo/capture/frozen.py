@@ -171,7 +171,8 @@ def frozen(
         BackendError: the runtime refuses the graph.
     """
     if outputs_like(gm, example_inputs) is None:
-        return gm.forward
+        forward: Callable[..., Any] = gm.forward
+        return forward
     programs = _Frozen(gm, build)
     try:
         programs(example_inputs)

@@ -26,7 +26,7 @@ _arithmetic = {
     torch.sym_max,
     torch.sym_min,
     torch.sym_float,
-    torch._sym_sqrt,
+    getattr(torch, "_sym_sqrt"),  # noqa: B009 (has no type)
 }
 
 

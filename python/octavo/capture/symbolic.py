@@ -8,7 +8,7 @@ asks of the sizes goes back as nested tuples: an int, ``("s", n)``, ``(op, a, b)
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
@@ -59,7 +59,7 @@ class Symbols:
         source = _Input(f"s{number}")
         made = self._env.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC)
         self._numbers[made] = number
-        return self._env.create_symintnode(made, hint=hint, source=source)
+        return cast(torch.SymInt, self._env.create_symintnode(made, hint=hint, source=source))
 
     def tensor(
         self, like: torch.Tensor, sizes: tuple[Any, ...], strides: tuple[Any, ...]

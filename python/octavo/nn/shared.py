@@ -16,13 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from octavo.compat.pytorch_quantization import nn as quant_nn
 from octavo.compat.pytorch_quantization.nn.modules import _utils
 from octavo.compat.pytorch_quantization.tensor_quant import QuantDescriptor
 from octavo.errors import UserError
 from octavo.nn.running import evaluating
-from octavo.nn.shared_forward import record_calls, rewritten
+from octavo.nn.shared_forward import record_calls, rewritten, unfollowed
 from octavo.nn.shared_plan import Plan, Site, Target
 
 __all__ = ["Insertion", "insert_shared"]
@@ -99,6 +100,13 @@ def _quantized_both(self: Any, input: torch.Tensor, *args: Any, **kwargs: Any) -
     return self._output_quantizer(_quantized_input(self, input, *args, **kwargs))
 
 
+def _gated(self: Any, input: torch.Tensor) -> Any:
+    """SiLU as the product that its target runs on integers."""
+    x = self._input_quantizer(input)
+    y = x * self._gate_quantizer(torch.sigmoid(x))
+    return self._output_quantizer(y) if hasattr(self, "_output_quantizer") else y
+
+
 def insert_shared(
     model: torch.nn.Module,
     args: tuple[Any, ...],
@@ -106,7 +114,7 @@ def insert_shared(
     target: str = "tensorrt",
     quant_desc_input: QuantDescriptor | None = None,
 ) -> Insertion:
-    """Gives residual additions, concatenations, pooling and resizing the quantizers they need.
+    """Gives additions, concatenations, pooling, resizing, functions the quantizers they need.
 
     Where they go follows from torch.export's graph and the target's facts (docs/targets.md). For
     TensorRT: the shortcut of a residual addition has a quantizer; all inputs of a concatenation,
@@ -115,6 +123,10 @@ def insert_shared(
     addition has quantizers on both sides. Where a target runs an op on integers only if its result
     is quantized, that has a quantizer unless all that reads it has one: for ONNX Runtime each
     convolution's too, and what ReLU and the like give is unsigned, as a Relu is left out only then.
+    So do, where the target runs them on integers: products of two tensors of one shape, averages
+    (``x.mean((2, 3))`` and pooling), functions of one element (for Octavo tables behind integers,
+    for ONNX Runtime sigmoid, leaky ReLU, softmax, and SiLU, which becomes a product with a
+    quantized sigmoid). Those stay in float in a forward that torch.fx cannot follow.
     Nothing is put where no quantized module is before or behind.
 
     Call it after ``octavo.nn.replace`` (which folds batch normalization first) and before
@@ -140,19 +152,57 @@ def insert_shared(
         try:
             for q in quantizers:
                 q._disabled = True
-            plan = Plan(model, _exported(model, args), wants, before)
-            sites = plan.sites()
-            calls = record_calls(model, {site.owner for site in sites}, args)
+            truth = model(*tree_map(_copied, args))
+            graph = _exported(model, args)
+            without: set[tuple[str, str]] = set()
+            while True:
+                plan = Plan(model, graph, wants, before, without)
+                sites = plan.sites()
+                calls = record_calls(model, {site.owner for site in sites}, args)
+                more = _unfollowed(model, sites, calls) - without
+                if not more:
+                    break
+                without |= more
         finally:
             for q, disabled in before.items():
                 q._disabled = disabled
         result = Insertion()
         try:
             _Inserter(model, plan, descriptor, result).run(sites, calls)
+            _check(model, args, truth)
         except BaseException:
             result.undo()
             raise
     return result
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _check(model: torch.nn.Module, args: tuple[Any, ...], truth: Any) -> None:
+    """With copies for what quantizers give the model gives what it gave before.
+
+    A module in place whose result nobody takes would not: what it changed is not what is read.
+    """
+    quantizers = [m for m in model.modules() if isinstance(m, quant_nn.TensorQuantizer)]
+    try:
+        for q in quantizers:
+            q.__dict__["forward"] = torch.clone
+        found = model(*tree_map(_copied, args))
+    finally:
+        for q in quantizers:
+            del q.__dict__["forward"]
+    for a, b in zip(tree_leaves(truth), tree_leaves(found), strict=True):
+        if not isinstance(a, torch.Tensor) or not a.is_floating_point():
+            continue
+        # x * sigmoid(x) is not silu(x) to the last bit; half types have 2^-8 in each layer.
+        slack = (0.1 if a.element_size() < 4 else 1e-3) * float(a.abs().nan_to_num().max())
+        if not torch.allclose(a, b, rtol=0, atol=slack, equal_nan=True):
+            raise UserError(
+                "insert_shared: with copies for its quantizers the model gives other values than "
+                "before; does a module work in place, and its result is not used? Use the result"
+            )
 
 
 def _exported(model: torch.nn.Module, args: tuple[Any, ...]) -> torch.fx.Graph:
@@ -164,6 +214,23 @@ def _exported(model: torch.nn.Module, args: tuple[Any, ...]) -> torch.fx.Graph:
             "hand"
         ) from error
     return graph
+
+
+def _has_own_forward(owner: Any) -> bool:
+    """Whether a forward is taken as it is: of torch's modules and of quantized ones."""
+    quantized = isinstance(owner, _utils.QuantMixin | _utils.QuantInputMixin)
+    return quantized or type(owner).__module__.startswith("torch.nn.")
+
+
+def _unfollowed(
+    model: torch.nn.Module, sites: list[Site], calls: dict[str, tuple[Any, Any]]
+) -> set[tuple[str, str]]:
+    own: dict[str, list[Site]] = defaultdict(list)
+    for site in sites:
+        if not _has_own_forward(model.get_submodule(site.owner)):
+            own[site.owner].append(site)
+    found = [unfollowed(model.get_submodule(n), n, s, calls[n]) for n, s in own.items()]
+    return set().union(*found)
 
 
 class _Inserter:
@@ -183,8 +250,10 @@ class _Inserter:
         single: dict[str, set[str]] = defaultdict(set)
         for site in sites:
             owner = self._model.get_submodule(site.owner)
-            quantized = isinstance(owner, _utils.QuantMixin | _utils.QuantInputMixin)
-            if quantized or type(owner).__module__.startswith("torch.nn."):
+            if _has_own_forward(owner):
+                if self._needs_gate(site):
+                    self._add_gate(site.owner, "_gate_quantizer")
+                    single[site.owner].add("_gate_quantizer")
                 for side, tensor in self._tensors(site):
                     attribute = "_output_quantizer" if side is None else "_input_quantizer"
                     self._add(site.owner, tensor, attribute)
@@ -197,12 +266,16 @@ class _Inserter:
                 else:
                     site.names[side] = name
             own = functional[site.owner]
+            known = [s for s in own if s.kind == site.kind and s.ordinal == site.ordinal]
             # once, however often the module is called
-            if not any(s.kind == site.kind and s.ordinal == site.ordinal for s in own):
+            if not known:
+                if self._needs_gate(site):
+                    site.gate_name = self._add_gate(site.owner)
                 own.append(site)
         for name, attributes in single.items():
             owner = self._model.get_submodule(name)
-            forward = _quantized_both if len(attributes) == 2 else (
+            forward = _gated if "_gate_quantizer" in attributes else (
+                _quantized_both if len(attributes) == 2 else
                 _quantized_output if "_output_quantizer" in attributes else _quantized_input
             )  # fmt: skip
             _override(owner, types.MethodType(forward, owner), self._result)
@@ -219,22 +292,38 @@ class _Inserter:
     def _quantizer_of(self, tensor: torch.fx.Node) -> Any:
         root = self._plan.groups.find(tensor)
         if root not in self._made:
-            descriptor = self._descriptor
-            if self._plan.is_unsigned(tensor) and not descriptor.learn_amax:
-                descriptor = QuantDescriptor(**(descriptor.dict() | {"unsigned": True}))
-            self._made[root] = SharedQuantizer(descriptor)
+            self._made[root] = self._new_quantizer(self._plan.is_unsigned(tensor))
         return self._made[root]
 
+    def _new_quantizer(self, unsigned: bool) -> Any:
+        descriptor = self._descriptor
+        if unsigned and not descriptor.learn_amax:
+            descriptor = QuantDescriptor(**(descriptor.dict() | {"unsigned": True}))
+        return SharedQuantizer(descriptor)
+
     def _add(self, owner_name: str, tensor: torch.fx.Node, attribute: str = "") -> str:
-        owner = self._model.get_submodule(owner_name)
         quantizer = self._quantizer_of(tensor)
         key = (owner_name, quantizer, attribute)
         if key not in self._attributes:
-            name = self._attributes[key] = attribute or _free_name(owner)
-            owner.add_module(name, quantizer)
-            self._result.names.append(f"{owner_name}.{name}".removeprefix("."))
-            self._result._undo.append(functools.partial(delattr, owner, name))
+            self._attributes[key] = self._put(owner_name, quantizer, attribute)
         return self._attributes[key]
+
+    def _put(self, owner_name: str, quantizer: Any, attribute: str) -> str:
+        owner = self._model.get_submodule(owner_name)
+        name = attribute or _free_name(owner)
+        owner.add_module(name, quantizer)
+        self._result.names.append(f"{owner_name}.{name}".removeprefix("."))
+        self._result._undo.append(functools.partial(delattr, owner, name))
+        return name
+
+    def _needs_gate(self, site: Site) -> bool:
+        return self._plan.target.gates and site.kind == "silu" and bool(site.sides)
+
+    def _add_gate(self, owner_name: str, attribute: str = "") -> str:
+        """A sigmoid's quantizer: the sigmoid is in no graph before."""
+        if attribute and hasattr(self._model.get_submodule(owner_name), attribute):
+            return attribute
+        return self._put(owner_name, self._new_quantizer(self._plan.target.unsigned), attribute)
 
     def _share(self) -> None:
         """What reads one tensor quantizes it alike: runtimes then see one quantize."""

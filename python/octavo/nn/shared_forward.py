@@ -13,9 +13,10 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from octavo.errors import UserError
-from octavo.nn.shared_plan import KINDS, Site
+from octavo.nn.shared_kinds import KINDS, OPTIONAL, TWO_SIDED
+from octavo.nn.shared_plan import Site
 
-__all__ = ["record_calls", "rewritten"]
+__all__ = ["record_calls", "rewritten", "unfollowed"]
 
 
 class _Children(torch.fx.Tracer):
@@ -36,7 +37,7 @@ class _Kinds(torch.fx.Interpreter):
         if kind is not None:
             values = [self.env[a] for a in _fx_operands(n, kind)]
             if values and all(isinstance(v, torch.Tensor) for v in values) and (
-                kind != "add" or len(values) == 2
+                (kind not in TWO_SIDED or len(values) == 2) and not _changes_for_others(n, kind)
             ):  # fmt: skip
                 self.found[kind].append(n)
         return super().run_node(n)
@@ -54,11 +55,20 @@ def _fx_kind(node: torch.fx.Node) -> str | None:
     return KINDS.get(name.removesuffix("_with_indices"))
 
 
+def _changes_for_others(node: torch.fx.Node, kind: str) -> bool:
+    """Whether a call in place is for what reads its operand afterwards."""
+    name = str(getattr(node.target, "__name__", node.target))
+    in_place = name.endswith("_") or name == "imul" or bool(node.kwargs.get("inplace"))
+    operand = node.args[0] if node.args else None
+    read = isinstance(operand, torch.fx.Node) and len(operand.users) > 1
+    return kind in OPTIONAL and in_place and read
+
+
 def _fx_operands(node: torch.fx.Node, kind: str) -> list[torch.fx.Node]:
     first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
     if kind == "cat":
         return [n for n in first if isinstance(n, torch.fx.Node)]  # type: ignore[union-attr]
-    operands = list(node.args[:2]) if kind == "add" else [first]
+    operands = list(node.args[:2]) if kind in TWO_SIDED else [first]
     return [n for n in operands if isinstance(n, torch.fx.Node)]
 
 
@@ -114,6 +124,50 @@ def _followed(owner: Any, call: tuple[Any, Any]) -> tuple[torch.fx.Graph, _Kinds
     raise first
 
 
+def unfollowed(
+    owner: Any, name: str, sites: list[Site], call: tuple[Any, Any]
+) -> set[tuple[str, str]]:
+    """(owner, kind) of the calls that may stay in float and that its forward does not show.
+
+    torch.export counts what functions written in Python call too, which torch.fx takes as one.
+    """
+    wanted = {site.kind: site.count for site in sites if site.kind in OPTIONAL}
+    if not wanted:
+        return set()
+    try:
+        found = _followed(owner, call)[1].found
+    except Exception:
+        return {(name, kind) for kind in wanted}
+    return {(name, kind) for kind, count in wanted.items() if len(found[kind]) != count}
+
+
+def _gated(graph: torch.fx.Graph, node: torch.fx.Node, x: Any, gate: str) -> torch.fx.Node:
+    """SiLU as a product with a sigmoid that has a quantizer."""
+    with graph.inserting_before(node):
+        sigmoid = graph.call_function(torch.sigmoid, (x,))
+        quantized = graph.call_module(gate, (sigmoid,))
+        product = graph.call_function(operator.mul, (x, quantized))
+    node.replace_all_uses_with(product)
+    graph.erase_node(node)
+    return product
+
+
+def _put(node: torch.fx.Node, i: int, quantized: torch.fx.Node, kind: str) -> None:
+    """In place of an operand."""
+    if kind == "cat":
+        first = list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
+        first[i] = quantized
+        if node.args:
+            node.args = (first, *node.args[1:])
+        else:
+            node.kwargs = {**node.kwargs, "tensors": first}
+    elif i < len(node.args):
+        node.args = tuple(quantized if k == i else a for k, a in enumerate(node.args))
+    else:
+        key = next(iter(node.kwargs))
+        node.kwargs = {**node.kwargs, key: quantized}
+
+
 def rewritten(owner: Any, name: str, sites: list[Site], call: tuple[Any, Any]) -> Any:
     """The owner's forward with the sites' quantizers, as a method."""
     try:
@@ -133,17 +187,15 @@ def rewritten(owner: Any, name: str, sites: list[Site], call: tuple[Any, Any]) -
             )
         node = found[site.ordinal]
         operands = _fx_operands(node, site.kind)
-        for attribute in (*site.names.values(), *filter(None, [site.output_name])):
+        given = [*site.names.values(), site.output_name, site.gate_name]
+        for attribute in filter(None, given):
             module.add_module(attribute, owner.get_submodule(attribute))
         for i, attribute in site.names.items():
             with graph.inserting_before(node):
                 quantized = graph.call_module(attribute, (operands[i],))
-            if site.kind == "cat":
-                first = list(node.args[0])  # type: ignore[arg-type]
-                first[i] = quantized
-                node.args = (first, *node.args[1:])
-            else:
-                node.args = tuple(quantized if k == i else a for k, a in enumerate(node.args))
+            _put(node, i, quantized, site.kind)
+        if site.gate_name:
+            node = _gated(graph, node, _fx_operands(node, site.kind)[0], site.gate_name)
         if site.output_name:
             with graph.inserting_after(node):
                 result = graph.call_module(site.output_name, (node,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,36 +12,20 @@ import torch
 
 from octavo import _core
 from octavo.compat.pytorch_quantization.nn.modules import _utils
+from octavo.nn.shared_kinds import (
+    CLAMPS,
+    FUNCTIONS,
+    KEEP_SIGNS,
+    KINDS,
+    OPS,
+    OPTIONAL,
+    POSITIVE,
+    PRODUCTS,
+    TWO_SIDED,
+    VIEWS,
+)
 
-__all__ = ["KINDS", "Plan", "Site", "Target"]
-
-# torch's calls by what is done about them.
-KINDS = {
-    "add": "add", "iadd": "add", "add_": "add",
-    "cat": "cat", "concat": "cat", "concatenate": "cat",
-    "max_pool1d": "max_pool", "max_pool2d": "max_pool", "max_pool3d": "max_pool",
-    "upsample_nearest1d": "resize", "upsample_nearest2d": "resize", "upsample_nearest3d": "resize",
-    "relu": "relu", "relu_": "relu", "relu6": "relu6", "relu6_": "relu6",
-    "hardtanh": "hardtanh", "hardtanh_": "hardtanh", "clamp": "clamp", "clamp_": "clamp",
-}  # fmt: skip
-# Joined to what computes their input, where the target does that.
-_CLAMPS = {"relu", "relu6", "hardtanh", "clamp"}
-_FUNCTIONS = {"silu", "silu_", "leaky_relu"}
-# The op of ops.def by whose facts a call is judged.
-_OPS = {
-    "conv1d": "conv", "conv2d": "conv", "conv3d": "conv", "conv_transpose1d": "conv_transpose",
-    "conv_transpose2d": "conv_transpose", "conv_transpose3d": "conv_transpose", "linear": "gemm",
-    "add": "add", "iadd": "add", "add_": "add", "cat": "concat", "concat": "concat",
-    "concatenate": "concat", "max_pool2d": "max_pool", "upsample_nearest2d": "resize",
-    "avg_pool2d": "avg_pool", "adaptive_avg_pool2d": "reduce_mean",
-}  # fmt: skip
-_PRODUCTS = {name for name, op in _OPS.items() if op in ("conv", "conv_transpose", "gemm")}
-# The values are the input's.
-_VIEWS = {"view", "reshape", "flatten", "permute", "transpose", "dropout", "unsqueeze", "squeeze",
-          "contiguous", "clone"}  # fmt: skip
-# Never below 0; or if their inputs are not.
-_POSITIVE = {"relu", "relu_", "relu6", "relu6_", "sigmoid", "sigmoid_", "softmax", "hardsigmoid"}
-_KEEP_SIGNS = _VIEWS | {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d"}
+__all__ = ["Plan", "Site", "Target"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +38,8 @@ class Target:
     outputs: frozenset[str]  # ops on integers only with a quantize behind them, or their clamp
     clamps: bool  # relu and the like belong to what is before them
     functions: bool  # so do other functions of one element
+    tables: bool  # functions of one element are tables, behind what is on integers
+    gates: bool  # SiLU is a sigmoid and a product, each on integers
     unsigned: bool  # where a clamp ends at 0, the integers must too
 
     @classmethod
@@ -68,14 +54,26 @@ class Target:
         # What moves elements: their scale is the input's on every target.
         one_scale = {"max_pool", "resize"} | ({"cat"} if facts["shared_concat"] else set())
         quantized = {"cat"} - one_scale if "concat" in ops else set()
+        quantized |= {kind for kind in OPTIONAL - {"silu"} if OPS.get(kind) in ops}
+        outputs = {op for op, fact in ops.items() if fact["quantized_output"]}
         must_saturate = facts["clamp_must_saturate"]
+        tables = facts["function_tables"]
+        if tables:
+            quantized |= FUNCTIONS
+            outputs |= FUNCTIONS
+        gates = not tables and not facts["fuses_functions"] and {"sigmoid", "mul"} <= set(ops)
+        if gates:
+            quantized.add("silu")
+            outputs.add("silu")
         return cls(
             all_sides=not facts["products_take_additions"],
             one_scale=frozenset(one_scale),
             quantized=frozenset(quantized),
-            outputs=frozenset(op for op, fact in ops.items() if fact["quantized_output"]),
+            outputs=frozenset(outputs),
             clamps=facts["clamp_vanishes"],
-            functions=not must_saturate,
+            functions=facts["fuses_functions"] or tables,
+            tables=tables,
+            gates=gates,
             unsigned=must_saturate and facts["activation"] == "u8",
         )
 
@@ -91,9 +89,11 @@ class Site:
     operands: list[torch.fx.Node]
     sides: list[int]
     output: bool
+    count: int  # the owner's calls of this kind; -1: not the same each time
     # Filled in by who makes the quantizers: their names in the owner, by operand and of the result.
     names: dict[int, str] = field(default_factory=dict)
     output_name: str = ""
+    gate_name: str = ""
 
 
 def _name(node: torch.fx.Node) -> str:
@@ -112,10 +112,32 @@ def _operands(node: torch.fx.Node) -> list[torch.fx.Node]:
     first = node.args[0]
     if kind == "cat":
         return [n for n in first if isinstance(n, torch.fx.Node)]  # type: ignore[union-attr]
-    operands = list(node.args[:2]) if kind == "add" else [first]
+    operands = list(node.args[:2]) if kind in TWO_SIDED else [first]
     return [n for n in operands if isinstance(n, torch.fx.Node)] if all(
         _is_tensor(n) for n in operands
     ) else []  # fmt: skip
+
+
+def _has_form(node: torch.fx.Node, operands: list[torch.fx.Node], kind: str) -> bool:
+    """Whether runtimes have integers for these shapes and operands (by_facts.cpp, octavo.cpp)."""
+    if kind not in OPTIONAL:
+        return True
+    shapes = [n.meta["val"].shape for n in operands]
+    # Others read what was there before the call changed it.
+    if _name(node).endswith("_") and len(operands[0].users) > 1:
+        return False
+    if kind == "mul":
+        return len(operands) == 2 and shapes[0] == shapes[1] and operands[0] is not operands[1]
+    if kind == "adaptive_avg_pool2d" and not _is_global(node):
+        return False
+    if kind == "mean":
+        axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        named = axes if isinstance(axes, list | tuple) else [axes]
+        if any(not isinstance(a, int) for a in named) or node.kwargs.get("dtype"):
+            return False
+        if sorted(a % 4 for a in named) != [2, 3]:
+            return False
+    return len(shapes[0]) == 4 if "pool" in kind or kind == "mean" else True
 
 
 def _owner(node: torch.fx.Node) -> tuple[str, str]:
@@ -149,7 +171,7 @@ class _Groups:
 
 def _shortcuts(node: torch.fx.Node, operands: list[torch.fx.Node]) -> list[int]:
     """Which operands of an addition are not computed together with it: all but the last product."""
-    products = [i for i, n in enumerate(operands) if _name(n) in _PRODUCTS and len(n.users) == 1]
+    products = [i for i, n in enumerate(operands) if _name(n) in PRODUCTS and len(n.users) == 1]
     order = {n: i for i, n in enumerate(node.graph.nodes)}
     last = max(products, key=lambda i: order[operands[i]], default=None)
     return [i for i in range(len(operands)) if i != last]
@@ -159,6 +181,7 @@ class Plan:
     """Reads the graph of a model whose quantizers are off; decides.
 
     Attributes:
+        target: what the runtime wants.
         groups: which tensors have one scale.
         readers: (module name, quantized module, the tensor it reads).
     """
@@ -169,13 +192,17 @@ class Plan:
         graph: torch.fx.Graph,
         target: Target,
         disabled: dict[Any, bool],
+        without: Collection[tuple[str, str]] = (),
     ) -> None:
-        self._model, self._target, self._disabled = model, target, disabled
+        """As the graph of torch.export has it; `without`: (owner, kind) of calls left in float."""
+        self._model, self.target, self._disabled = model, target, disabled
+        self._without = without
         self._nodes = list(graph.nodes)
         self.groups = _Groups()
         self.readers: list[tuple[str, Any, torch.fx.Node]] = []
         self._reading: dict[torch.fx.Node, torch.fx.Node] = {}  # the calls that read, and what
         self._calls: list[tuple[torch.fx.Node, list[torch.fx.Node], list[int]]] = []
+        self._counts: dict[tuple[str, str], set[int]] = {}  # by owner and kind, of its calls
         for node in self._nodes:
             if node.op == "call_function":
                 self._look_at(node)
@@ -198,11 +225,13 @@ class Plan:
             kind = KINDS.get(name, name)
             places[node] = (owner, kind, counts[owner, call, kind])
             counts[owner, call, kind] += 1
+        for (owner, _, kind), count in counts.items():
+            self._counts.setdefault((owner, kind), set()).add(count)
         return places
 
     def _look_at(self, node: torch.fx.Node) -> None:
-        target, kind = self._target, KINDS.get(_name(node), "")
-        if _name(node) in _VIEWS and node.all_input_nodes:
+        target, kind = self.target, KINDS.get(_name(node), "")
+        if _name(node) in VIEWS and node.all_input_nodes:
             self.groups.join(node, node.args[0])
         self._read_module(node)
         operands = _operands(node)
@@ -214,8 +243,31 @@ class Plan:
         if kind == "add":
             sides = range(len(operands)) if target.all_sides else _shortcuts(node, operands)
             self._calls.append((node, operands, list(sides)))
-        elif kind in target.one_scale | target.quantized:
+        elif kind in target.one_scale | target.quantized and self._takes(node, operands, kind):
             self._calls.append((node, operands, list(range(len(operands)))))
+
+    def _takes(self, node: torch.fx.Node, operands: list[torch.fx.Node], kind: str) -> bool:
+        """Whether the target has integers for a call, going by what is before it."""
+        if kind not in OPTIONAL:
+            return True
+        if (_owner(node)[0], kind) in self._without or not _has_form(node, operands, kind):
+            return False
+        # Octavo's placement follows integers downwards.
+        return not self.target.tables or all(self._on_integers(n) for n in operands)
+
+    def _on_integers(self, node: torch.fx.Node) -> bool:
+        """Whether the target makes a tensor from integers, as far as the calls say."""
+        name = _name(node)
+        if name in PRODUCTS or self._inside_quantized(node):
+            return self._quantizes(node)
+        if name in VIEWS:
+            return self._on_integers(node.all_input_nodes[0])
+        if name not in KINDS:
+            return False
+        if KINDS[name] in OPTIONAL:
+            return any(call is node for call, _, _ in self._calls)
+        operands = _operands(node)
+        return operands != [] and all(self._on_integers(n) for n in operands)
 
     def _module_of(self, node: torch.fx.Node) -> Any:
         return self._model.get_submodule(_owner(node)[0])
@@ -245,14 +297,14 @@ class Plan:
     def _result(self, node: torch.fx.Node) -> torch.fx.Node:
         """Behind the clamp that goes with a call."""
         user = next(iter(node.users)) if len(node.users) == 1 else None
-        clamp = user is not None and KINDS.get(_name(user)) in _CLAMPS and self._target.clamps
+        clamp = user is not None and KINDS.get(_name(user)) in CLAMPS and self.target.clamps
         return user if clamp and user is not None else node
 
     def _product_results(self) -> Iterator[torch.fx.Node]:
         """Results that must be quantized, of products on integers."""
         for node in self._nodes:
             name = _name(node)
-            wants = name in _PRODUCTS and _OPS[name] in self._target.outputs
+            wants = name in PRODUCTS and OPS[name] in self.target.outputs
             if wants and self._quantizes(node):
                 yield self._result(node)
 
@@ -271,7 +323,7 @@ class Plan:
 
     def _is_wanted(self, node: torch.fx.Node, found: set[Any]) -> bool:
         if KINDS[_name(node)] == "add":
-            return any(_name(n) in _PRODUCTS for n in node.all_input_nodes) or self._reaches(
+            return any(_name(n) in PRODUCTS for n in node.all_input_nodes) or self._reaches(
                 node, found
             )
         return self._reaches(node, found)
@@ -283,8 +335,8 @@ class Plan:
         return any(
             self._reaches(user, found)
             for user in node.users
-            if (self._target.clamps and KINDS.get(_name(user)) in _CLAMPS)
-            or (self._target.functions and _name(user) in _FUNCTIONS)
+            if (self.target.clamps and KINDS.get(_name(user)) in CLAMPS)
+            or (self.target.functions and KINDS.get(_name(user)) in FUNCTIONS)
         )
 
     def _outputs(self, calls: dict[torch.fx.Node, list[torch.fx.Node]]) -> set[torch.fx.Node]:
@@ -292,7 +344,10 @@ class Plan:
         results = set(self._product_results())
         for node in self._nodes:
             name = _name(node)
-            if name in _PRODUCTS or _OPS.get(name) not in self._target.outputs:
+            op = OPS.get(name, KINDS.get(name))
+            if self.target.tables and KINDS.get(name) in FUNCTIONS:
+                op = KINDS[name]
+            if name in PRODUCTS or op not in self.target.outputs:
                 continue
             if name.startswith("adaptive") and not _is_global(node):
                 continue
@@ -325,7 +380,9 @@ class Plan:
         for node, place in self._places.items():
             operands, sides = wanted.get(node, ([], []))
             if sides or place in places:
-                found.append(Site(node, *place, operands, sides, place in places))
+                counts = self._counts[place[:2]]
+                count = next(iter(counts)) if len(counts) == 1 else -1
+                found.append(Site(node, *place, operands, sides, place in places, count))
         return found
 
     def _join_calls(
@@ -344,7 +401,7 @@ class Plan:
 
     def is_unsigned(self, tensor: torch.fx.Node) -> bool:
         """Whether the target wants unsigned integers for what has this tensor's scale."""
-        if not self._target.unsigned:
+        if not self.target.unsigned:
             return False
         root = self.groups.find(tensor)
         return all(_is_positive(n) for n in self._nodes if self.groups.find(n) is root)
@@ -358,14 +415,14 @@ def _is_global(node: torch.fx.Node) -> bool:
 def _is_positive(node: torch.fx.Node) -> bool:
     """Whether no element is below 0, as far as the call says."""
     name = _name(node)
-    if name in _POSITIVE:
+    if name in POSITIVE:
         return True
     if name in ("hardtanh", "hardtanh_", "clamp", "clamp_"):
         least = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
         return isinstance(least, int | float) and least >= 0
-    if name in _KEEP_SIGNS:
+    if name in KEEP_SIGNS:
         return isinstance(node.args[0], torch.fx.Node) and _is_positive(node.args[0])
-    if name == "cat" or (KINDS.get(name) == "add" and not node.kwargs):
+    if name == "cat" or (KINDS.get(name) in TWO_SIDED and not node.kwargs):
         operands = _operands(node)
         return operands != [] and all(_is_positive(n) for n in operands)
     return False

@@ -24,6 +24,10 @@ class ConvReLU2d(FusedModule):
     """Conv2d, ReLU."""
 
 
+class ConvReLU3d(FusedModule):
+    """Conv3d, ReLU."""
+
+
 class ConvBn1d(FusedModule):
     """Conv1d, BatchNorm1d, for training."""
 
@@ -32,12 +36,20 @@ class ConvBn2d(FusedModule):
     """Conv2d, BatchNorm2d, for training."""
 
 
+class ConvBn3d(FusedModule):
+    """Conv3d, BatchNorm3d, for training."""
+
+
 class ConvBnReLU1d(FusedModule):
     """Conv1d, BatchNorm1d, ReLU, for training."""
 
 
 class ConvBnReLU2d(FusedModule):
     """Conv2d, BatchNorm2d, ReLU, for training."""
+
+
+class ConvBnReLU3d(FusedModule):
+    """Conv3d, BatchNorm3d, ReLU, for training."""
 
 
 class LinearReLU(FusedModule):
@@ -80,12 +92,19 @@ def _fold(layer: Any, bn: Any) -> nn.Module:
 
 
 # What becomes of a sequence in evaluation, and in training.
-_AFTER_FOLD: dict[Any, Any] = {nn.Conv1d: ConvReLU1d, nn.Conv2d: ConvReLU2d, nn.Linear: LinearReLU}
+_AFTER_FOLD: dict[Any, Any] = {
+    nn.Conv1d: ConvReLU1d,
+    nn.Conv2d: ConvReLU2d,
+    nn.Conv3d: ConvReLU3d,
+    nn.Linear: LinearReLU,
+}
 _TRAINED: dict[Any, Any] = {
     (nn.Conv1d, nn.BatchNorm1d): ConvBn1d,
     (nn.Conv2d, nn.BatchNorm2d): ConvBn2d,
+    (nn.Conv3d, nn.BatchNorm3d): ConvBn3d,
     (nn.Conv1d, nn.BatchNorm1d, nn.ReLU): ConvBnReLU1d,
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU): ConvBnReLU2d,
+    (nn.Conv3d, nn.BatchNorm3d, nn.ReLU): ConvBnReLU3d,
     (nn.Linear, nn.BatchNorm1d): LinearBn1d,
 }
 _FOLDED = {

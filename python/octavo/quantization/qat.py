@@ -49,7 +49,7 @@ class LinearReLU(Linear):
 
 
 class _Conv:
-    """What one- and two-dimensional convolutions share; before nn.ConvNd in the bases."""
+    """What the convolutions share; before nn.ConvNd in the bases."""
 
     relu = False
 
@@ -103,6 +103,16 @@ class ConvReLU2d(Conv2d):
     relu = True
 
 
+class Conv3d(_Conv, nn.Conv3d):
+    """Conv3d over a fake-quantized weight."""
+
+
+class ConvReLU3d(Conv3d):
+    """Conv3d and ReLU over a fake-quantized weight."""
+
+    relu = True
+
+
 def _folded_bias(module: Any) -> Tensor:
     scale, shift = fuse.batch_norm_factors(module.bn)
     bias: Tensor = shift if module.bias is None else module.bias * scale + shift
@@ -142,6 +152,10 @@ class ConvBn2d(_ConvBn, nn.Conv2d):
     """Conv2d and BatchNorm2d in training."""
 
 
+class ConvBn3d(_ConvBn, nn.Conv3d):
+    """Conv3d and BatchNorm3d in training."""
+
+
 class ConvBnReLU1d(ConvBn1d):
     """Conv1d, BatchNorm1d and ReLU in training."""
 
@@ -150,6 +164,12 @@ class ConvBnReLU1d(ConvBn1d):
 
 class ConvBnReLU2d(ConvBn2d):
     """Conv2d, BatchNorm2d and ReLU in training."""
+
+    relu = True
+
+
+class ConvBnReLU3d(ConvBn3d):
+    """Conv3d, BatchNorm3d and ReLU in training."""
 
     relu = True
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from octavo.errors import UnsupportedError, UserError
-from octavo.quantization import dynamic, embedding, fuse, qat, quantized
+from octavo.quantization import dynamic, embedding, fuse, qat, quantized, volumes
 from octavo.quantization.fake_quantize import FakeQuantizeBase
 from octavo.quantization.observers import ObserverBase
 from octavo.quantization.qconfig import (
@@ -43,6 +43,15 @@ _STATIC: dict[Any, Any] = {
     FloatFunctional: quantized.QFunctional,
     nn.Conv1d: quantized.Conv1d,
     nn.Conv2d: quantized.Conv2d,
+    nn.Conv3d: volumes.Conv3d,
+    nn.ConvTranspose1d: volumes.ConvTranspose1d,
+    nn.ConvTranspose2d: volumes.ConvTranspose2d,
+    nn.ConvTranspose3d: volumes.ConvTranspose3d,
+    fuse.ConvReLU3d: volumes.ConvReLU3d,
+    qat.Conv3d: volumes.Conv3d,
+    qat.ConvReLU3d: volumes.ConvReLU3d,
+    qat.ConvBn3d: volumes.Conv3d,
+    qat.ConvBnReLU3d: volumes.ConvReLU3d,
     fuse.ConvReLU1d: quantized.ConvReLU1d,
     fuse.ConvReLU2d: quantized.ConvReLU2d,
     fuse.LinearReLU: quantized.LinearReLU,
@@ -78,17 +87,19 @@ _QAT: dict[Any, Any] = {
     **dict.fromkeys(_LINEAR, qat.Linear),
     nn.Conv1d: qat.Conv1d,
     nn.Conv2d: qat.Conv2d,
+    nn.Conv3d: qat.Conv3d,
     fuse.LinearReLU: qat.LinearReLU,
     fuse.LinearBn1d: qat.LinearBn1d,
     fuse.ConvReLU1d: qat.ConvReLU1d,
     fuse.ConvReLU2d: qat.ConvReLU2d,
+    fuse.ConvReLU3d: qat.ConvReLU3d,
+    fuse.ConvBn3d: qat.ConvBn3d,
+    fuse.ConvBnReLU3d: qat.ConvBnReLU3d,
     fuse.ConvBn1d: qat.ConvBn1d,
     fuse.ConvBn2d: qat.ConvBn2d,
     fuse.ConvBnReLU1d: qat.ConvBnReLU1d,
     fuse.ConvBnReLU2d: qat.ConvBnReLU2d,
 }
-# What torch.ao converts and Octavo does not.
-_NOT_HERE = (nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # Of torch.ao's own classes, which models may hold: by name, so that torch.ao is not imported.
 _TORCH_NAMES = {
     "QuantStub": QuantStub,
@@ -152,11 +163,6 @@ def _observer_hook(module: Any, _inputs: Any, output: Tensor) -> Tensor:
 def _add_observers(module: nn.Module, observed: Iterable[Any]) -> None:
     kind = _kind(module)
     qconfig = getattr(module, "qconfig", None)
-    if isinstance(module, _NOT_HERE) and qconfig is not None:
-        raise UnsupportedError(
-            f"prepare: {type(module).__name__} has no integer form; set its qconfig to None and "
-            "put a DeQuantStub before and a QuantStub behind it"
-        )
     if kind is FloatFunctional:
         if qconfig is not None:
             module.activation_post_process = qconfig.activation()

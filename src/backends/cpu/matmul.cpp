@@ -23,6 +23,7 @@ class MatmulF32 final : public MatmulKernel {
     panel_ = gemm.width * gemm.max_vectors;
     panels_ = divide_up(p.n, panel_);
     floats_ = divide_up(std::max<int64_t>(p.k, 1) * panel_, 16) * 16 + panel_;
+    if (p.trans_a) floats_ += p.k * ConvF32Kernels::max_rows;
   }
 
   const char* name() const override { return name_; }
@@ -50,13 +51,9 @@ class MatmulF32 final : public MatmulKernel {
     const int64_t first = panel * panel_, count = std::min(panel_, p_.n - first);
     const int64_t vectors = divide_up(count, gemm_.width), width = vectors * gemm_.width;
     float* zeros = packed + floats_ - panel_;
+    float* rows_of_a = zeros - (p_.trans_a ? p_.k * ConvF32Kernels::max_rows : 0);
     std::memset(zeros, 0, static_cast<size_t>(panel_) * sizeof(float));
-    const float* b = args.b + p_.b_at[static_cast<size_t>(batch)] + first;
-    for (int64_t k = 0; k < p_.k; ++k) {
-      std::memcpy(packed + k * width, b + k * p_.n, static_cast<size_t>(count) * sizeof(float));
-      std::memset(packed + k * width + count, 0,
-                  static_cast<size_t>(width - count) * sizeof(float));
-    }
+    pack(args.b + p_.b_at[static_cast<size_t>(batch)], first, count, width, packed);
     const float* a = args.a + p_.a_at[static_cast<size_t>(batch)];
     float* y = args.y + batch * p_.m * p_.n + first;
     const float* pointers[ConvF32Kernels::max_rows];
@@ -73,10 +70,35 @@ class MatmulF32 final : public MatmulKernel {
     const int64_t rows = end - begin, tiles = divide_up(rows, gemm_.rows[vectors]);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = begin + rows * i / tiles, stop = begin + rows * (i + 1) / tiles;
-      for (int64_t row = r; row < stop; ++row) pointers[row - r] = a + row * p_.k;
+      if (p_.trans_a) {
+        for (int64_t k = 0; k < p_.k; ++k)
+          for (int64_t row = r; row < stop; ++row)
+            rows_of_a[(row - r) * p_.k + k] = a[k * p_.m + row];
+        for (int64_t row = r; row < stop; ++row) pointers[row - r] = rows_of_a + (row - r) * p_.k;
+      } else {
+        for (int64_t row = r; row < stop; ++row) pointers[row - r] = a + row * p_.k;
+      }
       tile.y = y + r * p_.n;
       gemm_.gemm[vectors][stop - r](tile);
     }
+  }
+
+  // `count` columns of b from `first` on, with zeros up to `width`.
+  void pack(const float* b, int64_t first, int64_t count, int64_t width, float* packed) const {
+    for (int64_t k = 0; k < p_.k; ++k) {
+      if (!p_.trans_b)
+        std::memcpy(packed + k * width, b + k * p_.n + first,
+                    static_cast<size_t>(count) * sizeof(float));
+      std::memset(packed + k * width + count, 0,
+                  static_cast<size_t>(width - count) * sizeof(float));
+    }
+    if (!p_.trans_b) return;
+    constexpr int64_t block = 16;  // of both: a line of each operand stays in the cache
+    for (int64_t k = 0; k < p_.k; k += block)
+      for (int64_t j = 0; j < count; ++j) {
+        const float* from = b + (first + j) * p_.k;
+        for (int64_t i = k; i < std::min(k + block, p_.k); ++i) packed[i * width + j] = from[i];
+      }
   }
 
   MatmulProblem p_;

@@ -9,7 +9,8 @@ namespace octavo::cpu {
 
 struct MatmulProblem {
   int64_t m = 1, k = 1, n = 1;
-  std::vector<int64_t> a_at, b_at;  // where each batch's operands begin, in elements
+  std::vector<int64_t> a_at, b_at;        // where each batch's operands begin, in elements
+  bool trans_a = false, trans_b = false;  // a lies as [k, m], b as [n, k]
 };
 
 struct MatmulArgs {

@@ -1,0 +1,214 @@
+#include "backends/cpu/pointwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "backends/cpu/parallel.h"
+
+namespace octavo::cpu {
+namespace {
+
+constexpr int64_t grain = 8 * pointwise_tile;
+
+struct Register {
+  const float* data;
+  int64_t step;  // 0: one number
+};
+
+// Loops that the compiler vectorises.
+template <class F>
+void map2(const Register& a, const Register& b, float* y, int64_t n, F f) {
+  if (a.step && b.step)
+    for (int64_t i = 0; i < n; ++i) y[i] = f(a.data[i], b.data[i]);
+  else if (a.step)
+    for (int64_t i = 0; i < n; ++i) y[i] = f(a.data[i], b.data[0]);
+  else if (b.step)
+    for (int64_t i = 0; i < n; ++i) y[i] = f(a.data[0], b.data[i]);
+  else
+    std::fill_n(y, n, f(a.data[0], b.data[0]));
+}
+
+template <class F>
+void map1(const Register& a, float* y, int64_t n, F f) {
+  for (int64_t i = 0; i < n; ++i) y[i] = f(a.data[i * a.step]);
+}
+
+void where(const Register& condition, const Register& yes, const Register& no, float* y,
+           int64_t n) {
+  if (condition.step && yes.step && no.step)
+    for (int64_t i = 0; i < n; ++i) y[i] = condition.data[i] != 0 ? yes.data[i] : no.data[i];
+  else
+    for (int64_t i = 0; i < n; ++i)
+      y[i] =
+          condition.data[i * condition.step] != 0 ? yes.data[i * yes.step] : no.data[i * no.step];
+}
+
+// An input of other strides, from element `first` of the output on.
+void gather_strided(const PointwiseInput& input, const std::vector<int64_t>& dims, const void* from,
+                    int64_t first, int64_t n, float* y) {
+  const auto rank = static_cast<int64_t>(dims.size());
+  int64_t index[BinaryStrided::max_rank] = {}, at = 0;
+  for (int64_t d = rank - 1, rest = first; d >= 0; --d) {
+    const auto k = static_cast<size_t>(d);
+    index[d] = rest % dims[k];
+    rest /= dims[k];
+    at += index[d] * input.steps[k];
+  }
+  const int64_t last = rank - 1, length = dims[static_cast<size_t>(last)];
+  const int64_t step = input.steps[static_cast<size_t>(last)];
+  for (int64_t i = 0; i < n;) {
+    const int64_t run = std::min(n - i, length - index[last]);
+    if (input.boolean) {
+      const auto* x = static_cast<const uint8_t*>(from) + at;
+      for (int64_t k = 0; k < run; ++k) y[i + k] = x[k * step] != 0 ? 1.0f : 0.0f;
+    } else {
+      const auto* x = static_cast<const float*>(from) + at;
+      if (step == 0)
+        std::fill_n(y + i, run, *x);
+      else if (step == 1)
+        std::memcpy(y + i, x, static_cast<size_t>(run) * sizeof(float));
+      else
+        for (int64_t k = 0; k < run; ++k) y[i + k] = x[k * step];
+    }
+    i += run;
+    at += run * step;
+    index[last] += run;
+    for (int64_t d = last; d > 0 && index[d] == dims[static_cast<size_t>(d)]; --d) {
+      const auto k = static_cast<size_t>(d);
+      at += input.steps[k - 1] - dims[k] * input.steps[k];
+      index[d] = 0;
+      ++index[d - 1];
+    }
+  }
+}
+
+void run_instruction(const PointwiseInstruction& i, const Register* r, float* y, int64_t n,
+                     ThreadPool& pool) {
+  const Register& a = r[i.a];
+  switch (i.kind) {
+    case PointwiseKind::unary: {
+      if (a.step == 0) {  // once, and spread
+        float one = 0;
+        best_kernel(unary_kernels())
+            .run({.op = i.unary,
+                  .alpha = i.alpha,
+                  .beta = i.beta,
+                  .count = 1,
+                  .x = a.data,
+                  .y = &one},
+                 pool);
+        std::fill_n(y, n, one);
+        return;
+      }
+      return best_kernel(unary_kernels())
+          .run({.op = i.unary, .alpha = i.alpha, .beta = i.beta, .count = n, .x = a.data, .y = y},
+               pool);
+    }
+    case PointwiseKind::binary: {
+      Binary args{.op = i.binary, .inner = n};
+      args.a_inner = a.step, args.b_inner = r[i.b].step;
+      args.a = a.data, args.b = r[i.b].data, args.y = y;
+      return best_kernel(binary_kernels()).run(args, pool);
+    }
+    case PointwiseKind::less:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p < q ? 1.0f : 0.0f; });
+    case PointwiseKind::less_equal:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p <= q ? 1.0f : 0.0f; });
+    case PointwiseKind::equal:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p == q ? 1.0f : 0.0f; });
+    case PointwiseKind::is_nan:
+      return map1(a, y, n, [](float p) { return std::isnan(p) ? 1.0f : 0.0f; });
+    case PointwiseKind::logical_and:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p * q; });
+    case PointwiseKind::logical_or:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p > q ? p : q; });
+    case PointwiseKind::logical_xor:
+      return map2(a, r[i.b], y, n, [](float p, float q) { return p == q ? 0.0f : 1.0f; });
+    case PointwiseKind::logical_not:
+      return map1(a, y, n, [](float p) { return 1.0f - p; });
+    case PointwiseKind::where:
+      return where(a, r[i.b], r[i.c], y, n);
+    case PointwiseKind::sign:
+      return map1(a, y, n, [](float p) { return p > 0 ? 1.0f : p < 0 ? -1.0f : p; });
+    case PointwiseKind::copy:
+      return map1(a, y, n, [](float p) { return p; });
+  }
+}
+
+// Of one thread: the tiles of inputs that are not read where they lie, those of the temporaries,
+// and the registers.
+size_t thread_bytes(const Pointwise& p) {
+  const size_t registers =
+      p.inputs.size() + p.constants.size() + static_cast<size_t>(p.temporaries);
+  const size_t tiles = p.inputs.size() + static_cast<size_t>(p.temporaries);
+  const size_t bytes = tiles * pointwise_tile * sizeof(float) + registers * sizeof(Register);
+  return (bytes + 63) / 64 * 64;
+}
+
+void run_tile(const Pointwise& p, std::span<const void* const> in, std::span<void* const> out,
+              std::byte* scratch, int64_t first, int64_t n, ThreadPool& pool) {
+  auto* memory = reinterpret_cast<float*>(scratch);
+  const size_t tiles = p.inputs.size() + static_cast<size_t>(p.temporaries);
+  auto* registers = reinterpret_cast<Register*>(memory + tiles * pointwise_tile);
+  size_t at = 0;
+  for (size_t i = 0; i < p.inputs.size(); ++i, ++at) {
+    const PointwiseInput& input = p.inputs[i];
+    float* tile = memory + i * pointwise_tile;
+    registers[at] = {tile, 1};
+    switch (input.form) {
+      case PointwiseInput::Form::scalar:
+        tile[0] = input.boolean ? static_cast<float>(*static_cast<const uint8_t*>(in[i]) != 0)
+                                : *static_cast<const float*>(in[i]);
+        registers[at].step = 0;
+        break;
+      case PointwiseInput::Form::dense:
+        if (input.boolean) {
+          const auto* x = static_cast<const uint8_t*>(in[i]) + first;
+          for (int64_t k = 0; k < n; ++k) tile[k] = x[k] != 0 ? 1.0f : 0.0f;
+        } else {
+          registers[at].data = static_cast<const float*>(in[i]) + first;
+        }
+        break;
+      case PointwiseInput::Form::strided:
+        gather_strided(input, p.dims, in[i], first, n, tile);
+        break;
+    }
+  }
+  for (const float& constant : p.constants) registers[at++] = {&constant, 0};
+  for (size_t i = p.inputs.size(); i < tiles; ++i)
+    registers[at++] = {memory + i * pointwise_tile, 1};
+  for (const PointwiseInstruction& instruction : p.code)
+    run_instruction(instruction, registers, const_cast<float*>(registers[instruction.y].data), n,
+                    pool);
+  for (size_t i = 0; i < p.outputs.size(); ++i) {
+    const float* from = registers[p.outputs[i].from].data;
+    if (p.outputs[i].boolean) {
+      auto* y = static_cast<uint8_t*>(out[i]) + first;
+      for (int64_t k = 0; k < n; ++k) y[k] = from[k] != 0;
+    } else {
+      std::memcpy(static_cast<float*>(out[i]) + first, from,
+                  static_cast<size_t>(n) * sizeof(float));
+    }
+  }
+}
+
+}  // namespace
+
+size_t pointwise_scratch_bytes(const Pointwise& p, int threads) {
+  return static_cast<size_t>(threads) * thread_bytes(p);
+}
+
+void run_pointwise(const Pointwise& p, std::span<const void* const> in, std::span<void* const> out,
+                   std::byte* scratch, ThreadPool& pool) {
+  const size_t bytes = thread_bytes(p);
+  auto task = [&](int64_t chunk, int thread) {
+    const int64_t end = std::min(p.count, (chunk + 1) * grain);
+    for (int64_t first = chunk * grain; first < end; first += pointwise_tile)
+      run_tile(p, in, out, scratch + static_cast<size_t>(thread) * bytes, first,
+               std::min(pointwise_tile, end - first), pool);
+  };
+  pool.run((p.count + grain - 1) / grain, task);
+}
+
+}  // namespace octavo::cpu

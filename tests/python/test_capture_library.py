@@ -1,0 +1,250 @@
+# Captured functions are written in every way that users write them.
+# ruff: noqa: PLW0108, RUF005, UP006, UP045
+"""itertools, operator, functools and torch's questions about itself in captured functions."""
+
+import enum
+import functools
+import itertools
+import operator
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+import torch
+
+from capture_cases import assert_capture, tensors
+from octavo import capture
+
+pytestmark = pytest.mark.peers
+T = TypeVar("T")
+X, Y = tensors((2, 4), (2, 4))
+
+
+def whole(fn: Any, args: tuple[Any, ...], **more: Any) -> None:
+    assert_capture(fn, args, graphs=1, breaks=[], **more)
+
+
+class Shade(enum.Enum):
+    LIGHT = 1
+    DARK = 2
+
+
+ITERATORS = {
+    "chain.from_iterable": lambda a, b: itertools.chain.from_iterable([[a, b], (b,), {1: a}]),
+    "combinations": lambda a, b: itertools.combinations([a, b, 3], 2),
+    "combinations with replacement": lambda a, b: itertools.combinations_with_replacement(
+        (a, b), 2
+    ),
+    "permutations": lambda a, b: itertools.permutations([a, b, 3], 2),
+    "permutations of all": lambda a, b: itertools.permutations([a, b]),
+    "accumulate": lambda a, b: itertools.accumulate([a, b, a]),
+    "accumulate with a function": lambda a, b: itertools.accumulate([a, b], torch.mul, initial=2),
+    "accumulate of nothing": lambda a, b: itertools.accumulate([], initial=a),
+    "zip_longest": lambda a, b: itertools.zip_longest([a, b], [1], fillvalue=0),
+    "takewhile": lambda a, b: itertools.takewhile(lambda n: n < 3, [1, 2, 3, 1]),
+    "dropwhile": lambda a, b: itertools.dropwhile(lambda n: n < 3, [1, 2, 3, 1]),
+    "filterfalse": lambda a, b: itertools.filterfalse(lambda n: n % 2, range(6)),
+    "filterfalse of truth": lambda a, b: itertools.filterfalse(None, [0, 1, "", 2]),
+    "compress": lambda a, b: itertools.compress([a, b, a], [1, 0, True]),
+    "pairwise": lambda a, b: itertools.pairwise([a, b, 5]),
+    "cycle": lambda a, b: itertools.islice(itertools.cycle([a, 2]), 5),
+    "starmap": lambda a, b: itertools.starmap(torch.add, [(a, b), (b, 1)]),
+}
+
+
+@pytest.mark.parametrize("make", ITERATORS.values(), ids=ITERATORS.keys())
+def test_itertools(make: Any) -> None:
+    whole(lambda a, b: [a + b, list(make(a, b))], (X, Y))
+
+
+def test_an_iterator_that_is_half_read() -> None:
+    def fn(x):
+        it = itertools.accumulate([x, x, x])
+        next(it)
+        pairs = itertools.pairwise(it)
+        return [p + q for p, q in pairs]
+
+    whole(fn, (X,))
+
+
+def test_dict_fromkeys() -> None:
+    whole(lambda x: dict.fromkeys(["a", "b"], x + 1), (X,))
+    whole(lambda x: {"n": x * 2, **dict.fromkeys((1, 2))}, (X,))
+
+
+GLOBAL_GETTER = operator.itemgetter(1)
+
+
+def test_getters() -> None:
+    whole(lambda x: sorted([(1, 3), (2, 1)], key=operator.itemgetter(1)) + [x + 1], (X,))
+    whole(lambda x: operator.itemgetter(0, 2)([x, 1, x * 2]) + (x + 1,), (X,))
+    whole(lambda x: GLOBAL_GETTER([x, x + 1]) * 2, (X,))
+    whole(lambda x: operator.attrgetter("shape")(x + 1), (X,))
+    whole(lambda x: (operator.attrgetter("__class__.__name__")((x,)), x + 1), (X,))
+    whole(lambda x: operator.methodcaller("sum", 1)(x * 2), (X,))
+
+
+def test_a_getter_is_guarded() -> None:
+    assert_capture(
+        lambda g, x: g([x, x + 1]),
+        (operator.itemgetter(0), X),
+        (operator.itemgetter(1), X),
+        steady=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["__annotations__", "__call__", "__dict__", "func", "missing"])
+def test_hasattr_of_a_partial(name: str) -> None:
+    def fn(p, x):
+        return p(x) + 1 if hasattr(p, name) else p(x) - 1
+
+    whole(fn, (functools.partial(torch.mul, 2), X))
+
+    def made(x):
+        p = functools.partial(torch.add, x)
+        return p(x) if hasattr(p, name) else x * 2
+
+    whole(made, (X,))
+
+
+def test_id_of_a_module() -> None:
+    first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    known = {id(first): 2.0}
+
+    def fn(module, x):
+        return module(x) * known.get(id(module), 3.0)
+
+    captured = capture.compile(fn, backend="eager", fullgraph=True)
+    for module in (first, second, first):
+        assert torch.equal(captured(module, X), fn(module, X))
+
+
+def test_sets_of_functions_and_members() -> None:
+    functions = frozenset([torch.add, len])
+    shades = {Shade.DARK}
+
+    def fn(x, function, shade):
+        if function in functions:
+            x = x + 1
+        return x * 2 if shade in shades else x - 1
+
+    for function in (torch.add, torch.mul):
+        for shade in Shade:
+            whole(fn, (X, function, shade))
+
+
+def test_a_module_made_within() -> None:
+    def fn(x):
+        return torch.nn.Softmax(dim=-1)(x) + 1
+
+    whole(fn, (X,))
+    chain = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Tanh())
+    captured = capture.compile(lambda x: chain[:2](x), backend="eager")
+    assert torch.equal(captured(X), chain[:2](X))
+
+
+def test_type_and_new() -> None:
+    whole(lambda x: x.type(torch.float64) + 1, (X,), ops=2)
+    whole(lambda x: x.type("torch.IntTensor") * 2, (X,))
+    whole(lambda x: (x.type(), x.double().type(), x + 1), (X,))
+    whole(lambda x: x.type(torch.float32) is x, (X,))
+    whole(lambda x: x.new(3, 4).zero_() + x.new(torch.Size([3, 4])).fill_(2), (X,))
+
+
+def test_needless_switches_of_the_grad_mode() -> None:
+    def fn(x):
+        with torch.enable_grad():
+            y = x + 1
+        with torch.no_grad(), torch.no_grad():
+            y = y * 2
+        return y, torch.is_grad_enabled()
+
+    whole(fn, (X,), ops=4)
+
+    def only_switches(x):
+        torch.set_grad_enabled(False)
+        torch.set_grad_enabled(True)
+        torch.set_grad_enabled(False)
+        x.add_(1)
+        torch.set_grad_enabled(True)
+
+    whole(only_switches, (X,), ops=3)
+
+
+def test_state_is_guarded() -> None:
+    stats: list[dict[str, Any]] = []
+
+    def fn(x):
+        return x + 1 if torch.are_deterministic_algorithms_enabled() else x - 1
+
+    captured = capture.compile(fn, backend="eager", stats=stats)
+    assert torch.equal(captured(X), X - 1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.equal(captured(X), X + 1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(captured(X), X - 1)
+
+
+def test_a_captured_function_within_another() -> None:
+    inner = capture.compile(lambda x: x * 2, backend="eager")
+    whole(lambda x: inner(x) + inner(x + 1), (X,))
+
+
+def test_questions_about_compiling() -> None:
+    def fn(x):
+        return x + (1 if torch._utils.is_compiling() else 2)
+
+    assert torch.equal(capture.compile(fn, backend="eager", fullgraph=True)(X), X + 1)
+
+
+def test_grad_of_a_result_without_history() -> None:
+    whole(lambda x: (x + 1, (x + 1).grad is None), (X,))
+
+
+def test_promote_types() -> None:
+    whole(lambda x: x.to(torch.promote_types(x.dtype, torch.float64)), (X,))
+
+
+class Steps(list):
+    """A list that is called."""
+
+    def __call__(self, x):
+        for step in self:
+            x = step(x)
+        return x * len(self)
+
+
+class Never(list):
+    def __len__(self):
+        return 0
+
+
+def test_objects_of_classes_derived_from_list() -> None:
+    steps = Steps([torch.sin, lambda x: x + 1])
+    captured = capture.compile(lambda s, x: s(x) + s[0](x) + s[-1:][0](x), backend="eager")
+    for _ in range(3):
+        assert torch.equal(captured(steps, X), steps(X) + torch.sin(X) + (X + 1))
+        steps.append(torch.cos)
+        assert torch.equal(captured(steps, X), steps(X) + torch.sin(X) + torch.cos(X))
+        steps.pop()
+    whole(lambda n, x: x + 1 if n else x - 1, (Never([1]), X))
+    whole(lambda n, x: [x * k for k in n], (Never([1, 2]), X))
+    whole(lambda n, x: x + 1 if 2 in n else x - 1, (Steps([1, 2]), X))
+
+
+def test_annotations_of_typing() -> None:
+    def fn(x):
+        def inner(y: typing.List[int], z: typing.Callable[[T], T]) -> typing.Optional[T]:
+            return y
+
+        def other(y: Callable[[T], int]) -> typing.Dict[str, T]:
+            return y
+
+        return x + 1, inner, other
+
+    eager, captured = fn(X), capture.compile(fn, backend="eager", fullgraph=True)(X)
+    for n in (1, 2):
+        assert captured[n].__annotations__ == eager[n].__annotations__
