@@ -79,8 +79,17 @@ Rule infer(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
   if (way.rule && way.rule(stack)) return Rule::ours;
   constexpr c10::DispatchKeySet meta(DispatchKey::Meta);
   if (way.kernel) {
-    way.kernel->callBoxed(op, meta, &stack);
-    return Rule::kernel;
+    const auto first = stack.end() - static_cast<std::ptrdiff_t>(op.schema().arguments().size());
+    const torch::jit::Stack arguments(first, stack.end());
+    const auto below = static_cast<std::size_t>(first - stack.begin());
+    try {
+      way.kernel->callBoxed(op, meta, &stack);
+      return Rule::kernel;
+    } catch (const c10::Error&) {
+      // A kernel made of others may ask for a device that meta is not: Python's rule decides.
+      stack.resize(below);
+      stack.insert(stack.end(), arguments.begin(), arguments.end());
+    }
   }
   op.redispatchBoxed(meta, &stack);
   return Rule::python;

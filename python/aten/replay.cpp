@@ -1,6 +1,9 @@
 #include "replay.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty_like.h>
+
+#include <set>
 
 namespace octavo::aten {
 namespace {
@@ -24,8 +27,12 @@ Replay::Replay(const Graph& graph)
       constants_(graph.constants) {
   std::vector<bool> needed(values_);
   for (const ValueId output : outputs_) needed[at(output)] = true;
+  std::set<ValueId> made_empty;
+  for (const Node& node : graph.nodes)
+    if (node.op.operator_name().name == "aten::empty_like")
+      made_empty.insert(node.outputs.begin(), node.outputs.end());
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
-    Step step{node->op, {}, {}, node->outputs, {}};
+    Step step{node->op, {}, {}, node->outputs, {}, false};
     const auto& parameters = node->op.schema().arguments();
     const auto touch = [&](ValueId value) {
       if (!needed[at(value)]) step.last.push_back(value);
@@ -51,10 +58,25 @@ Replay::Replay(const Graph& graph)
           if (item) touch(*item);
       }
     }
+    if (node->op.operator_name() == c10::OperatorName("aten::bernoulli", "p"))
+      if (const auto* like = std::get_if<ValueId>(&node->arguments[0]))
+        step.in_memory_order = made_empty.count(*like) > 0;
     steps_.push_back(std::move(step));
   }
   std::reverse(steps_.begin(), steps_.end());
 }
+
+namespace {
+
+// dropout fills a tensor like its operand in place; the functional form, which functionalisation
+// makes of that, fills a contiguous one: other numbers where the operand is transposed.
+void draw(torch::jit::Stack& stack) {
+  const at::Tensor like = stack[0].toTensor();
+  const auto generator = stack[2].toOptional<at::Generator>();
+  stack = {at::empty_like(like).bernoulli_(stack[1].toDouble(), generator)};
+}
+
+}  // namespace
 
 std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const {
   const at::AutoDispatchBelowADInplaceOrView below;
@@ -79,7 +101,10 @@ std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const
         stack[place.argument] = std::move(list);
       }
     }
-    step.op.callBoxed(stack);
+    if (step.in_memory_order)
+      draw(stack);
+    else
+      step.op.callBoxed(stack);
     std::size_t next = 0;
     for (const c10::IValue& returned : stack)
       each_result(returned, [&](const at::Tensor& tensor) {

@@ -27,7 +27,8 @@ class Replay {
     torch::jit::Stack arguments;  // tensors left out
     std::vector<Place> places;
     std::vector<ValueId> outputs;
-    std::vector<ValueId> last;  // values that nothing needs afterwards
+    std::vector<ValueId> last;     // values that nothing needs afterwards
+    bool in_memory_order = false;  // random numbers that an operator in place would draw
   };
   std::size_t values_;
   std::vector<ValueId> inputs_, outputs_;
