@@ -189,6 +189,7 @@ std::vector<StepItem> fused_steps(const Graph& graph) {
   for (size_t i = 0; i < items.size(); ++i) order.emplace_back(key(items[i]), i);
   std::sort(order.begin(), order.end());
   std::vector<StepItem> sorted;
+  sorted.reserve(order.size());
   for (const auto& [k, i] : order) sorted.push_back(std::move(items[i]));
   return sorted;
 }

