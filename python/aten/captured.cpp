@@ -12,6 +12,7 @@
 
 #include "joint.h"
 #include "partition.h"
+#include "program.h"
 #include "replay.h"
 #include "trace.h"
 
@@ -27,6 +28,46 @@ struct InputForm {
   at::ScalarType dtype;
   std::vector<std::int64_t> sizes, strides;
   bool requires_grad;
+};
+
+// Octavo's program of a graph. Where numbers must be drawn as an operator in place would, torch's
+// operators one by one.
+class Runner {
+ public:
+  explicit Runner(const Graph& graph) {
+    auto replay = std::make_unique<Replay>(graph);
+    // Workspaces of torch's recurrent layers have sizes that its kernels alone know.
+    const bool workspace = std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& n) {
+      return n.op.operator_name().name.rfind("aten::mkldnn_rnn_layer", 0) == 0;
+    });
+    if (workspace) {
+      note_ = "a recurrent layer of torch, whose workspace has a size of its own";
+    } else if (replay->draws_in_memory_order()) {
+      note_ = "random numbers in the order of a transposed tensor";
+    } else {
+      try {
+        program_ = std::make_unique<Program>(graph);
+        return;
+      } catch (const std::exception& error) {
+        note_ = error.what();
+      }
+    }
+    replay_ = std::move(replay);
+  }
+  // Why torch runs every operator; empty if it does not.
+  const std::string& note() const { return note_; }
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const {
+    return program_ ? program_->run(inputs) : replay_->run(inputs);
+  }
+  std::size_t lowered() const { return program_ ? program_->summary().lowered : 0; }
+  std::map<std::string, std::size_t> opaque() const {
+    return program_ ? program_->summary().opaque : std::map<std::string, std::size_t>();
+  }
+
+ private:
+  std::unique_ptr<Replay> replay_;
+  std::unique_ptr<Program> program_;
+  std::string note_;
 };
 
 struct Captured::State {
@@ -46,7 +87,7 @@ struct Captured::State {
   }
   Joint joint;
   Programs programs;
-  Replay forward, backward;
+  Runner forward, backward;
   std::vector<InputForm> inputs;
   bool grad_mode = false;
   std::vector<ValueInfo> tangents;         // of results that require grad, in order
@@ -300,6 +341,21 @@ std::size_t Captured::forward_ops() const {
 }
 std::size_t Captured::backward_ops() const {
   return state_ ? state_->programs.backward.nodes.size() : 0;
+}
+std::string Captured::replayed() const {
+  if (!state_) return "";
+  const std::string& note = state_->forward.note();
+  return note.empty() ? state_->backward.note() : note;
+}
+std::size_t Captured::lowered() const {
+  return state_ ? state_->forward.lowered() + state_->backward.lowered() : 0;
+}
+std::map<std::string, std::size_t> Captured::opaque() const {
+  std::map<std::string, std::size_t> all;
+  if (state_)
+    for (const Runner* runner : {&state_->forward, &state_->backward})
+      for (const auto& [name, count] : runner->opaque()) all[name] += count;
+  return all;
 }
 std::size_t Captured::saved() const { return state_ ? state_->programs.saved : 0; }
 int Captured::python_rules() const { return state_ ? state_->joint.python_rules : 0; }

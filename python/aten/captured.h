@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,9 @@ class Captured {
   std::size_t forward_ops() const;
   std::size_t backward_ops() const;
   std::size_t saved() const;
+  std::string replayed() const;  // why torch runs each operator of a program by itself, if it does
+  std::size_t lowered() const;   // operators that are Octavo's own
+  std::map<std::string, std::size_t> opaque() const;  // calls of torch, by operator
   int python_rules() const;
 
   struct State;

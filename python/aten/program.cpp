@@ -86,8 +86,13 @@ void run_opaque(const Opaque& call, Values& values) {
   }
   call.op.callBoxed(&stack);
   std::size_t next = 0;
+  std::size_t given = 0;
+  for (const c10::IValue& result : stack)
+    given += result.isTensor() ? 1 : result.isTensorList() ? result.toListRef().size() : 0;
+  // Masked gradients are undefined; a graph has values for them or leaves them out.
+  const bool all = given == call.outputs.size();
   const auto take = [&](const at::Tensor& tensor) {
-    if (!tensor.defined()) return;  // masked gradients: no value of the graph
+    if (!tensor.defined() && !all) return;
     if (next < call.outputs.size()) values[at(call.outputs[next])] = tensor;
     ++next;
   };

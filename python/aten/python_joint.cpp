@@ -57,6 +57,10 @@ void add_joint_bindings(py::module_& module) {
                              "Why torch runs the graph instead; empty if it does not.")
       .def_property_readonly("forward_ops", &Captured::forward_ops)
       .def_property_readonly("backward_ops", &Captured::backward_ops)
+      .def_property_readonly("replayed", &Captured::replayed,
+                             "Why torch runs each operator of a program; empty if it does not.")
+      .def_property_readonly("lowered", &Captured::lowered, "Operators that are Octavo's own.")
+      .def_property_readonly("opaque", &Captured::opaque, "Calls of torch, by operator.")
       .def_property_readonly("saved", &Captured::saved, "Tensors made in forward for backward.")
       .def_property_readonly("python_rules", &Captured::python_rules,
                              "Operators whose shape rule ran in Python.");

@@ -3,12 +3,22 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty_like.h>
 
+#include <algorithm>
 #include <set>
 
 namespace octavo::aten {
 namespace {
 
 std::size_t at(ValueId value) { return static_cast<std::size_t>(value); }
+
+bool row_major(const ValueInfo& info) {
+  std::int64_t step = 1;
+  for (std::size_t d = info.sizes.size(); d-- > 0;) {
+    if (info.sizes[d] != 1 && info.strides[d] != step) return false;
+    step *= info.sizes[d];
+  }
+  return true;
+}
 
 template <class F>
 void each_result(const c10::IValue& value, const F& visit) {
@@ -60,7 +70,7 @@ Replay::Replay(const Graph& graph)
     }
     if (node->op.operator_name() == c10::OperatorName("aten::bernoulli", "p"))
       if (const auto* like = std::get_if<ValueId>(&node->arguments[0]))
-        step.in_memory_order = made_empty.count(*like) > 0;
+        step.in_memory_order = made_empty.count(*like) > 0 && !row_major(graph.values[at(*like)]);
     steps_.push_back(std::move(step));
   }
   std::reverse(steps_.begin(), steps_.end());
@@ -77,6 +87,11 @@ void draw(torch::jit::Stack& stack) {
 }
 
 }  // namespace
+
+bool Replay::draws_in_memory_order() const {
+  return std::any_of(steps_.begin(), steps_.end(),
+                     [](const Step& step) { return step.in_memory_order; });
+}
 
 std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const {
   const at::AutoDispatchBelowADInplaceOrView below;

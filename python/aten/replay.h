@@ -13,6 +13,7 @@ class Replay {
  public:
   explicit Replay(const Graph& graph);
 
+  bool draws_in_memory_order() const;
   /// The graph's outputs. Autograd sees nothing of it; writes are the caller's. Thread-safe.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 

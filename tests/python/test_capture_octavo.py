@@ -1,6 +1,6 @@
 """The backend octavo: forward and backward traced together; results and gradients are eager's.
 
-Its programs replay torch's own operators in eager's order, so equality is exact.
+Octavo's own kernels sum in another order than torch's: results differ by float32 rounding.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ MODELS = {
 }
 
 
+def near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Sums of some hundred products of numbers of order 1: 2**-24 * sqrt(hundreds), a few layers."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+
+
 class Seen:
     """The backend, and what it compiled."""
 
@@ -84,15 +89,22 @@ def test_results_gradients_and_buffers(name):
         torch.manual_seed(1)
         result = fast(ours)
         result.square().mean().backward()
-        assert torch.equal(result, expected)
-        assert torch.equal(ours.grad, theirs.grad)
+        near(result, expected)
+        near(ours.grad, theirs.grad)
         for p, q in zip(twin.parameters(), model.parameters(), strict=True):
-            assert torch.equal(p.grad, q.grad)
+            near(p.grad, q.grad)
         for p, q in zip(twin.buffers(), model.buffers(), strict=True):
-            assert torch.equal(p, q)
+            near(p, q)
     assert seen.made
     assert [made.reason for made in seen.made] == [""] * len(seen.made)
     assert all(made.backward_ops for made in seen.made)
+    if name == "lstm":
+        assert all("recurrent" in made.replayed for made in seen.made)
+    if name in ("mlp", "cnn"):
+        assert not any(made.replayed for made in seen.made)
+    if name == "mlp":
+        assert sum(made.lowered for made in seen.made) >= 14
+        assert not any(made.opaque for made in seen.made)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
@@ -114,8 +126,6 @@ def test_training(optimizer):
 
         run = capture.compile(train, backend="octavo") if compiled else train
         losses.append([run().item() for _ in range(5)])
-    if optimizer is torch.optim.SGD:
-        assert losses[0] == losses[1]
     # The one graph of Adam's step uses the capturable arithmetic: some roundings differ, each by at
     # most one unit in the last place of a quotient, and five steps of them are far below this.
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -35,7 +35,9 @@ def eager(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., 
 def octavo(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """Octavo's own: forward and backward are traced together in C++ and run as two programs.
 
-    What cannot be traced is left to torch; the callable's ``reason`` says why.
+    Regions that Octavo's ops express run as its own programs; other operators are calls of torch
+    between them, counted in the callable's ``opaque``. What cannot be traced is left to torch;
+    ``reason`` says why, and ``replayed`` why torch runs a program's operators one by one.
     """
     compiled = importlib.import_module("octavo._aten").Captured(gm.forward, example_inputs)
     return cast(Callable[..., Any], compiled)
