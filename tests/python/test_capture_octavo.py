@@ -53,7 +53,7 @@ MODELS = {
 
 
 def near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Sums of some hundred products of numbers of order 1: 2**-24 * sqrt(hundreds), a few layers."""
+    """Sums of hundreds of products of numbers of order 1: 2**-24 * sqrt(hundreds), a few layers."""
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
 
 
