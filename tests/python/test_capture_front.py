@@ -414,3 +414,10 @@ def test_other_versions_get_one_error(model, patch, says):
     lines = done.stdout.splitlines()
     assert lines[0].startswith(says)
     assert lines[1:] == ["again", "(1, 5)"]
+
+
+def test_explain_of_what_is_compiled():
+    function = capture.compile(lambda x: x + 1, backend="eager")
+    assert capture.explain(function)(torch.ones(2)).ops == 1
+    module = capture.compile(torch.nn.Linear(2, 2), backend="eager")
+    assert capture.explain(module)(torch.ones(2)).ops == 1

@@ -61,7 +61,13 @@ def explain(model: Callable[..., Any], **options: Any) -> Callable[..., Explanat
     Raises:
         what ``compile`` and the call itself raise.
     """
-    compile = importlib.import_module("octavo.capture").compile  # which imports this module
+    capture = importlib.import_module("octavo.capture")  # which imports this module
+    compile = capture.compile
+    # What is compiled already would keep its own pieces to itself.
+    if isinstance(model, capture.CapturedModule):
+        model = model._orig_mod
+    elif type(model).__module__ == "octavo._capture":
+        model = getattr(model, "__wrapped__")  # noqa: B009 (mypy knows no such callable)
 
     def call(*args: Any, **kwargs: Any) -> Explanation:
         stats: list[dict[str, Any]] = []
