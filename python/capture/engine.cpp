@@ -365,7 +365,15 @@ PyObject* throw_into(PyThreadState* thread, InterpreterFrame* frame) {
 // An error of the graph or of capture, as if the instruction at `unit` had raised it.
 PyObject* fail(PyThreadState* thread, InterpreterFrame* frame, const Code& code, int unit) {
   set_running(frame, code.at(unit).unit);
-  if (_PyFrame_IsIncomplete(frame)) set_running(frame, frame->f_code->_co_firsttraceable);
+  if (_PyFrame_IsIncomplete(frame)) {
+    set_running(frame, frame->f_code->_co_firsttraceable);
+    // COPY_FREE_VARS counts as done now, and who looks at the traceback finds its cells.
+    const PyCodeObject* object = frame->f_code;
+    PyObject* closure = PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func));
+    PyObject** free = slots_of(frame) + object->co_nlocalsplus - object->co_nfreevars;
+    for (int n = 0; n < object->co_nfreevars; ++n)
+      if (!free[n]) free[n] = Py_NewRef(PyTuple_GET_ITEM(closure, n));
+  }
   return throw_into(thread, frame);
 }
 

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from capture_cases import assert_capture, tensors
+from octavo import capture
 
 pytestmark = pytest.mark.peers
 X, W = tensors((2, 4), (4, 4))
@@ -252,3 +255,19 @@ def test_grad_mode_takes_a_bool():
         return x + 1
 
     assert_capture(run, (X, True), (X, False), (X, []), (X, 1))
+
+
+def test_error_of_the_backend_in_a_closure_shows_its_variables():
+    """Whoever looks at the traceback's frame finds its cells."""
+    held = 3
+
+    def run(x):
+        return x * held
+
+    def backend(gm, inputs):
+        raise ValueError("the backend's own")
+
+    with pytest.raises(ValueError, match="the backend's own") as error:
+        capture.compile(run, backend=backend)(X)
+    frame = next(f for f, _ in traceback.walk_tb(error.tb) if f.f_code is run.__code__)
+    assert frame.f_locals["held"] == 3
