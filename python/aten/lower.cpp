@@ -168,33 +168,6 @@ const Rule* find_rule(const c10::OperatorHandle& op) {
   return found == table->end() ? nullptr : found->second;
 }
 
-std::optional<DType> dtype_of(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return DType::f32;
-    case at::kDouble:
-      return DType::f64;
-    case at::kHalf:
-      return DType::f16;
-    case at::kBFloat16:
-      return DType::bf16;
-    case at::kLong:
-      return DType::i64;
-    case at::kInt:
-      return DType::i32;
-    case at::kShort:
-      return DType::i16;
-    case at::kChar:
-      return DType::i8;
-    case at::kByte:
-      return DType::u8;
-    case at::kBool:
-      return DType::boolean;
-    default:
-      return std::nullopt;
-  }
-}
-
 bool is_f32(const ValueInfo& info) { return info.dtype == at::kFloat; }
 
 bool float_operand(const Call& call, ValueId value) {

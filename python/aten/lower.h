@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../torch_dtypes.h"
 #include "graph.h"
 #include "graph/graph.h"
 
@@ -138,8 +139,6 @@ const Rule* find_rule(const c10::OperatorHandle& op);
 
 // ---- what rules accept
 
-/// Of a type that Octavo's ops have.
-std::optional<DType> dtype_of(at::ScalarType type);
 /// Every tensor argument is float32, or stands for a number; so are all outputs.
 bool floats(const Call& call);
 /// The tensors are of types whose elements can be moved.

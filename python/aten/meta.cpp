@@ -5,8 +5,6 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "shape_rules.h"
-
 namespace octavo::aten {
 namespace {
 
@@ -59,31 +57,25 @@ const c10::KernelFunction* cpp_kernel(const c10::OperatorHandle& op) {
   return nullptr;
 }
 
-struct Known {
-  ShapeRule rule = nullptr;
-  const c10::KernelFunction* kernel = nullptr;
-};
-
 // By schema, whose address is the operator's own.
-const Known& known(const c10::OperatorHandle& op) {
-  static thread_local std::unordered_map<const c10::FunctionSchema*, Known> seen;
+const c10::KernelFunction* known_kernel(const c10::OperatorHandle& op) {
+  static thread_local std::unordered_map<const c10::FunctionSchema*, const c10::KernelFunction*>
+      seen;
   const auto [at, fresh] = seen.try_emplace(&op.schema());
-  if (fresh) at->second = {shape_rule(op.operator_name()), cpp_kernel(op)};
+  if (fresh) at->second = cpp_kernel(op);
   return at->second;
 }
 
 }  // namespace
 
 Rule infer(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
-  const Known& way = known(op);
-  if (way.rule && way.rule(stack)) return Rule::ours;
   constexpr c10::DispatchKeySet meta(DispatchKey::Meta);
-  if (way.kernel) {
+  if (const c10::KernelFunction* kernel = known_kernel(op)) {
     const auto first = stack.end() - static_cast<std::ptrdiff_t>(op.schema().arguments().size());
     const torch::jit::Stack arguments(first, stack.end());
     const auto below = static_cast<std::size_t>(first - stack.begin());
     try {
-      way.kernel->callBoxed(op, meta, &stack);
+      kernel->callBoxed(op, meta, &stack);
       return Rule::kernel;
     } catch (const c10::Error&) {
       // A kernel made of others may ask for a device that meta is not: Python's rule decides.

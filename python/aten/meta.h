@@ -1,8 +1,8 @@
 // What an operator would return, without running it: tensors on the meta device.
 //
 // Importing torch replaces most of the dispatcher's C++ meta kernels by Python ones, some 0.1 ms a
-// call. The C++ kernels are still registered behind them and are called directly; what never had
-// one has a rule of ours (shape_rules.cpp); the rest goes to Python and is counted.
+// call. The C++ kernels are still registered behind them and are called directly; the rest
+// goes to Python and is counted.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -10,7 +10,7 @@
 
 namespace octavo::aten {
 
-enum class Rule : std::uint8_t { ours, kernel, python };
+enum class Rule : std::uint8_t { kernel, python };
 
 /// Replaces the arguments on `stack`, whose tensors are on the meta device, by the results.
 /// Throws what the kernel throws (shapes that do not fit, an operator without meta kernel).

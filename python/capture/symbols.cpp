@@ -416,20 +416,23 @@ Ref Tracer::torch_number(const Expr& expr) {
 
 const at::Tensor& Tracer::symbolic(const std::shared_ptr<Tensor>& tensor) {
   if (tensor->symbolic.defined()) return tensor->symbolic;
-  const auto order = dense_order(tensor->meta);
-  if (!order && !tensor->dims.empty()) throw NoSymbols{};
   const auto rank = static_cast<Py_ssize_t>(tensor->meta.dim());
   const Ref sizes = Ref::checked(PyTuple_New(rank)), strides = Ref::checked(PyTuple_New(rank));
-  for (Py_ssize_t d = 0; tensor->dims.empty() && d < rank; ++d) {
-    PyTuple_SET_ITEM(sizes.get(), d, PyLong_FromLongLong(tensor->meta.size(d)));
-    PyTuple_SET_ITEM(strides.get(), d, PyLong_FromLongLong(tensor->meta.stride(d)));
-  }
-  Dim step = 1;
-  for (auto d = order->rbegin(); !tensor->dims.empty() && d != order->rend(); ++d) {
-    const Dim& dim = tensor->dims[static_cast<size_t>(*d)];
-    PyTuple_SET_ITEM(sizes.get(), *d, torch_number(expression_of(dim)).release());
-    PyTuple_SET_ITEM(strides.get(), *d, torch_number(expression_of(step)).release());
-    step = step * dim;
+  if (tensor->dims.empty()) {
+    for (Py_ssize_t d = 0; d < rank; ++d) {
+      PyTuple_SET_ITEM(sizes.get(), d, PyLong_FromLongLong(tensor->meta.size(d)));
+      PyTuple_SET_ITEM(strides.get(), d, PyLong_FromLongLong(tensor->meta.stride(d)));
+    }
+  } else {
+    const auto order = dense_order(tensor->meta);
+    if (!order) throw NoSymbols{};
+    Dim step = 1;
+    for (auto d = order->rbegin(); d != order->rend(); ++d) {
+      const Dim& dim = tensor->dims[static_cast<size_t>(*d)];
+      PyTuple_SET_ITEM(sizes.get(), *d, torch_number(expression_of(dim)).release());
+      PyTuple_SET_ITEM(strides.get(), *d, torch_number(expression_of(step)).release());
+      step = step * dim;
+    }
   }
   const Ref like = Ref::checked(THPVariable_Wrap(tensor->meta));
   const Ref made = Ref::checked(PyObject_CallMethod(torch_symbols().get(), "tensor", "OOO",
@@ -458,6 +461,17 @@ Expr Tracer::expression_of_torch(PyObject* terms) {
                               expression_of_torch(PyTuple_GET_ITEM(terms, 2)));
   if (!made) throw NoSymbols{};
   return made;
+}
+
+// A torch.SymInt that a rule of torch gave.
+V Tracer::number_of_torch(PyObject* given) {
+  const Ref found = Ref::steal(PyObject_CallMethod(torch_symbols().get(), "number", "O", given));
+  if (!found) {
+    PyErr_Clear();
+    throw NoSymbols{};
+  }
+  const int64_t hint = PyLong_AsLongLong(PyTuple_GET_ITEM(found.get(), 0));
+  return number(Number::of(hint), expression_of_torch(PyTuple_GET_ITEM(found.get(), 1)));
 }
 
 // What torch's rules have asked of their symbols since the last time.

@@ -277,6 +277,7 @@ class Tracer {
   Ref torch_number(const Expr& expr);
   const at::Tensor& symbolic(const std::shared_ptr<Tensor>& tensor);
   Expr expression_of_torch(PyObject* terms);
+  V number_of_torch(PyObject* given);
   void take_conditions();
   void take_sizes(PyObject* tensor, Tensor& into);
   void match_gradients();

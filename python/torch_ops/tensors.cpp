@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "../torch_dtypes.h"
+
 namespace octavo::torch_ops {
 namespace {
 
@@ -35,26 +37,11 @@ void check_float(const Tensor& x, const char* op, const char* name) {
 }
 
 DType dtype_of_tensor(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return DType::f32;
-    case at::kDouble:
-      return DType::f64;
-    case at::kHalf:
-      return DType::f16;
-    case at::kBFloat16:
-      return DType::bf16;
-    case at::kChar:
-      return DType::i8;
-    case at::kByte:
-      return DType::u8;
-    case at::kShort:
-      return DType::i16;
-    case at::kUInt16:
-      return DType::u16;
-    default:
-      TORCH_CHECK_TYPE(false, "octavo: tensors of ", x.scalar_type(), " are not supported");
-  }
+  const auto type = x.scalar_type();
+  const auto found = dtype_of(type);
+  const bool wide = type == at::kBool || type == at::kInt || type == at::kLong;
+  TORCH_CHECK_TYPE(found && !wide, "octavo: tensors of ", type, " are not supported");
+  return *found;
 }
 
 Tensor dense(const Tensor& x) {

@@ -23,23 +23,27 @@ OWN_OPTIONS = frozenset({"inline_modules"})
 _registered: dict[str, Backend] = {}
 # Their graphs take parameters as inputs, so that gradients can be given for them.
 _parameters_as_inputs: set[str] = set()
-_one_size = {"octavo", "onnxruntime", "openvino", "torchscript", "tvm"}
+_one_size: set[str] = set()
 
 
 @overload
 def register_backend(name: B, /) -> B: ...
 @overload
 def register_backend(
-    name: str | None = None, *, parameters_as_inputs: bool = ...
+    name: str | None = None, *, parameters_as_inputs: bool = ..., one_size: bool = ...
 ) -> Callable[[B], B]: ...
 def register_backend(
-    name: str | Backend | None = None, *, parameters_as_inputs: bool = False
+    name: str | Backend | None = None,
+    *,
+    parameters_as_inputs: bool = False,
+    one_size: bool = False,
 ) -> Any:
     """Decorator: makes ``backend=name`` mean the function; without a name, its own.
 
     Args:
         name: what ``backend=`` takes. It may replace an earlier one, or one of torch's.
         parameters_as_inputs: graphs hold no modules; their parameters are inputs.
+        one_size: it is called for each set of sizes, and its graphs have no symbols.
 
     Raises:
         TypeError: what is registered cannot be called, or has no name.
@@ -52,9 +56,10 @@ def register_backend(
         if called is None:
             raise TypeError("a backend that has no __name__ needs one: register_backend(name)")
         _registered[called] = backend
-        _parameters_as_inputs.discard(called)
-        if parameters_as_inputs:
-            _parameters_as_inputs.add(called)
+        for names, wanted in ((_parameters_as_inputs, parameters_as_inputs), (_one_size, one_size)):
+            names.discard(called)
+            if wanted:
+                names.add(called)
         return backend
 
     return register(name) if name is not None and not isinstance(name, str) else register
@@ -77,15 +82,10 @@ def lookup(backend: str | Backend) -> Backend:
         return backend
     if backend in _registered:
         return _registered[backend]
-    known = ", ".join(list_backends())
-    if backend == "octavo":
-        raise BackendError(
-            "the backend 'octavo' (Octavo's own compiler of captured graphs) is not part of this "
-            f"version; choose another with backend=: {known}"
-        )
     try:
         return cast(Backend, torch._dynamo.lookup_backend(backend))
     except Exception as error:
+        known = ", ".join(list_backends())
         raise BackendError(f"no backend is named {backend!r}; there are {known}") from error
 
 
@@ -95,7 +95,7 @@ def takes_parameters(backend: str | Backend) -> bool:
 
 
 def takes_one_size(backend: str | Backend) -> bool:
-    """Whether the backend compiles for one size: it is called for each, without symbols."""
+    """Whether the backend compiles for one size, as those of torch's registry do here."""
     return isinstance(backend, str) and (backend in _one_size or backend not in _registered)
 
 

@@ -31,7 +31,7 @@ def eager(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., 
     return forward
 
 
-@register_backend("octavo", parameters_as_inputs=True)
+@register_backend("octavo", parameters_as_inputs=True, one_size=True)
 def octavo(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """Octavo's own: forward and backward are traced together in C++ and run as two programs.
 
@@ -43,7 +43,7 @@ def octavo(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[...,
     return cast(Callable[..., Any], compiled)
 
 
-@register_backend("torchscript")
+@register_backend("torchscript", one_size=True)
 def torchscript(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """``torch.jit.script`` of the graph.
 
@@ -58,7 +58,7 @@ def torchscript(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable
         ) from error
 
 
-@register_backend("onnxruntime", parameters_as_inputs=True)
+@register_backend("onnxruntime", parameters_as_inputs=True, one_size=True)
 def onnxruntime(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """ONNX Runtime on the graph's ONNX form; backward by torch.
 
@@ -85,7 +85,7 @@ def onnxruntime(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable
     return frozen("onnxruntime", gm, example_inputs, build)
 
 
-@register_backend("openvino", parameters_as_inputs=True)
+@register_backend("openvino", parameters_as_inputs=True, one_size=True)
 def openvino(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """OpenVINO on the graph; backward by torch.
 
@@ -107,7 +107,7 @@ def openvino(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..
     return frozen("openvino", gm, example_inputs, build)
 
 
-@register_backend("tvm", parameters_as_inputs=True)
+@register_backend("tvm", parameters_as_inputs=True, one_size=True)
 def tvm(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
     """Apache TVM on the graph's exported program, without tuning; backward by torch.
 

@@ -16,7 +16,6 @@ def octavo(
     """Octavo's compiler on a graph that stock Dynamo captured.
 
     Raises:
-        BackendError: this version has no such compiler.
         TypeError: options that it does not take.
     """
     return with_options("octavo", options.get("mode"), options.get("options"))(gm, example_inputs)
