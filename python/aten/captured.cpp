@@ -18,7 +18,6 @@
 
 namespace octavo::aten {
 
-using capture::PythonError;
 using capture::Ref;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;

@@ -21,7 +21,6 @@ using at::functionalization::impl::isFunctionalTensor;
 using at::functionalization::impl::sync;
 using at::functionalization::impl::to_functional_tensor;
 using at::functionalization::impl::unsafeGetFunctionalWrapper;
-using capture::PythonError;
 using capture::Ref;
 using torch::autograd::Edge;
 

@@ -116,7 +116,7 @@ py::dict summary_of(const Program& program) {
 }  // namespace
 
 void add_program_bindings(py::module_& module) {
-  py::class_<Handle>(module, "Handle");
+  const py::class_<Handle> handle(module, "Handle");
   py::class_<GraphBuilder>(module, "GraphBuilder")
       .def(py::init<>())
       .def("input", &GraphBuilder::input)

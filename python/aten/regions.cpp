@@ -191,6 +191,7 @@ octavo::Tensor constant_of(const at::Tensor& tensor, DType dtype) {
 std::vector<std::int64_t> permuted(const std::vector<std::int64_t>& sizes,
                                    const std::vector<std::int64_t>& order) {
   std::vector<std::int64_t> result;
+  result.reserve(order.size());
   for (const auto axis : order) result.push_back(sizes[static_cast<std::size_t>(axis)]);
   return result;
 }

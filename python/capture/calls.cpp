@@ -1,5 +1,6 @@
 // Calls: who answers, binding of arguments, inlining of Python functions, making of objects.
 #include <fmt/format.h>
+#include <torch/csrc/autograd/function.h>
 
 #include "code_state.h"
 #include "dynamo_marks.h"
