@@ -308,6 +308,8 @@ V Tracer::attribute(const V& given, PyObject* name) {
   switch (object->kind) {
     case Kind::tensor:
       return tensor_attribute(std::static_pointer_cast<Tensor>(object), name);
+    case Kind::array:
+      return array_attribute(object, name);
     case Kind::instance:
       if (V value = overridden_attribute(object, type_of(object), name)) return value;
       return instance_attribute(object, name);

@@ -37,6 +37,11 @@ V length(Tracer& tracer, const V& given) {
       if (meta.dim() == 0) tracer.raise(PyExc_TypeError, "len() of a 0-d tensor");
       return tracer.size(static_cast<Tensor&>(*value).sizes()[0]);
     }
+    case Kind::array: {
+      const at::Tensor& meta = static_cast<Array&>(*value).tensor->meta;
+      if (meta.dim() == 0) give_up(Reason::wrong_call, "len() of " + tracer.describe(value));
+      return tracer.integer(meta.size(0));
+    }
     case Kind::constant: {
       const Py_ssize_t size = PyObject_Size(value->object.get());
       if (size < 0) tracer.raise_python_error();
@@ -330,7 +335,7 @@ V product(Tracer& tracer, Call& call) {
 }
 
 V to_number(Tracer& tracer, PyObject* type, Call& call) {
-  if (!call.args.empty() && tracer.is_tensor(call.args[0]))
+  if (!call.args.empty() && (tracer.is_tensor(call.args[0]) || tracer.holds_array(call.args[0])))
     give_up(Reason::tensor_to_python,
             std::string(reinterpret_cast<PyTypeObject*>(type)->tp_name) + " of a tensor");
   if (V folded = tracer.fold(type, call)) return folded;

@@ -119,6 +119,10 @@ V Tracer::call(const V& given, Call call) {
       const V function = real(method.function);
       if (self->kind == Kind::iterator && function->kind == Kind::constant)
         return call_iterator_method(self, utf8(function->object.get()), call);
+      if (self->kind == Kind::array && function->kind == Kind::object &&
+          !PyFunction_Check(function->object.get()))
+        return call_array_method(
+            self, utf8(octavo::capture::attribute(function->object.get(), "__name__").get()), call);
       if (self->kind == Kind::tensor && function->kind == Kind::object &&
           !is_user_function(function->object.get()))
         return call_tensor_method(
@@ -150,6 +154,7 @@ V Tracer::call(const V& given, Call call) {
       bool known = false;
       if (V result = call_on_symbols(object, call)) return result;
       if (V result = call_known(*this, callee, call, known); known) return result;
+      if (V result = call_numpy(callee, call, known); known) return result;
       if (PyType_Check(object)) return call_type(callee, std::move(call));
       if (records(object)) return call_tensor_function(callee, call);
       if (PyFunction_Check(object)) return inline_function(callee, std::move(call));
@@ -479,6 +484,7 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
   rest.keywords = call.keywords;
   const std::string text = utf8(name.get());
   if (self->kind == Kind::tensor) return call_tensor_method(self, name.get(), rest);
+  if (self->kind == Kind::array) return call_array_method(self, text, rest);
   if (owner == &PyBaseObject_Type) {
     if (text == "__init__") return none();
     if (text == "__setattr__" && rest.args.size() == 2) {

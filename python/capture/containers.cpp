@@ -106,7 +106,8 @@ bool Tracer::contains(const V& container, const V& item) {
       break;
     }
     case Kind::tensor:
-      give_up(Reason::data_dependent, "in a tensor");
+    case Kind::array:
+      give_up(Reason::data_dependent, "in " + describe(c));
     case Kind::object:
     case Kind::instance: {
       const Ref name = interned("__contains__");
@@ -176,6 +177,8 @@ V Tracer::subscript(const V& container, const V& key) {
           },
           nullptr);
     }
+    case Kind::array:
+      return call_array("operator", "getitem", {{c, key}, {}});
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*c);
       const auto size = static_cast<int64_t>(sequence.items.size());
@@ -250,6 +253,9 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
   switch (c->kind) {
     case Kind::tensor:
       call_tensor_function(constant(well_known("operator", "setitem")), {{c, key, value}, {}});
+      return;
+    case Kind::array:
+      call_array("method", "__setitem__", {{c, key, value}, {}});
       return;
     case Kind::sequence: {
       auto& sequence = static_cast<Sequence&>(*c);
@@ -338,7 +344,10 @@ V Tracer::iterate(const V& given) {
   switch (value->kind) {
     case Kind::iterator:
       return value;
-    case Kind::sequence: {
+    case Kind::sequence:
+    case Kind::array: {
+      if (value->kind == Kind::array && static_cast<Array&>(*value).tensor->meta.dim() == 0)
+        give_up(Reason::wrong_call, "iterating over " + describe(value));
       auto iterator = make<SequenceIterator>();
       iterator->sequence = value;
       return iterator;
@@ -462,6 +471,7 @@ std::vector<V> Tracer::items_of(const V& given) {
 
 std::pair<V, V>* Tracer::dict_find(Dict& dict, const V& key) {
   const V k = real(key);
+  if (k->kind == Kind::array) give_up(Reason::unknown_object, "a key that is " + describe(k));
   const Ref constant = python_constant(k);
   if (k->kind == Kind::sequence && static_cast<Sequence&>(*k).is_list())
     raise(PyExc_TypeError, "unhashable type: 'list'");

@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <ATen/Context.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DefaultDtype.h>
@@ -15,6 +16,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "arrays.h"
 #include "code_state.h"
 #include "dynamo_marks.h"
 #include "python_types.h"
@@ -229,8 +231,10 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
       source->wanted = true;
       piece->written.push_back(source->id);
     }
-  for (const Node* node : trace.graph.placeholders)
+  for (const Node* node : trace.graph.placeholders) {
+    if (node->array) piece->arrays.push_back(piece->inputs.size());
     piece->inputs.push_back(node->source ? node->source->id : -1 - node->symbol);
+  }
   const double trace_ms = milliseconds(begin);
   if (region->full_graph && trace.ended == Ended::broke) refuse_break(trace);
 
@@ -250,9 +254,13 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
           fmt::format("capture made a guard that does not hold: {}; please report it",
                       GuardProgram::describe(failure, state.code.object())));
     const Ref examples = Ref::checked(PyList_New(0));
-    for (const int input : piece->inputs)
-      check(PyList_Append(examples.get(),
-                          values[static_cast<size_t>(place_of(*piece, input))].get()));
+    for (const int input : piece->inputs) {
+      const Ref& value = values[static_cast<size_t>(place_of(*piece, input))];
+      const bool array = is_array(value.get());
+      check(PyList_Append(
+          examples.get(),
+          array ? Ref::checked(THPVariable_Wrap(tensor_on(value.get()))).get() : value.get()));
+    }
     const auto at = Clock::now();
     piece->compiled = Ref::checked(
         PyObject_CallFunctionObjArgs(region->backend.get(), module.get(), examples.get(), nullptr));
@@ -276,6 +284,29 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   return piece;
 }
 
+// An array that overlaps another input of a graph that writes. Backends know which tensors share
+// memory by their storages, of which each array gets its own.
+bool arrays_overlap(const Piece& piece, const std::vector<Ref>& values) {
+  if (!piece.writes || piece.arrays.empty()) return false;
+  std::vector<std::pair<const char*, const char*>> ranges;
+  for (const int input : piece.inputs) {
+    PyObject* value = values[static_cast<size_t>(input)].get();
+    ranges.emplace_back();
+    if (!is_array(value) && !is_tensor_object(value)) continue;
+    const at::Tensor tensor = is_array(value) ? tensor_on(value) : THPVariable_Unpack(value);
+    if (tensor.numel() == 0) continue;
+    const auto* first = static_cast<const char*>(tensor.const_data_ptr());
+    ranges.back() = {first, first + at::detail::computeStorageNbytes(
+                                        tensor.sizes(), tensor.strides(), tensor.itemsize())};
+  }
+  for (const size_t n : piece.arrays)
+    for (size_t other = 0; other < ranges.size(); ++other)
+      if (other != n && ranges[n].first < ranges[other].second &&
+          ranges[other].first < ranges[n].second)
+        return true;
+  return false;
+}
+
 // What the graph gives: a tuple or a list, or null where there is no graph.
 Ref run_graph(const Piece& piece, const std::vector<Ref>& values) {
   if (!piece.compiled) return {};
@@ -289,6 +320,11 @@ Ref run_graph(const Piece& piece, const std::vector<Ref>& values) {
   }
   for (size_t n = 0; n < piece.inputs.size(); ++n)
     args[n] = values[static_cast<size_t>(piece.inputs[n])].get();
+  std::vector<Ref> on_arrays;
+  for (const size_t n : piece.arrays) {
+    on_arrays.push_back(Ref::checked(THPVariable_Wrap(tensor_on(args[n]))));
+    args[n] = on_arrays.back().get();
+  }
   const Busy guard;
   Ref results = Ref::checked(PyObject_Vectorcall(
       piece.compiled.get(), args, piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
@@ -311,8 +347,10 @@ std::optional<Before> keep_for_failure(const Piece& piece, const std::vector<Ref
   if (ran && !piece.risk.looks_at_values) return std::nullopt;
   std::optional<Before> kept(std::in_place);
   if (ran ? piece.risk.by_value : piece.risk.by_type || piece.risk.by_value)
-    for (const int tensor : piece.written)
-      kept->keep_tensor(THPVariable_Unpack(values[static_cast<size_t>(tensor)].get()));
+    for (const int place : piece.written) {
+      PyObject* written = values[static_cast<size_t>(place)].get();
+      kept->keep_tensor(is_array(written) ? tensor_on(written) : THPVariable_Unpack(written));
+    }
   if (!ran || piece.random) kept->keep_random_state();
   return kept;
 }
@@ -443,6 +481,7 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return fail(thread, frame, state.code, unit);
     }
+    if (arrays_overlap(*chosen, values)) return run_default(thread, frame, 0);
     Ref results;
     bool again = false;
     if (chosen->compiled) {

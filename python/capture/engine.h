@@ -37,8 +37,9 @@ struct Piece {
   std::shared_ptr<const Region> region;
   GlobalState state;
   GuardProgram guards;
-  Ref compiled;             // null without a graph
-  std::vector<int> inputs;  // source ids
+  Ref compiled;                // null without a graph
+  std::vector<int> inputs;     // source ids
+  std::vector<size_t> arrays;  // inputs that the frame has as NumPy's arrays
   size_t outputs = 0;
   Recipe recipe;
   Ended ended;

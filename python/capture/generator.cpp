@@ -22,7 +22,13 @@ V GeneratorIterator::resume(Tracer& tracer, const V& sent) {
   return nullptr;
 }
 
-V SequenceIterator::next(Tracer&) {
+V SequenceIterator::next(Tracer& tracer) {
+  if (sequence->kind == Kind::array) {  // each item is read when its turn comes
+    const at::Tensor& meta = static_cast<Array&>(*sequence).tensor->meta;
+    exhausted = exhausted || position >= static_cast<size_t>(meta.size(0));
+    if (exhausted) return nullptr;
+    return tracer.subscript(sequence, tracer.integer(static_cast<int64_t>(position++)));
+  }
   const auto& items = static_cast<Sequence&>(*sequence).items;
   exhausted =
       exhausted || (backward ? position == 0 || position > items.size() : position >= items.size());
@@ -49,6 +55,7 @@ V DictIterator::next(Tracer& tracer) {
 }
 
 bool SequenceIterator::rest(std::vector<V>& items) {
+  if (sequence->kind == Kind::array) return false;
   const auto& all = static_cast<Sequence&>(*sequence).items;
   if (backward) return false;
   if (exhausted) return true;

@@ -16,7 +16,7 @@ struct GeneratorIterator : Iterator {
 };
 
 struct SequenceIterator : Iterator {
-  V sequence;  // a Sequence, or a fixed list of its own
+  V sequence;  // a Sequence, a fixed list of its own, or an array
   size_t position = 0;
   bool backward = false;   // `position` items are left
   bool exhausted = false;  // it stays so, whatever the list gets

@@ -53,6 +53,7 @@ struct Node {
   c10::Device device = c10::kCPU;
   Source* source = nullptr;  // of a placeholder that is no symbol
   int symbol = -1;           // of a placeholder that is one
+  bool array = false;        // a placeholder that the frame has as an array
   Ref attribute;             // the module or tensor behind get_attr and call_module
   int line = 0;
   PyObject* file = nullptr;  // the code object's, which the piece outlives

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "arrays.h"
 #include "python_types.h"
 #include "source.h"
 
@@ -94,6 +95,11 @@ Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
       if (!dict) PyErr_Clear();
       return {dict, dict != nullptr};
     }
+    case SourceKind::context_variable: {
+      PyObject* value = nullptr;
+      if (PyContextVar_Get(base, nullptr, &value) < 0) PyErr_Clear();
+      return {value, value != nullptr};
+    }
   }
   return {};
 }
@@ -147,6 +153,7 @@ bool equal_constants(PyObject* object, PyObject* wanted) {
     const double a = PyFloat_AS_DOUBLE(object), b = PyFloat_AS_DOUBLE(wanted);
     return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
   }
+  if (is_array_number(object)) return same_array_number(object, wanted);
   const int equal = PyObject_RichCompareBool(object, wanted, Py_EQ);
   if (equal < 0) PyErr_Clear();
   return equal == 1;
@@ -185,6 +192,8 @@ bool holds(const Guard& guard, PyObject* object) {
                                                     guard.object.get()) == guard.other.get();
     case GuardKind::tensor:
       return is_tensor_object(object) && same_tensor(object, *guard.tensor);
+    case GuardKind::array:
+      return same_array(object, *guard.tensor);
     case GuardKind::not_tensor_grad:
       return is_tensor_object(object) && !THPVariable_Unpack(object).grad().defined();
     case GuardKind::lacks_item:

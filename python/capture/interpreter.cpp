@@ -13,6 +13,7 @@ Tracer::Tracer(const Settings& settings, const Code& code, PyObject* globals, Py
 
 Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int stop) {
   stop_ = stop;
+  first_unit_ = unit;
   Frame root;
   root.code = &code_;
   root.globals = globals_;

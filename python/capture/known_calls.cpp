@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "arrays.h"
 #include "call_table.h"
 #include "dynamo_marks.h"
 #include "generator.h"
@@ -14,6 +15,25 @@
 
 namespace octavo::capture {
 namespace {
+
+// torch.tensor(array) copies, torch.as_tensor(array) shares; both take a dtype.
+V tensor_from_array(Tracer& tracer, const V& array, const Call& call, bool copies) {
+  if (static_cast<Array&>(*array).scalar || call.args.size() != 1)
+    give_up(Reason::numpy, "a tensor of such an array");
+  Keywords keywords;
+  for (const auto& [name, value] : call.keywords) {
+    const std::string text = utf8(name.get());
+    if (tracer.is_none(value)) continue;
+    if (text != "dtype" && text != "device") give_up(Reason::numpy, "a tensor with " + text);
+    keywords.emplace_back(name, value);
+  }
+  // A copy shares nothing, so the array may be read-only, or written later.
+  const V& held = static_cast<Array&>(*array).tensor;
+  V tensor = copies ? tracer.call_method(held, "clone", {}) : tracer.tensor_of_array(array);
+  if (keywords.empty()) return tensor;
+  const Ref to = interned("to");
+  return tracer.call(tracer.attribute(tensor, to.get()), {{}, keywords});
+}
 
 void add_torch(CallTable& table) {
   const auto on = [&](const char* module, const char* name,
@@ -73,6 +93,21 @@ void add_torch(CallTable& table) {
   on("torch.overrides", "is_tensor_like",
      [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
   on("torch", "is_tensor", [](Tracer& t, Call& c) { return t.boolean(t.is_tensor(c.args.at(0))); });
+  on("torch", "from_numpy", [](Tracer& t, Call& c) -> V {
+    if (c.args.size() != 1 || t.real(c.args[0])->kind != Kind::array)
+      give_up(Reason::unknown_call, "torch.from_numpy()");
+    return t.tensor_of_array(c.args[0]);
+  });
+  for (const char* name : {"tensor", "as_tensor"})
+    on("torch", name, [name](Tracer& t, Call& c) {
+      PyObject* function = well_known("torch", name);
+      if (c.args.empty()) give_up(Reason::wrong_call, name);
+      const V given = t.real(c.args[0]);
+      if (given->kind == Kind::constant && is_array_number(given->object.get()))
+        give_up(Reason::numpy, "a tensor of one of NumPy's numbers");
+      if (given->kind != Kind::array) return t.call_tensor_function(t.constant(function), c);
+      return tensor_from_array(t, given, c, name[0] == 't');
+    });
   on("torch", "numel", [](Tracer& t, Call& c) { return t.call_method(c.args.at(0), "numel", {}); });
   // Marks for the profiler; the operators within are marked by torch itself.
   on("torch.autograd.profiler", "record_function", [](Tracer& t, Call&) {

@@ -103,13 +103,13 @@ PyObject* guarded(F body) {
 PyObject* wrap(PyObject*, PyObject* args, PyObject* keywords) {
   return guarded([&]() -> PyObject* {
     static const char* names[] = {"function", "backend", "fullgraph", "inline_modules",
-                                  "stats",    "dynamic", nullptr};
+                                  "stats",    "dynamic", "numpy",     nullptr};
     PyObject *function = nullptr, *backend = nullptr, *stats = nullptr;
-    PyObject* dynamic = Py_None;
+    PyObject *dynamic = Py_None, *numpy = Py_True;
     int full_graph = 0, inline_modules = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|ppOO", const_cast<char**>(names),
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|ppOOO", const_cast<char**>(names),
                                      &function, &backend, &full_graph, &inline_modules, &stats,
-                                     &dynamic))
+                                     &dynamic, &numpy))
       throw PythonError{};
     auto region = std::make_shared<Region>();
     region->backend = Ref::borrow(backend);
@@ -122,6 +122,9 @@ PyObject* wrap(PyObject*, PyObject* args, PyObject* keywords) {
       if (always < 0) throw PythonError{};
       region->settings.dynamic = always ? Dynamic::always : Dynamic::never;
     }
+    region->settings.numpy = PyUnicode_Check(numpy)   ? Numpy::exact
+                             : PyObject_IsTrue(numpy) ? Numpy::all
+                                                      : Numpy::never;
     if (stats && stats != Py_None) region->stats = Ref::borrow(stats);
     PyTypeObject* type = captured_type();
     auto* made = reinterpret_cast<Captured*>(type->tp_alloc(type, 0));
@@ -183,7 +186,7 @@ PyCFunction as_function(F function) {
 PyMethodDef methods[] = {
     {"wrap", as_function(wrap), METH_VARARGS | METH_KEYWORDS,
      "wrap(function, backend, fullgraph=False, inline_modules=False, stats=None, "
-     "dynamic=None): captured when called"},
+     "dynamic=None, numpy=True): captured when called"},
     {"uncaptured", as_function(uncaptured), METH_VARARGS | METH_KEYWORDS,
      "uncaptured(function, *args, **kwargs): calls it with capture off"},
     {"reset", reset, METH_NOARGS, "Forgets every captured piece."},

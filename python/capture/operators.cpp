@@ -60,6 +60,7 @@ V Tracer::unary(Op op, const V& given) {
   PyObject* function = well_known("operator", name);
   if (operand->kind == Kind::tensor)
     return call_tensor_function(constant(function), {{operand}, {}});
+  if (operand->kind == Kind::array) return call_array("operator", name, {{operand}, {}});
   if (V folded = fold(function, {{operand}, {}})) return folded;
   const std::string method = fmt::format("__{}__", name);
   if (operand->kind == Kind::instance || operand->kind == Kind::object)
@@ -84,6 +85,11 @@ V Tracer::binary(int operation, const V& left, const V& right) {
   PyObject* function = well_known("operator", changes ? in_place[base] : operators[base].function);
   const bool grows =
       changes && base == 0 && a->kind == Kind::sequence && static_cast<Sequence&>(*a).is_list();
+  if ((a->kind == Kind::array || b->kind == Kind::array) && !grows) {
+    const bool written = changes && a->kind == Kind::array && !static_cast<Array&>(*a).scalar;
+    return call_array("operator", written ? in_place[base] : operators[base].function,
+                      {{a, b}, {}});
+  }
   if ((a->kind == Kind::tensor || b->kind == Kind::tensor) && !grows) {
     if (a->kind != Kind::tensor) function = well_known("operator", operators[base].function);
     return call_tensor_function(constant(function), {{a, b}, {}});
@@ -224,6 +230,8 @@ V Tracer::compare(int operation, const V& left, const V& right) {
   }
   const V a = as_set(left), b = as_set(right);
   PyObject* function = well_known("operator", comparisons[operation]);
+  if (a->kind == Kind::array || b->kind == Kind::array)
+    return call_array("operator", comparisons[operation], {{a, b}, {}});
   if (a->kind == Kind::tensor || b->kind == Kind::tensor) {
     const bool is_none_side = a->object.get() == Py_None || b->object.get() == Py_None;
     if (is_none_side && (operation == 2 || operation == 3)) return boolean(operation == 3);
@@ -346,7 +354,8 @@ V Tracer::format(const V& given, const V& spec, int conversion) {
       if (found && PyFunction_Check(found) && (!spec || !truth(spec)))
         return call(class_attribute(value, type_of(value), name.get(), found, value), {});
     }
-    give_up(value->kind == Kind::tensor ? Reason::tensor_to_python : Reason::unknown_object,
+    const bool values = value->kind == Kind::tensor || value->kind == Kind::array;
+    give_up(values ? Reason::tensor_to_python : Reason::unknown_object,
             "formatting " + describe(value));
   }
   if (value->kind == Kind::object) give_up(Reason::unknown_object, "formatting " + describe(value));

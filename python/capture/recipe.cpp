@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/tensor_numpy.h>
 
 #include <unordered_map>
 
@@ -95,6 +96,11 @@ class Builder {
       }
       case Kind::tensor:
         return output(static_cast<Tensor&>(*value).node, value);
+      case Kind::array: {
+        const auto& array = static_cast<Array&>(*value);
+        const int tensor = output(array.tensor->node, value);
+        return emit(Step::Op::array, {tensor}, {}, array.scalar ? 2 : array.writable ? 0 : 1);
+      }
       case Kind::sequence:
         return make_sequence(value);
       case Kind::dict:
@@ -381,6 +387,17 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
       case Step::Op::output:
         put(Ref::borrow(outputs[step.index]));
         break;
+      case Step::Op::array: {
+        Ref array = Ref::checked(
+            torch::utils::tensor_to_numpy(THPVariable_Unpack(get(step.args[0])), true));
+        if (step.index == 2) array = Ref::checked(PyObject_GetItem(array.get(), no_args.get()));
+        if (step.index == 1) {
+          const Ref flags = attribute(array.get(), "flags");
+          check(PyObject_SetAttrString(flags.get(), "writeable", Py_False));
+        }
+        put(std::move(array));
+        break;
+      }
       case Step::Op::tuple: {
         Ref items = tuple_of(step.args);
         if (!step.object) {

@@ -14,6 +14,7 @@ struct Step {
     constant,       // object
     source,         // index: source id
     output,         // index: of the graph
+    array,          // args: an output; index: 0 an array, 1 a read-only one, 2 a number
     tuple,          // args, object: class of a named tuple or null
     list,           // empty; filled by fill_list
     dict,           // object: class; empty

@@ -63,8 +63,9 @@ std::vector<Source*> Tracer::written_tensors() const {
   std::vector<Source*> all;
   if (written_storages_.empty()) return all;
   for (const auto& [object, value] : lifted_) {
-    if (value->kind != Kind::tensor || !value->source) continue;
-    const auto& tensor = static_cast<Tensor&>(*value);
+    if ((value->kind != Kind::tensor && value->kind != Kind::array) || !value->source) continue;
+    const auto& tensor = value->kind == Kind::array ? *static_cast<Array&>(*value).tensor
+                                                    : static_cast<Tensor&>(*value);
     bool written = false;
     for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
       written = written || (meta->defined() && meta->has_storage() &&

@@ -72,6 +72,8 @@ std::string source_name(const Source& source, PyCodeObject* code) {
       return base + ".__func__";
     case SourceKind::dictionary:
       return base + ".__dict__";
+    case SourceKind::context_variable:
+      return base + ".get()";
   }
   return base;
 }
@@ -136,6 +138,11 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
                          guard.other ? repr(guard.other.get()) : "not there");
     case GuardKind::not_tensor_grad:
       return fmt::format("{}.grad is None", name);
+    case GuardKind::array:
+      return fmt::format("{} is a{} array of {}, sizes [{}], strides [{}]", name,
+                         guard.tensor->requires_grad ? "n" : " read-only",
+                         c10::toString(guard.tensor->dtype), fmt::join(guard.tensor->sizes, ", "),
+                         fmt::join(guard.tensor->strides, ", "));
     case GuardKind::tensor: {
       const TensorGuard& t = *guard.tensor;
       const std::string layout = t.order.empty()

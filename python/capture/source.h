@@ -34,7 +34,8 @@ enum class SourceKind : uint8_t {
   function_kwdefaults,  // __kwdefaults__ of a function
   method_self,
   method_function,
-  dictionary,  // base.__dict__
+  dictionary,        // base.__dict__
+  context_variable,  // what the contextvars.ContextVar that base is holds
 };
 
 struct TensorGuard {
@@ -62,6 +63,7 @@ enum class GuardKind : uint8_t {
   code,             // function with the code `object` and the globals `other`
   type_lookup,      // the type finds `other` (or nothing) under the name `object`
   tensor,
+  array,            // np.ndarray; the tensor guard's requires_grad says whether it is writable
   not_tensor_grad,  // base.grad is None
 };
 

@@ -2,6 +2,7 @@
 // that compute them, and torch's symbols for the shape rules that are torch's.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_strided.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
@@ -122,6 +123,23 @@ V Tracer::dynamic_integer(PyObject* object, Source* source) {
   const bool open = entry->second == -1 && !first;
   if (value < 2 || !(open || settings_.dynamic == Dynamic::always)) return nullptr;
   return number(Number::of(value), symbol_expression(symbol_at(source, -1, value)));
+}
+
+// A float or a number of NumPy's that the frame itself computed before the piece, such as a loss in
+// a loop: not the one that it was. Arguments are constants, as they are for Dynamo.
+bool Tracer::differs_between_calls(PyObject* number, Source* source) {
+  if (first_unit_ == 0 || !source || source->kind != SourceKind::slot) return false;
+  const std::string place = fmt::format("{} {}", source_name(*source, code_.object()), first_unit_);
+  const auto [entry, first] = history_.floats.try_emplace(place, Ref::borrow(number));
+  PyObject* before = entry->second.get();
+  if (first || before == number) return false;
+  if (before && Py_TYPE(before) == Py_TYPE(number)) {
+    const int same = PyObject_RichCompareBool(before, number, Py_EQ);
+    if (same < 0) PyErr_Clear();
+    if (same == 1) return false;
+  }
+  entry->second = Ref();
+  return true;
 }
 
 int Tracer::symbol_at(Source* source, int dim, int64_t hint) {

@@ -56,6 +56,7 @@ V Tracer::call_tensor_function(const V& callee, const Call& call) {
 
 V Tracer::call_tensor_method(const V& self, PyObject* name, const Call& call) {
   const std::string text = utf8(name);
+  if (text == "numpy" && call.args.empty() && call.keywords.empty()) return array_of_tensor(self);
   if (leaves_for_python().count(text)) give_up(Reason::tensor_to_python, "Tensor." + text);
   if (text == "backward") give_up(Reason::autograd, "Tensor.backward");
   if (has_effects().count(text)) give_up(Reason::side_effect, "Tensor." + text);

@@ -11,6 +11,7 @@
 #include <regex>
 #include <unordered_set>
 
+#include "arrays.h"
 #include "dynamo_marks.h"
 #include "known_calls.h"
 #include "python_types.h"
@@ -189,6 +190,7 @@ Node* Tracer::node_of(const std::shared_ptr<Tensor>& tensor) {
     tensor->node =
         trace_.graph.add(Node::Op::placeholder, text(input_key(*tensor->source, code_.object())));
     tensor->node->source = tensor->source;
+    tensor->node->array = tensor->of_array;
     tensor->source->wanted = true;
     trace_.graph.placeholders.push_back(tensor->node);
   }
@@ -261,6 +263,12 @@ Arg Tracer::node_arg(const V& given) {
     }
     case Kind::tensor:
       return Arg::of(node_of(std::static_pointer_cast<Tensor>(value)));
+    case Kind::array:
+      return Arg::of(node_of(static_cast<Array&>(*value).tensor));
+    case Kind::constant:
+      if (is_array_number(value->object.get()))
+        return Arg::of(Ref::checked(PyObject_CallMethod(value->object.get(), "item", nullptr)));
+      return Arg::of(value->object);
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*value);
       Arg arg;
@@ -369,6 +377,10 @@ Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
 V Tracer::record(Node::Op op, Ref target, const Call& call,
                  const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable) {
+  for (const V& arg : call.args)
+    if (holds_array(arg)) give_up(Reason::numpy, repr(target.get()) + " of an array");
+  for (const auto& [name, arg] : call.keywords)
+    if (holds_array(arg)) give_up(Reason::numpy, repr(target.get()) + " of an array");
   if (const auto shape = shape_rule(*this, callable, callable ? "" : utf8(target.get()), call))
     return record_by_rule(op, std::move(target), call, *shape);
   const auto count = static_cast<Py_ssize_t>(call.args.size());

@@ -22,20 +22,25 @@ namespace octavo::capture {
 
 struct Shape;
 
+// What is captured of NumPy: nothing, what gives the same bits, or also what may round otherwise.
+enum class Numpy : uint8_t { never, exact, all };
+
 // Which sizes and ints become symbols: those that differed between calls, all, or none.
 enum class Dynamic : uint8_t { automatic, always, never };
 
 struct Settings {
   bool inline_modules = false;  // torch 2.13's dialect: parameters are inputs
   Dynamic dynamic = Dynamic::automatic;
+  Numpy numpy = Numpy::all;
   int most_instructions = 400000;
   int most_depth = 120;
 };
 
-// The sizes and ints that a function met, by the place where it found them; -1: several.
+// The sizes and numbers that a function met, by the place where it found them; -1: several.
 struct SizeHistory {
   std::unordered_map<std::string, std::vector<int64_t>> tensors;
   std::unordered_map<std::string, int64_t> integers;
+  std::unordered_map<std::string, Ref> floats;  // null: several
 };
 
 // Thrown where symbols cannot be followed: the piece is traced anew without them.
@@ -232,6 +237,17 @@ class Tracer {
   bool records(PyObject* callable);  // it becomes a node
   V call_module(const V& module, Call call, bool& known);
 
+  // --- NumPy's arrays (arrays.cpp)
+  // ------------------------------------------------------------------
+  V lift_array(PyObject* object, Source* source);
+  bool holds_array(const V& value, int depth = 0);
+  V array_attribute(const V& array, PyObject* name);
+  V call_array(const char* kind, const std::string& name, const Call& call);
+  V call_array_method(const V& array, const std::string& name, Call call);
+  V call_numpy(const V& callee, Call& call, bool& known);
+  V array_of_tensor(const V& tensor);
+  V tensor_of_array(const V& array);
+
   Sources& sources() { return trace_.sources; }
   Trace& trace() { return trace_; }
   Frame* frame() { return frame_; }
@@ -269,6 +285,7 @@ class Tracer {
   bool dynamic_sizes(PyObject* object, const at::Tensor& tensor, Source* source, TensorGuard& guard,
                      std::vector<Dim>& dims);
   V dynamic_integer(PyObject* object, Source* source);
+  bool differs_between_calls(PyObject* number, Source* source);
   int symbol_at(Source* source, int dim, int64_t hint);
   Node* node_of(const Expr& expr);
   Node* node_of_symbol(int symbol);
@@ -296,6 +313,13 @@ class Tracer {
   V wrap_tensor(PyObject* result, Node* node);
   V call_leaf_module(const V& module, Call& call);
 
+  // arrays.cpp
+  Ref array_argument(const V& value, std::vector<std::shared_ptr<Array>>& arrays);
+  V array_node_argument(const V& value, bool floating);
+  V take_outcome(PyObject* outcome, Node* node, const std::vector<std::shared_ptr<Array>>& arrays);
+  V make_array(const at::Tensor& meta, Node* node, bool scalar, bool writable, int64_t copy);
+  void guard_array_errors();
+
   Settings settings_;
   const Code& code_;
   PyObject* globals_;
@@ -307,6 +331,7 @@ class Tracer {
   int instructions_ = 0;  // of the root frame
   int total_ = 0;
   int stop_ = 0;
+  int first_unit_ = 0;         // where the piece begins
   std::vector<V> generators_;  // all that were made
   SizeHistory& history_;
   std::vector<int64_t> hints_;       // of the symbols
@@ -321,6 +346,9 @@ class Tracer {
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes
   std::unordered_set<const c10::StorageImpl*> written_storages_;
   int tensor_writes_ = 0;
+  // Memory that arrays and tensors of the program share.
+  std::unordered_set<const c10::StorageImpl*> shared_storages_;
+  bool guards_array_errors_ = false;
   // Exceptions that a handler got, and the root instruction at which they came.
   std::unordered_map<const Value*, std::pair<V, int>> raised_;
   std::vector<Ref> keep_;

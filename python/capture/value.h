@@ -35,6 +35,7 @@ enum class Kind : uint8_t {
   instance,  // an object of a Python class, made by the trace
   super,
   view,    // keys(), values(), items() of a dict
+  array,   // np.ndarray, or one of NumPy's numbers that the graph computes
   symbol,  // a number that differs from call to call; Tracer::look gives it, Tracer::real never
 };
 
@@ -75,8 +76,17 @@ struct Tensor : Value {
   Node* node = nullptr;  // null for an input that no operator has read
   c10::Device device = c10::kCPU;
   PyTypeObject* type = nullptr;  // torch.Tensor or Parameter
+  bool of_array = false;         // an input that the frame has as an array
   bool attribute_of_module = false;
   Ref module_path;  // "L__self___weight" where it is a parameter or buffer of a module
+};
+
+// In the graph an array is a tensor.
+struct Array : Value {
+  Array() : Value(Kind::array) {}
+  std::shared_ptr<Tensor> tensor;
+  bool scalar = false;  // a number, np.float64 and the like, and no array of no dimensions
+  bool writable = true;
 };
 
 struct Sequence : Value {

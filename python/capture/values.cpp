@@ -8,6 +8,7 @@
 #include <torch/csrc/Size.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include "arrays.h"
 #include "python_types.h"
 #include "tracer.h"
 
@@ -23,7 +24,8 @@ bool is_literal(PyObject* object) {
 bool is_torch_constant(PyObject* object) {
   return THPDtype_Check(object) || THPLayout_Check(object) || THPMemoryFormat_Check(object) ||
          THPDevice_Check(object) || Py_TYPE(object) == known_type("torch", "finfo") ||
-         Py_TYPE(object) == known_type("torch", "iinfo");
+         Py_TYPE(object) == known_type("torch", "iinfo") || is_array_number(object) ||
+         is_array_dtype(object);
 }
 
 }  // namespace
@@ -95,7 +97,11 @@ V Tracer::look(const V& given) {
   }
   if (PyLong_CheckExact(object))
     if (V symbol = dynamic_integer(object, source)) return finish(symbol);
-  if (is_literal(object) || THPDevice_Check(object) || PyRange_Check(object)) {
+  if ((PyFloat_CheckExact(object) || is_array_number(object)) &&
+      differs_between_calls(object, source))
+    give_up(Reason::tensor_to_python, "a number that differs from call to call");
+  if (is_literal(object) || THPDevice_Check(object) || PyRange_Check(object) ||
+      is_array_number(object) || is_array_dtype(object)) {
     if (!fixed) sources.guard(source, GuardKind::equals, object);
     return finish(constant(object));
   }
@@ -147,6 +153,8 @@ V Tracer::look(const V& given) {
                     PyFunction_GET_GLOBALS(object));
     return remember(make<Value>(Kind::object));
   }
+  if (is_array(object))
+    if (V array = lift_array(object, source)) return remember(array);
   if (!fixed) sources.guard(source, GuardKind::type, type_object);
   if (type == &PyMethod_Type) {
     auto method = make<Method>();
@@ -293,7 +301,8 @@ bool Tracer::truth(const V& given) {
       return truth == 1;
     }
     case Kind::tensor:
-      give_up(Reason::data_dependent, "the truth of a tensor");
+    case Kind::array:
+      give_up(Reason::data_dependent, "the truth of " + describe(value));
     case Kind::sequence:
       return !static_cast<Sequence&>(*value).items.empty();
     case Kind::dict:
@@ -326,7 +335,8 @@ int64_t Tracer::index(const V& given) {
     if (index == -1 && PyErr_Occurred()) raise_python_error();
     return index;
   }
-  if (value->kind == Kind::tensor) give_up(Reason::tensor_to_python, "a tensor as an index");
+  if (value->kind == Kind::tensor || value->kind == Kind::array)
+    give_up(Reason::tensor_to_python, describe(value) + " as an index");
   raise(PyExc_TypeError, describe(value) + " cannot be interpreted as an integer");
 }
 
@@ -340,6 +350,8 @@ PyTypeObject* Tracer::type_of(const V& given) {
       return Py_TYPE(value->object.get());
     case Kind::tensor:
       return static_cast<Tensor&>(*value).type;
+    case Kind::array:
+      return type_of_array(static_cast<Array&>(*value));
     case Kind::sequence:
       return static_cast<Sequence&>(*value).type;
     case Kind::dict:
@@ -404,7 +416,7 @@ std::string Tracer::describe(const V& given) {
   static constexpr const char* names[] = {
       "NULL",          "a value",    "",         "",       "a tensor",    "a sequence",  "a dict",
       "a slice",       "a function", "a method", "a cell", "an iterator", "an instance", "super()",
-      "a dict's view", "a number"};
+      "a dict's view", "an array",   "a number"};
   if (value->kind == Kind::instance)
     return std::string("an instance of ") + static_cast<Instance&>(*value).type->tp_name;
   if (value->kind == Kind::constant || value->kind == Kind::lazy) return repr(value->object.get());

@@ -12,6 +12,7 @@ import itertools
 import types
 from typing import Any
 
+import numpy as np
 import torch
 
 _PLAIN = (
@@ -42,6 +43,11 @@ class Snapshot:
             return (type(value).__name__, value.name)
         if type(value) in _PLAIN:
             return (type(value).__name__, repr(value))
+        if isinstance(value, np.generic | np.dtype):
+            return (
+                type(value).__name__,
+                value.tobytes() if isinstance(value, np.generic) else str(value),
+            )
         if type(value) in (torch.Size, tuple):
             return (type(value).__name__, [self.of(v, depth + 1) for v in value])
         if depth > 12:
@@ -56,6 +62,8 @@ class Snapshot:
     def _parts(self, value: Any, depth: int) -> Any:
         if isinstance(value, torch.Tensor):
             return self._tensor(value, depth)
+        if isinstance(value, np.ndarray):
+            return self._array(value)
         if isinstance(value, torch.nn.Module):
             named = itertools.chain(value.named_parameters(), value.named_buffers())
             return [(name, self.of(tensor, depth)) for name, tensor in named] + [value.training]
@@ -106,6 +114,28 @@ class Snapshot:
             "requires_grad": tensor.requires_grad,
             "has_grad_fn": tensor.grad_fn is not None,
             "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None,
+        }
+
+    def _array(self, array: np.ndarray) -> Any:
+        owner: Any = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        start = owner.ctypes.data
+        if isinstance(owner.base, torch.Tensor):
+            start = owner.base.untyped_storage().data_ptr()
+        steps = [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
+        return {
+            "dtype": str(array.dtype),
+            "shape": array.shape,
+            "strides": steps if array.size else (),
+            "memory": (
+                self._storages.setdefault(start, len(self._storages) + 1),
+                array.ctypes.data - start,
+            )
+            if array.size
+            else 0,
+            "writable": array.flags.writeable,
+            "bits": array.tobytes(),
         }
 
 

@@ -21,6 +21,8 @@ def test_training_example(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     graphs = done.stdout.split("my_compiler() called")[1:]
+    zeros = next(g for g in graphs if "wrapped_zeros_1" in g)  # train_losses, val_losses
+    assert len(re.findall(r"call_function +wrapped_zeros", zeros)) == 2
     forward = [g for g in graphs if "l_x_" in g and "L__self___fc1" in g and "relu" in g]
     assert [("s0" in g) for g in forward] == [False, True]  # the second batch has another size
     adam = [g for g in graphs if "lerp_" in g]

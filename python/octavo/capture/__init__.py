@@ -139,8 +139,11 @@ def compile(
             True: all from 2 on but those of parameters and buffers; False: none.
         mode: inductor's mode, as of ``torch.compile``; other backends get it as ``mode=``.
         options: ``{"inline_modules": True}`` makes parameters inputs of the graph, as torch 2.13
-            does, instead of ``call_module`` and ``get_attr`` nodes. Others are the backend's own:
-            inductor's configuration, or what a function takes as ``options=``.
+            does, instead of ``call_module`` and ``get_attr`` nodes. ``"numpy"`` says which of
+            NumPy's calls become nodes: True all that torch answers alike, though its sums and
+            functions may round otherwise; ``"exact"`` those of the same bits; False none. Others
+            are the backend's own: inductor's configuration, or what a function takes as
+            ``options=``.
         stats: a list that gets a dict for each piece that is captured; ``explain`` reads it.
 
     Raises:
@@ -152,6 +155,9 @@ def compile(
     if takes_one_size(backend):
         function = by_size(function)
     inline = bool((options or {}).get("inline_modules", takes_parameters(backend)))
+    numpy = (options or {}).get("numpy", True)
+    if numpy not in (True, False, "exact"):
+        raise TypeError(f"options['numpy'] is True, False or 'exact', not {numpy!r}")
 
     def wrap(target: Callable[..., Any]) -> Any:
         return _capture.wrap(
@@ -161,6 +167,7 @@ def compile(
             inline_modules=inline,
             stats=stats,
             dynamic=dynamic,
+            numpy=numpy,
         )
 
     def captured(target: Callable[..., Any]) -> Any:

@@ -19,7 +19,7 @@ from octavo.capture.errors import BackendError
 Backend = Callable[[torch.fx.GraphModule, list[Any]], Callable[..., Any]]
 B = TypeVar("B", bound=Backend)
 
-OWN_OPTIONS = frozenset({"inline_modules"})
+OWN_OPTIONS = frozenset({"inline_modules", "numpy"})
 _registered: dict[str, Backend] = {}
 # Their graphs take parameters as inputs, so that gradients can be given for them.
 _parameters_as_inputs: set[str] = set()
