@@ -20,6 +20,7 @@
 #include "code_state.h"
 #include "dynamo_marks.h"
 #include "python_types.h"
+#include "report.h"
 
 namespace octavo::capture {
 namespace {
@@ -29,6 +30,7 @@ struct CodeState {
   Code code;
   bool never = false;     // its frames are not captured
   bool disables = false;  // nor what they call, which is stock Dynamo's
+  bool imports = false;   // a module's own code, or the import system's: nothing within is
   std::unordered_map<int, std::vector<std::shared_ptr<const Piece>>> pieces;  // by code unit
   std::set<const Region*> plain;  // regions in which it had no operators
   std::unordered_map<int, int> full;
@@ -95,6 +97,8 @@ CodeState& state_of(PyCodeObject* code) {
                  (code->co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR)) != 0 ||
                  is_library(code);
   state->disables = state->never && is_dynamos_own(code);
+  state->imports = ((code->co_flags & wanted) == 0 && utf8(code->co_name) == "<module>") ||
+                   utf8(code->co_filename).rfind("<frozen importlib", 0) == 0;
   if (_PyCode_SetExtra(object, extra_index, state) < 0) throw PythonError{};
   return *state;
 }
@@ -113,36 +117,6 @@ class Busy {
 using Clock = std::chrono::steady_clock;
 double milliseconds(Clock::time_point since) {
   return std::chrono::duration<double, std::milli>(Clock::now() - since).count();
-}
-
-void put(const Ref& dict, const char* key, const Ref& value) {
-  check(PyDict_SetItemString(dict.get(), key, value.get()));
-}
-
-// What explain() shows of a piece.
-void report(const Region& region, const Code& code, const Trace& trace, int unit,
-            const Piece& piece, double trace_ms, double backend_ms, const Ref& module) {
-  if (!region.stats) return;
-  const Ref entry = Ref::checked(PyDict_New());
-  put(entry, "function", Ref::borrow(code.object()->co_qualname));
-  put(entry, "where", text(code.location(code.at(unit).unit)));
-  put(entry, "ops", Ref::checked(PyLong_FromLong(piece.ops)));
-  put(entry, "guards", text(piece.guards.describe(code.object())));
-  put(entry, "guard_count", Ref::checked(PyLong_FromSize_t(piece.guards.guards())));
-  put(entry, "python_rules", Ref::checked(PyLong_FromLong(trace.python_rules)));
-  put(entry, "instructions", Ref::checked(PyLong_FromLong(trace.instructions)));
-  put(entry, "trace_ms", Ref::checked(PyFloat_FromDouble(trace_ms)));
-  put(entry, "backend_ms", Ref::checked(PyFloat_FromDouble(backend_ms)));
-  put(entry, "graph", module ? module : Ref::borrow(Py_None));
-  if (piece.ended == Ended::broke) {
-    const ReasonText& reason = reason_text(trace.reason);
-    put(entry, "reason", text(reason.name));
-    put(entry, "detail", text(trace.detail));
-    put(entry, "explanation", text(reason.explanation));
-    put(entry, "hint", text(reason.hint));
-    put(entry, "break_at", text(trace.where));
-  }
-  check(PyList_Append(region.stats.get(), entry.get()));
 }
 
 [[noreturn]] void refuse_break(const Trace& trace) {
@@ -205,8 +179,10 @@ int place_of(const Piece& piece, int input) {
   return input < 0 ? piece.guards.symbol_place(-1 - input) : piece.guards.place(input);
 }
 
+// `misfits`: why the versions that there are at this place do not fit.
 std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& region,
-                                        CodeState& state, InterpreterFrame* frame, int unit) {
+                                        CodeState& state, InterpreterFrame* frame, int unit,
+                                        const std::vector<std::string>& misfits) {
   const Busy guard;
   const auto begin = Clock::now();
   Traced made = trace_piece(*region, state, frame, unit);
@@ -280,7 +256,8 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
     if (step.op == Step::Op::source) step.index = piece->guards.place(step.index);
   for (int& input : piece->inputs) input = place_of(*piece, input);
   for (int& tensor : piece->written) tensor = piece->guards.place(tensor);
-  report(*region, state.code, trace, unit, *piece, trace_ms, backend_ms, module);
+  if (is_reported(*region))
+    report(*region, state.code, trace, *piece, {unit, trace_ms, backend_ms, module, misfits});
   return piece;
 }
 
@@ -466,7 +443,11 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
     try {
       if (!chosen) {
         const Linked link(thread, frame);
-        chosen = make_piece(region, state, frame, unit);
+        std::vector<std::string> misfits;
+        if (own > 0 && is_reported(*region))
+          for (const auto& piece : pieces)
+            if (piece->region == region) misfits.push_back(misfit(*piece, now, view, state.code));
+        chosen = make_piece(region, state, frame, unit, misfits);
         auto& again = state.pieces[unit];
         again.insert(again.begin(), chosen);
         if (!chosen->guards.check(view, values, &failure)) return run_default(thread, frame, 0);
@@ -542,6 +523,10 @@ PyObject* evaluate(PyThreadState* thread, InterpreterFrame* frame, int throwing)
   } catch (const PythonError&) {
     PyErr_Clear();
     return run_default(thread, frame, throwing);
+  }
+  if (state->imports) {
+    const Busy guard;
+    return run_default(thread, frame, 0);
   }
   if (state->disables && !disabled_optimizer(reinterpret_cast<PyObject*>(frame->f_func))) {
     const Busy guard;

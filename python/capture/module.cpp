@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "python_types.h"
+#include "report.h"
 
 namespace octavo::capture {
 namespace {
@@ -154,6 +155,13 @@ PyObject* reset(PyObject*, PyObject*) {
   });
 }
 
+PyObject* listen(PyObject*, PyObject* callable) {
+  return guarded([&]() -> PyObject* {
+    set_listener(callable == Py_None ? Ref() : Ref::borrow(callable));
+    return Py_NewRef(Py_None);
+  });
+}
+
 PyObject* opcodes(PyObject*, PyObject*) {
   return guarded([]() -> PyObject* {
     const Ref list = Ref::checked(PyList_New(0));
@@ -190,6 +198,7 @@ PyMethodDef methods[] = {
     {"uncaptured", as_function(uncaptured), METH_VARARGS | METH_KEYWORDS,
      "uncaptured(function, *args, **kwargs): calls it with capture off"},
     {"reset", reset, METH_NOARGS, "Forgets every captured piece."},
+    {"listen", listen, METH_O, "listen(callable): it gets a dict of each piece; None ends that"},
     {"opcodes", opcodes, METH_NOARGS, "[(name, number, handling)] of the interpreter's opcodes"},
     {"break_reasons", reasons, METH_NOARGS, "[(name, explanation, hint)]"},
     {nullptr, nullptr, 0, nullptr}};

@@ -268,3 +268,20 @@ def test_grad_mode_is_the_threads_own():
                 assert result.requires_grad == enabled == (number % 2 == 0)
 
     in_threads(work)
+
+
+def test_imports_within_are_not_captured(tmp_path, monkeypatch):
+    """Not the module's functions that run meanwhile, nor import hooks."""
+    (tmp_path / "imported_within.py").write_text(
+        "import torch\n\ndef made(x):\n    return torch.ones(4) * x\n\nONE = made(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def f(x):
+        from imported_within import ONE
+
+        return x + ONE
+
+    stats: list = []
+    assert torch.equal(capture.compile(f, backend="eager", stats=stats)(X), X + torch.ones(4))
+    assert {piece["function"].rpartition(".")[2] for piece in stats} == {"f"}

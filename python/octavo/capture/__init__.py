@@ -33,6 +33,8 @@ from octavo.capture.backends import (
 )
 from octavo.capture.errors import BackendError, GraphBreakError
 from octavo.capture.explanation import Explanation, explain
+from octavo.capture.logs import from_environment as _from_environment
+from octavo.capture.logs import set_logs
 from octavo.capture.marks import (
     allow_in_graph,
     assume_constant_result,
@@ -63,7 +65,10 @@ __all__ = [
     "optimize",
     "register_backend",
     "reset",
+    "set_logs",
 ]
+
+_from_environment()
 
 F = TypeVar("F", bound=Callable[..., Any])
 

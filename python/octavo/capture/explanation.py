@@ -20,6 +20,14 @@ class Break:
 
 
 @dataclasses.dataclass(frozen=True)
+class Recompile:
+    """A piece that was captured although there were versions at its place."""
+
+    where: str  # "file:line"
+    misfits: list[str]  # of each version the first guard that did not hold, most recent first
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """``print`` it, or read the fields. Times are in milliseconds."""
 
@@ -27,6 +35,7 @@ class Explanation:
     ops: int
     breaks: list[Break]
     guards: list[str]
+    recompiles: list[Recompile]
     python_rules: int  # operators whose shape rule ran in Python
     instructions: int  # bytecode instructions that were traced
     trace_ms: float
@@ -48,6 +57,8 @@ class Explanation:
         for one in self.breaks:
             lines.append(f"break at {one.where}: {one.explanation} ({one.detail})")
             lines.append(f"  {one.hint}")
+        for again in self.recompiles:
+            lines.append(f"captured again at {again.where}: {'; '.join(again.misfits)}")
         return "\n".join(lines)
 
 
@@ -87,6 +98,9 @@ def explain(model: Callable[..., Any], **options: Any) -> Callable[..., Explanat
                 if "reason" in piece
             ],
             guards=[line for piece in stats for line in piece["guards"].splitlines()],
+            recompiles=[
+                Recompile(piece["where"], piece["misfits"]) for piece in stats if piece["misfits"]
+            ],
             python_rules=sum(piece["python_rules"] for piece in stats),
             instructions=sum(piece["instructions"] for piece in stats),
             trace_ms=sum(piece["trace_ms"] for piece in stats),
