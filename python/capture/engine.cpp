@@ -138,7 +138,7 @@ Traced trace_piece(const Region& region, CodeState& state, InterpreterFrame* fra
   const Code& code = state.code;
   Settings settings = region.settings;
   SizeHistory& history = state.sizes[region.id];
-  int stop = -1;
+  int stop = -1, attempts = 0;
   Reason reason{};
   std::string detail, where;
   PyObject* closure = PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func));
@@ -163,7 +163,10 @@ Traced trace_piece(const Region& region, CodeState& state, InterpreterFrame* fra
         detail = end.detail;
         where = tracer.where();
       }
-      if (stop >= 0 && before_this >= stop && stop > 0)
+      // Each attempt is a trace: after a few, an earlier end is worth more than the latest one.
+      if (stop > 0 && ++attempts > 8)
+        stop = std::min(stop, std::max(0, before_this)) / 2;
+      else if (stop > 0 && before_this >= stop)
         stop = stop - 1;
       else
         stop = std::max(0, before_this);
@@ -467,9 +470,12 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
     bool again = false;
     if (chosen->compiled) {
       std::optional<Before> kept;
+      bool fails_before_writes = false;
       const bool grad = at::GradMode::is_enabled();
       try {
         const Linked link(thread, frame);
+        // Then what fails stands before the first write.
+        fails_before_writes = !chosen->risk.by_value && (chosen->ran || !chosen->risk.by_type);
         kept = keep_for_failure(*chosen, values);
         results = run_graph(*chosen, values);
         if (!chosen->ran) {
@@ -478,7 +484,8 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
         }
       } catch (const PythonError&) {
         at::GradMode::set_enabled(grad);
-        const bool can_put_back = !chosen->writes || (kept && kept->keeps_tensors());
+        const bool can_put_back =
+            !chosen->writes || (kept && (kept->keeps_tensors() || fails_before_writes));
         if (!can_put_back || !PyErr_ExceptionMatches(PyExc_Exception))
           return fail(thread, frame, state.code, unit);
         const SavedError saved;

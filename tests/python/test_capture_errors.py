@@ -27,6 +27,14 @@ def behind_a_write(x, y, log):
     return y
 
 
+def before_a_write(x, y, log):
+    log.append(1)
+    y = F.linear(y, W)
+    log.append(2)
+    x.add_(1)
+    return y
+
+
 def behind_a_write_in_try(x, y, log):
     try:
         x.mul_(2)
@@ -71,6 +79,7 @@ def dead(x, y, log):
 
 FAILING = [
     behind_a_write,
+    before_a_write,
     behind_a_write_in_try,
     behind_a_write_into_a_view,
     behind_new_sizes,
