@@ -15,6 +15,7 @@ import argparse
 import ast
 import contextlib
 import functools
+import importlib
 import io
 import json
 import logging
@@ -39,9 +40,28 @@ from capture_programs import Program
 from capture_snapshot import Snapshot, difference
 from capture_templates import ARGUMENTS, PRELUDE
 
-GLOBALS = ("G_INT", "G_T", "G_LIST", "G_DICT", "W", "MOD")
+GLOBALS = ("G_INT", "G_T", "G_LIST", "G_DICT", "W", "MOD", "NET", "COUNTER", "LOG")
 CRASHED = "crashed"
 SHARED = "<shared by all programs>"
+
+
+@contextlib.contextmanager
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# What is around a call.
+MODES: dict[str, Callable[[], Any]] = {
+    "": contextlib.nullcontext,
+    "no grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "float64": _double,
+}
 
 
 class Timeout(BaseException):
@@ -60,6 +80,8 @@ def _raised(error: BaseException, name: str) -> Any:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_code.co_filename in (name, SHARED)
     ]
+    if isinstance(error, UnboundLocalError):
+        lines.pop()  # CPython 3.11 gives the line before, once it has joined two instructions
     chain = [type(error).__name__, type(error.__cause__).__name__, type(error.__context__).__name__]
     return {"chain": chain, "message": re.sub(r"0x[0-9a-f]+", "0x", str(error)), "lines": lines}
 
@@ -90,13 +112,14 @@ def observe(
     for number, call in enumerate(space["calls"]):
         if only is not None and number not in only:
             continue
-        args, named = space["arguments"](**call)
-        torch.manual_seed(1)
+        mode = call.get("mode", "")
+        args, named = space["arguments"](**{k: v for k, v in call.items() if k != "mode"})
+        torch.default_generator.manual_seed(1)  # torch.manual_seed goes through Dynamo, slowly
         record: dict[str, Any] = {"exception": None}
         result: Any = None
         printed = io.StringIO()
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(printed), MODES[mode]():
                 result = function(*args, **named)
                 if callable(result) and getattr(result, "__name__", "") == "<lambda>":
                     result = (result, result())
@@ -116,30 +139,36 @@ def observe(
     return seen
 
 
-def run(source: str, number: int, seconds: int = 20) -> Failure | None:
-    """The first difference between the program eager and captured."""
+def run(source: str, number: int, seconds: int = 20, backend: str = "eager") -> Failure | None:
+    """The first difference between the program eager and captured.
+
+    Octavo's own arithmetic is compared within the error that its kernels may make; torch's, which
+    the backend "eager" runs, bit for bit.
+    """
     from octavo import capture
 
     def late(*_: Any) -> None:
         raise Timeout
 
     name = f"<program {number}>"
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    # Seconds of this process, not of a machine that does other things too.
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         expected = observe(source, name, lambda f: f)
-        got = observe(source, name, lambda f: capture.compile(f, backend="eager"))
+        got = observe(source, name, lambda f: capture.compile(f, backend=backend))
     except Timeout:
         return Failure("hangs", f"more than {seconds} seconds")
     except Exception as error:
         return Failure(f"error {type(error).__name__}", traceback.format_exc())
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         torch.set_grad_enabled(True)
         capture.reset()
+    exact = backend == "eager"
     for call, (a, b) in enumerate(zip(expected, got, strict=True)):
         for part in a:
-            found = difference(a[part], b[part])
+            found = difference(a[part], b[part], exact=exact)
             if found:
                 return Failure(part, f"call {call}, {part} {found}")
     return None
@@ -153,7 +182,7 @@ def apart(work: Callable[[], Any], seconds: int) -> tuple[Any, str]:
         child = os.fork()
         if child == 0:
             try:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 out.write_text(json.dumps(work()))
             except BaseException:
                 traceback.print_exc()
@@ -175,14 +204,16 @@ def apart(work: Callable[[], Any], seconds: int) -> tuple[Any, str]:
         return None, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def run_apart(source: str, number: int, seconds: int = 20) -> Failure | None:
+def run_apart(
+    source: str, number: int, seconds: int = 20, backend: str = "eager"
+) -> Failure | None:
     """`run` in a process of its own."""
 
     def work() -> list[str] | None:
-        failure = run(source, number, seconds)
+        failure = run(source, number, seconds, backend)
         return [failure.kind, failure.text] if failure else None
 
-    found, died = apart(work, seconds + 5)
+    found, died = apart(work, 10 * seconds)
     if died:
         return Failure("hangs" if died == "hangs" else CRASHED, died)
     return Failure(*found) if found else None
@@ -261,7 +292,9 @@ def _smaller(source: str) -> Any:
             yield Replace(target, part).visit(changed)
 
 
-def minimise(source: str, number: int, failure: Failure, tries: int = 600) -> tuple[str, Failure]:
+def minimise(
+    source: str, number: int, failure: Failure, backend: str, tries: int = 600
+) -> tuple[str, Failure]:
     """The program with what the failure does not need left out."""
     source = ast.unparse(ast.parse(source))
     smaller = True
@@ -278,7 +311,7 @@ def minimise(source: str, number: int, failure: Failure, tries: int = 600) -> tu
                 compile(candidate, "candidate", "exec")
             except (SyntaxError, ValueError, AttributeError, TypeError):
                 continue
-            found = run_apart(candidate, number, 5)
+            found = run_apart(candidate, number, 5, backend)
             if found and found.kind == failure.kind:
                 source, failure, smaller = candidate, found, True
                 break
@@ -290,21 +323,28 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    # What symbols need of torch is imported once, not in each process, nor within a program's time.
+    importlib.import_module("octavo.capture.symbolic")
+    importlib.import_module("torch._dynamo.guards")
 
 
-def fuzz(first: int, count: int, at: Path | None = None) -> list[tuple[int, str, str]]:
+def fuzz(
+    first: int, count: int, at: Path | None = None, backend: str = "eager"
+) -> list[tuple[int, str, str]]:
     """Runs the programs in this process; gives the seeds, kinds and texts of what went wrong."""
     wrong = []
     for seed in range(first, first + count):
         if at:
             at.write_text(str(seed))
-        failure = run(Program(seed).source, seed)
+        failure = run(Program(seed).source, seed, backend=backend)
         if failure:
             wrong.append((seed, failure.kind, failure.text))
     return wrong
 
 
-def fuzz_apart(first: int, count: int, batch: int = 300) -> Iterator[tuple[int, Failure]]:
+def fuzz_apart(
+    first: int, count: int, backend: str = "eager", batch: int = 300
+) -> Iterator[tuple[int, Failure]]:
     """Runs them in processes of `batch` programs; a process that dies is its program's failure."""
     seed, last = first, first + count
     with tempfile.TemporaryDirectory() as folder:
@@ -312,7 +352,8 @@ def fuzz_apart(first: int, count: int, batch: int = 300) -> Iterator[tuple[int, 
         while seed < last:
             end = min(seed + batch, last)
             at.write_text(str(seed))
-            wrong, died = apart(functools.partial(fuzz, seed, end - seed, at), batch * 3)
+            work = functools.partial(fuzz, seed, end - seed, at, backend)
+            wrong, died = apart(work, batch * 10)
             if not died:
                 for number, kind, text in wrong:
                     yield number, Failure(kind, text)
@@ -320,17 +361,17 @@ def fuzz_apart(first: int, count: int, batch: int = 300) -> Iterator[tuple[int, 
                 continue
             dead = int(at.read_text())
             if dead > seed:  # what the process found before it died
-                yield from fuzz_apart(seed, dead - seed, batch)
-            alone = run_apart(Program(dead).source, dead)
+                yield from fuzz_apart(seed, dead - seed, backend, batch)
+            alone = run_apart(Program(dead).source, dead, backend=backend)
             yield dead, alone or Failure(CRASHED, f"{died}, after the programs from {seed} on")
             seed = dead + 1
 
 
-def show(seed: int, failure: Failure, minimised: bool) -> str:
+def show(seed: int, failure: Failure, minimised: bool, backend: str) -> str:
     source = Program(seed).source
     title = f"seed {seed}, {failure.kind}: {failure.text}"
     if minimised:
-        source, failure = minimise(source, seed, failure)
+        source, failure = minimise(source, seed, failure, backend)
         title += f"\nminimised: {failure.text}"
     own = source[source.index("def f(") : source.index("\ndef arguments")]  # --print shows the rest
     return f"{title}\n{own}\n"
@@ -340,6 +381,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--backend", default="eager", choices=("eager", "octavo"))
     parser.add_argument("--minimise", action="store_true")
     parser.add_argument("--print", action="store_true", help="the programs, and run nothing")
     options = parser.parse_args()
@@ -351,9 +393,9 @@ def main() -> int:
         return 0
 
     wrong = 0
-    for seed, failure in fuzz_apart(options.first, options.count):
+    for seed, failure in fuzz_apart(options.first, options.count, options.backend):
         wrong += 1
-        print(show(seed, failure, options.minimise), flush=True)
+        print(show(seed, failure, options.minimise, options.backend), flush=True)
     print(f"{options.count} programs from seed {options.first}: {wrong} wrong")
     return 1 if wrong else 0
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 
 from capture_templates import (
@@ -24,7 +26,14 @@ from capture_templates import (
 
 class Program:
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
+        for attempt in itertools.count():  # templates within templates are not always Python
+            self.rng = random.Random(seed + attempt * 1_000_003)
+            self.source = PRELUDE + self.make() + self.calls()
+            with contextlib.suppress(SyntaxError):
+                compile(self.source[len(PRELUDE) :], "program", "exec")
+                break
+
+    def make(self) -> str:
         self.names = 0
         self.tensors = ["x", "y"]
         self.ints = ["i"]
@@ -36,7 +45,7 @@ class Program:
         budget = self.rng.choice((2, 3, 4, 6, 8, 12))
         body = self.block(budget)
         body.append("return " + self.result())
-        self.source = PRELUDE + self.function(body) + self.calls()
+        return self.function(body)
 
     # --- expressions ---------------------------------------------------------------------------
     def pick(self, templates: tuple[str, ...]) -> str:
@@ -186,6 +195,12 @@ class Program:
                 "contextlib.nullcontext(x) as c_",
                 "torch.no_grad(), Manager(G_LIST)",
                 "torch.autocast('cpu', enabled=False)",
+                "torch.autocast('cpu', dtype=torch.bfloat16)",
+                "torch.inference_mode()",
+                "torch.inference_mode(i > 1)",
+                "swallows(LOG, Oops, LookupError)",
+                "swallows(LOG, Exception) as l_",
+                "Chatty(x, LOG)",
             )
         )
         lines = [f"with {manager}:", *self.nested(budget)]
@@ -320,6 +335,7 @@ class Program:
             "grad": str(grad),
             "sign": "1",
             "keys": "'k'",
+            "mode": "''",
         }
         variants = {
             "shape": ("(3, 4)", "(1, 4)", "(4,)", "(2, 2, 4)", "(0, 4)", "(5, 4)"),
@@ -334,11 +350,16 @@ class Program:
             "grad": ("True", "False"),
             "sign": ("-1",),
             "keys": ("'k', 'q'", "'q'", ""),
+            "mode": ("'no grad'", "'inference'", "'autocast'", "'float64'"),
         }
         lines = ["calls = []"]
-        for call in range(self.rng.choice((3, 4, 5))):
+        sizes = self.rng.random() < 0.2  # calls that differ in their sizes and ints
+        for call in range(6 if sizes else self.rng.choice((3, 4, 5))):
             now = dict(base)
-            if call >= 2 or (call == 1 and self.rng.random() < 0.5):
+            if sizes:
+                now["shape"] = self.rng.choice(("(2, 4)", "(3, 4)", "(5, 4)", "(7, 4)", "(1, 4)"))
+                now["i"] = self.rng.choice(("2", "3", "4", "7", "i_")).replace("i_", now["i"])
+            elif call >= 2 or (call == 1 and self.rng.random() < 0.5):
                 for key in self.rng.sample(sorted(variants), self.rng.choice((1, 1, 2))):
                     now[key] = self.rng.choice(variants[key])
             lines.append(

@@ -23,6 +23,28 @@ with torch.no_grad():
     for p_ in MOD.parameters():
         p_.copy_(torch.linspace(-0.5, 0.5, p_.numel()).reshape(p_.shape))
 
+COUNTER = 0
+LOG = []
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.linspace(-1, 1, 4))
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls = 0
+        self.last = None
+    @property
+    def half(self):
+        return self.w / 2
+    def forward(self, a, scale=1):
+        self.calls += 1
+        self.seen += 1
+        if self.training:
+            self.last = a
+        return a * self.w * scale
+
+NET = Net()
+
 class Oops(Exception):
     pass
 
@@ -182,6 +204,175 @@ class Slotted:
         self.n += other
         return self
 
+class Chatty:
+    names = ("u", "w")
+    def __init__(self, t, log):
+        self.__dict__["t"] = t
+        self.__dict__["log"] = log
+    def __getattr__(self, name):
+        if name in self.names:
+            self.log.append(name)
+            return self.t + len(name)
+        raise AttributeError(f"no {name}")
+    def __setattr__(self, name, value):
+        self.log.append("set " + name)
+        self.__dict__[name] = value
+    def __delattr__(self, name):
+        self.log.append("del " + name)
+        self.__dict__.pop(name, None)
+    def __radd__(self, other):
+        return other + self.t
+    def __rsub__(self, other):
+        return Chatty(other - self.t, self.log)
+    def __matmul__(self, other):
+        return self.t * other
+    def __neg__(self):
+        return Chatty(-self.t, self.log)
+    def __ne__(self, other):
+        self.log.append("ne")
+        return self is not other
+    def __setitem__(self, k, value):
+        self.log.append(k)
+        self.__dict__["t"] = value
+    def __delitem__(self, k):
+        self.log.append(-k)
+    def __contains__(self, k):
+        return k in self.log
+    def __iter__(self):
+        return iter([self.t, self.t + 1])
+    def __reversed__(self):
+        return iter([self.t + 1])
+    def __index__(self):
+        return len(self.log) % 2
+    def __str__(self):
+        return "chatty"
+    def __format__(self, spec):
+        return "<" + spec + ">"
+    def __enter__(self):
+        self.log.append("enter")
+        return self.t
+    def __exit__(self, kind, value, trace):
+        self.log.append(kind and kind.__name__)
+        if trace is not None:
+            self.log.append(isinstance(value, kind))
+        return kind is Oops or kind is IndexError
+
+class Typed:
+    __match_args__ = ("a", "b")
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+    def __lt__(self, other):
+        LOG.append(("lt", self.b, other.b))
+        return self.b < other.b
+
+class Watched:
+    def __set_name__(self, owner, name):
+        self.name = "_" + name
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        return instance.__dict__.get(self.name, 1)
+    def __set__(self, instance, value):
+        LOG.append(self.name)
+        instance.__dict__[self.name] = value
+
+class Holder:
+    field = Watched()
+    count = 0
+    @classmethod
+    def grow(cls, a):
+        return a + cls.count
+    @functools.cached_property
+    def once(self):
+        LOG.append("once")
+        return 3
+    @staticmethod
+    def stat(a, *b, k=2, **c):
+        return a + len(b) * k + len(c)
+
+def collects(a, log=[]):
+    log.append(a.dim())
+    return a + len(log)
+
+def bumps(a, by=1):
+    global COUNTER
+    COUNTER += by
+    return a + COUNTER
+
+def maker(a):
+    total = 0
+    def add(n):
+        nonlocal total, a
+        total += n
+        a = a + n
+        return a * total
+    def read():
+        return total
+    return add, read
+
+@torch.inference_mode()
+def inferred(a):
+    return a * 2
+
+@contextlib.contextmanager
+def swallows(log, *kinds):
+    try:
+        yield log
+    except kinds as error:
+        log.append(type(error).__name__)
+    else:
+        log.append("fine")
+
+def leaves(a, n):
+    """Ends in every way that a loop in try can."""
+    for q in range(5):
+        try:
+            if q == n % 5:
+                break
+            if q == 1:
+                continue
+            a = a + q
+        finally:
+            LOG.append(q)
+            if q == 3:
+                return a - 100
+    else:
+        a = a * 3
+    return a
+
+def overrides(a, n):
+    while True:
+        try:
+            if n > 2:
+                raise Oops(n)
+            return a
+        except Oops:
+            n -= 2
+            continue
+        finally:
+            if n == 1:
+                break
+    return a * n
+
+def counts(n):
+    got = []
+    try:
+        while n:
+            try:
+                got.append((yield n))
+            except ValueError as error:
+                got.append(error.args)
+            n -= 1
+    except GeneratorExit:
+        LOG.append("exit")
+        raise
+    finally:
+        LOG.append(len(got))
+    return got
+
+def signature(a, /, b=1, *rest, c, d=4, **more):
+    return a + b + len(rest) + c * d + sum(more.values())
+
 class Carrier(Exception):
     def __init__(self, t, n):
         super().__init__("carrier", n)
@@ -227,6 +418,13 @@ TENSOR_UNARY = (
     "{a}.nonzero().float().sum()", "{a}.unbind(-1)[0].sum()", "{a} // 1", "{a} % 2", "{a} ** {i}",
     "operator.add({a}, 1)", "Box({a}, {i}).twice", "Sub({a}, {i}).apply({a})", "Pair({a}, {i}).p",
     "Data({a}).a", "{a}.requires_grad_()", "sum(t.sum() for t in {a})", "torch.arange({i} % 7).sum() + {a}",
+    "NET({a})", "NET({a}, scale={i})", "NET.half + {a}", "bumps({a})", "bumps({a}, {i})", "collects({a})", "inferred({a})",
+    "maker({a})[0]({i})", "leaves({a}, {i})", "overrides({a}, {i} % 4)", "signature({a}, c={i})", "signature({a}, {i}, 3, 4, c=1, z=2)",
+    "signature({a}, *[{i}, 2], **{{'c': 1, 'y': {i}}})", "({a} + Chatty({a}, LOG))", "Chatty({a}, LOG).u", "(-Chatty({a}, LOG)).w",
+    "Holder.grow({a})", "Holder.stat({a}, 1, {i}, q=2)", "{a} * float('nan')", "{a} * -0.0", "{a} / 0", "{a} + {i} * 10 ** 12",
+    "{a}.bool().long()", "{a}.half().float()", "{a}.to(torch.int32)", "{a}[::2]", "{a}[..., -1:]", "{a}.transpose(0, -1)",
+    "{a}.narrow(-1, 0, 2).sum()", "torch.linspace(0, 1, {i} % 4 + 1).sum() + {a}", "{a}.repeat(1, 2)[..., :4]", "{a}.new_full((4,), {i})",
+    "{a}.split(2, -1)[1].sum()", "{a}.roll(1, -1)", "{a}.square().sqrt()", "torch.ones_like({a}, dtype=torch.float64)", "{a}.detach().requires_grad_()",
     "{a}.float().to(torch.float64)", "torch.atleast_2d({a})", "{a}.type(torch.float32)",
 )
 TENSOR_BINARY = (
@@ -236,12 +434,21 @@ TENSOR_BINARY = (
     "({a} if {c} else {b})", "{a} * ({b} > 0)", "sum([{a}, {b}])", "(lambda *q: q[0] - q[1])({a}, {b})",
     "max([{a}, {b}], key=lambda q: q.dim())", "Box.plus({a}, {b})", "Box({a}, 1)({b})",
     "functools.reduce(operator.mul, [{a}, {b}])", "[{a}, {b}][{i} % 2]", "({a}, {b})[-1]",
+    "(Chatty({a}, LOG) @ {b})", "({a} - Chatty({b}, LOG)).t", "sum(Chatty({a}, LOG), {b})", "Typed({a}, {b}).b", "torch.cat([{a}.flatten(), {b}.flatten()]).sum()",
+    "{{k: t for k, t in zip('pq', ({a}, {b}))}}['q']", "(w_ if (w_ := {b}) is not None else {a})", "torch.where({a}.isnan(), {b}, {a})",
+    "torch.einsum('...i,...i->...', {a}.float(), {b}.float()).sum()", "torch.addmm(W, W, W).sum() + {a} * {b}", "{a}.eq({b}).float()",
     "dict(u={a}, v={b})['v']", "next(iter([{a}, {b}]))", "torch.stack([{a}.sum(), {b}.sum()]).sum()",
     "[p * q for p, q in zip([{a}], [{b}])][0]", "({a} or {b})", "({c} and {a}) + {b}",
     "{{'u': {a}, **{{'w': {b}}}}}['w']", "[*[{a}], {b}][0]", "{a}.type_as({b})", "{a}.add_({b})",
     "torch.add({a}, {b}, out=torch.empty(4))", "{a}.copy_({b})", "({a} := {b} + 1)" ,
 )
 INTS = (
+    "{i} ** 40 % 1000", "({i} << 62) >> 61", "hash(({i}, 'a')) * 0", "int(1e18) + {i}", "len(f'{{{i} * 2 ** 70}}')", "COUNTER", "len(LOG)",
+    "sum({{{i}, {j}, 1}})", "len({{k % 3 for k in range({i} % 9)}})", "sum(k * v for k, v in {{1: {i}, 2: {j}}}.items())", "NET.calls",
+    "[*range(4)][{i} % 4]", "int({s} == 'ab')", "int(-7 // (abs({i}) + 1))", "-7 % (abs({i}) + 1)", "(z_ := {i} + 1)", "int(f'{{{i}:d}}')",
+    "sorted([3, {i}, {j}], key=lambda q: -q)[0]", "[1, 2, 3].index(2)", "'abcabc'.count('a') + {i}", "int(3.7 * {i})", "len(str({i} / 3))",
+    "[10, 20, 30][Chatty(0, LOG)]", "min(({i}, 1), ({j}, 0))[1]", "max([{i}, {j}], default=3)", "Holder().field", "Holder().once", "x.shape[0] * {i}",
+    "~{i}", "{i} ^ 5", "{i} | 8", "{i} >> 1", "int(0.0 == -0.0)", "len(set('abca') - {{'a'}})", "next((q for q in range({i} % 5) if q > 1), {j})",
     "{i} + 1", "{i} * {j}", "{i} - {j}", "{i} % 5", "{i} // ({j} or 1)", "{i} // {j}", "len(xs)", "len(d)",
     "{a}.size(0)", "{a}.shape[-1]", "{a}.dim()", "{a}.numel()", "len({a}.shape)", "box.n", "G_INT",
     "int({a}.sum().item())", "int({a}.mean())", "len({s})", "sum(G_LIST)", "max({i}, {j})", "abs({i})",
@@ -255,6 +462,11 @@ INTS = (
     "{a}.argmax().item()", "{a}.shape.numel()", "sum(t.numel() for t in xs)", "len(list(gen({a}, {i} % 3)))",
 )
 BOOLS = (
+    "1 <= {i} <= {j} < 4", "{i} < {j} > 1 != 2", "{i} in {{1, 2, {j}}}", "{s} in ('ab', 'abz')", "{i} not in (1, 2)", "float('nan') == {i}",
+    "math.isnan({i} * math.inf - math.inf)", "'u' in Chatty({a}, LOG)", "isinstance({i}, bool)", "(q_ := {i}) > 1",
+    "NET.training", "torch.is_inference_mode_enabled()", "{a}.is_inference()", "{a}.is_leaf", "bool(d.keys())", "bool(LOG)", "Chatty({a}, LOG) != box",
+    "isinstance(d, dict) and len(d) > 1", "any(k == 'k' for k in d)", "all(q.dim() for q in xs)", "torch.is_autocast_enabled('cpu')", "{a}.dtype.is_floating_point",
+    "d == {{'k': 1}}", "[{i}] == [{j}]", "({i}, 1) < ({j}, 2)", "{{1, {i}}} <= {{1, 2, 3}}", "{a}.stride() == {b}.stride()", "x.shape[0] == y.shape[0]",
     "{i} > {j}", "{i} == 2", "{i} != {j}", "{a}.sum() > 0", "({a} > 0).any()", "opt is None", "opt is not None",
     "'k' in d", "'q' not in d", "xs", "not xs", "{a}.shape == {b}.shape", "{a}.dtype == torch.float32",
     "{a}.requires_grad", "{a} is {b}", "x is y", "hasattr(box, 'extra')", "hasattr(box, 'n')", "torch.is_grad_enabled()",
@@ -266,6 +478,10 @@ BOOLS = (
     "box.kind == 'sub'", "d.keys() == {{'k'}}", "{a}.grad is None", "x in xs[:1]", "{a}.shape[0] > {i}",
 )
 STRINGS = (
+    "f'{{{i}:>6}}|{{{i}:<4}}|{{{i}:+}}'", "f'{{{i} / 3:.2f}} {{{i} * 1.5:g}} {{1e20 * {i}:e}}'", "f'{{{i}!r:_^7}}'", "'%05d|%-3s|%x' % ({i}, {s}, abs({i}))",
+    "'{{0:>4}}{{1!r}}{{z}}'.format({i}, {s}, z={j})", "f'{{Chatty({i}, LOG)}} {{Chatty({i}, LOG):x}}'", "str(Chatty({i}, LOG))", "f'{{{{}}}}{{{s}}}'",
+    "f'{{-0.0}} {{math.inf}} {{2**70 * {i}:,}}'", "str([{i}, {s}, None, 1.0])", "str({{'k': {i}}})", "repr(({i},))", "f'{{x.shape[0]:3d}}'",
+    "{s}.ljust(5, '.')", "{s}.split('b')[0]", "{s}.title().swapcase()", "''.join(sorted({s}))", "{s}[{i}:{j}]", "str({{{i}, 1}})", "f'{{{a}.shape}}'",
     "'ab'", "f'{{{i}}}'", "f'{{{i}:03d}}-{{G_INT!r}}'", "'%d %s' % ({i}, {s})", "str({i})", "{s}.upper()",
     "{s} + 'z'", "str({a}.shape)", "f'{{{a}.dtype}}'", "'{{}} {{}}'.format({i}, {s})", "repr({s})",
     "','.join(str(q) for q in G_LIST)", "f'{{{a}.sum().item():.3f}}'", "type(box).__name__", "box.kind",
@@ -273,6 +489,16 @@ STRINGS = (
     "f'{{{a}.shape[0]}}x{{{i}!s:>4}}'", "str({c})", "f'{{[{i}, {j}]}}'", "{s}.join(['p', 'q'])",
 )
 SIMPLE = (
+    "NET.train({c})", "NET.calls = {i}", "NET.extra = {a}", "NET.w.data.mul_({i})", "NET.seen = torch.ones(())", "NET.zero_grad()", "NET.w.requires_grad_({c})",
+    "LOG.append({s})", "LOG.clear()", "bumps({a}, {i})", "collects({a})", "collects.__defaults__[0].clear()", "assert {a} is not None, {s}", "xs[::2] = xs[::2]", "del xs[:1]",
+    "xs.remove(xs[0])", "xs.insert(-1, {a})", "G_LIST.sort(reverse={c})", "G_LIST.extend({i} for _ in range(2))", "G_LIST += [{i}]", "d.update(zip('pq', [{a}, {b}]))",
+    "d[{i}] = {a}", "d[({i}, 'a')] = {b}", "G_DICT.update(k={i})", "del G_DICT['k']", "G_DICT.setdefault({s}, []).append(1) if isinstance(G_DICT.get({s}, []), list) else None",
+    "box.t, box.n = {a}, {i}", "box.n -= {i}", "box.n *= 2", "box.n **= 2", "box.t *= 2", "delattr(box, 'n')", "box.self = box", "xs.append(xs[:1])", "[x_.add_(1) for x_ in xs[:2]]",
+    "{a}[..., :2].mul_(2)", "{a}[0:1].zero_()", "{a}.view(-1)[0] = {i}", "{a}.T.add_(1)", "{a}.unsqueeze(0)[0].sub_(1)", "{a}.add_({b}[..., :1])", "{a}.resize_(2)",
+    "{a}.clamp_(-1, 1)", "{a}.swapaxes_(0, -1)", "{a}.squeeze_()", "{a}.exponential_()", "{a}.uniform_()", "{a}.bernoulli_(0.5)", "{a}.index_fill_(0, torch.tensor([0]), 1)",
+    "{a}.masked_fill_({a} > 0, {i})", "{a}.requires_grad_({c})", "{a}.detach_()", "{a}.data = {b}.data", "{a}.grad = {a}.detach().clone()", "{a}.retain_grad()", "{a}.register_hook(lambda g: g * 2)",
+    "{a}.set_({b}.detach())", "x = y = {a}", "x, *_ = {a}, {i}", "(x, y), i = ({a}, {b}), {i}", "i += {i}", "i **= 2", "xs = [*xs, {a}]", "d = {{**d, 'z': {a}}}", "box = Box({a}, {i})",
+    "print({i}, {s}, sep='-', end=';')", "print(f'{{{i}=}}')", "raise Oops({i}) from ValueError({s})", "raise StopIteration({i})", "raise", "del i", "del x", "torch.set_grad_enabled(not torch.is_grad_enabled())",
     "print({s}, {i})", "print({a}.shape)", "print('sum', {a}.sum().item())", "{a}.add_(1)", "{a} += {b}",
     "{a} *= 2", "{a}.mul_({i})", "{a}[0] = {i}", "{a}[..., 0] = {b}[..., 0]", "{a}[..., 1:3].add_(1)",
     "{a}.zero_()", "{a}[{a} > 0] = 0", "{a}.data.add_(1)", "xs.append({a})", "xs.insert(0, {a})", "xs.pop()", "xs.reverse()",
@@ -301,6 +527,49 @@ ASSIGN = (
     ("T", "helper(**{{'a': {a}, 'k': {i}}})"), ("T", "min(xs, key=lambda q: q.numel())"), ("T", "x.T"),
 )
 STRUCTURES = (
+    "add_, read_ = maker({a})\n{v} = add_({i}) + add_({j})\nprint(read_())\nbox.add = add_",
+    "g_ = counts({i} % 4)\nbox.got = [next(g_, 0)]\ntry:\n    g_.throw(ValueError({j}))\n    box.got.append(g_.send({a}))\nexcept (StopIteration, ValueError) as e_:\n    print(type(e_).__name__, e_.args)\n{v} = {b}",
+    "g_ = counts(3)\nnext(g_)\ng_.close()\nprint(next(g_, 'over'))\n{v} = {a}",
+    "def outer_(n):\n    got = yield from counts(n)\n    yield len(got)\n{v} = {a} * sum(outer_({i} % 4))",
+    "with swallows(LOG, Oops, IndexError) as l_:\n    {v} = {a}\n    {v} = thrower({b}, {i})\nl_.append({s})",
+    "with Chatty({a}, LOG) as t_, swallows(LOG, ValueError):\n    {v} = t_\n    if {c}:\n        raise Oops({i})\n    {v} = thrower({b}, {j})",
+    "{v} = {a}\nfor q_ in range({i} % 5):\n    with swallows(LOG, Oops):\n        if q_ == 1:\n            continue\n        if q_ == 3:\n            break\n        {v} = thrower({v}, q_)",
+    "{v} = {a}\nfor q_ in range(4):\n    try:\n        if q_ == {i} % 4:\n            break\n        {v} = {v} + q_\n    except Oops:\n        continue\n    finally:\n        LOG.append(q_)\nelse:\n    {v} = {b}",
+    "def try_(t):\n    try:\n        return t.add_(1)\n    finally:\n        t.mul_(2)\n        if {c}:\n            return t.clone()\n{v} = try_({a})",
+    "{v} = {a}\nwhile True:\n    try:\n        {v} = thrower({v}, {i})\n        break\n    except Oops as e_:\n        i -= 1\n        if i < 0:\n            raise\n    finally:\n        LOG.append(i)",
+    "match [{i}, {a}, {s}]:\n    case [1, t_, *_]:\n        {v} = t_\n    case [n_, t_, 'ab'] if n_ > 2:\n        {v} = t_ * n_\n    case _:\n        {v} = {b}",
+    "match Typed({i}, {j}):\n    case Typed(1, b_):\n        {v} = {a} + b_\n    case Typed(a=2 | 3 as a_):\n        {v} = {a} * a_\n    case Typed(b=2):\n        {v} = {b}\n    case object(): \n        {v} = {a} - 1",
+    "match d:\n    case {{'k': t_, **rest_}}:\n        {v} = t_ + len(rest_)\n    case {{}}:\n        {v} = {a}",
+    "match {s}:\n    case 'ab' | 'AB':\n        {v} = {a}\n    case str() as s_:\n        {v} = {b} + len(s_)",
+    "c_ = Chatty({a}, LOG)\nc_.q = {i}\nc_[2] = {b}\ndel c_[1]\ndel c_.q\n{v} = c_.t + c_.u\nbox.c = c_\ntry:\n    c_.nope\nexcept AttributeError as e_:\n    print(e_)",
+    "h_ = Holder()\nh_.field = {i}\nHolder.count += 1\n{v} = Holder.grow({a}) + h_.field + h_.once + h_.once\nbox.h = h_",
+    "l_ = sorted([Typed({a}, {i}), Typed({b}, {j}), Typed({a}, 2)])\n{v} = l_[0].a - l_[-1].a",
+    "l_ = [{i}, {j}, 3, 1]\nl_.sort(key=lambda q: (q % 2, -q), reverse={c})\nprint(l_)\n{v} = {a} * l_[0]",
+    "s_ = {{k for k in ({i}, {j}, 8, 16, 24)}}\ns_ ^= {{8, 1}}\nt_ = s_\ns_ &= {{1, 16, 24, {i}}}\n{v} = {a} + sum(n_ * q_ for n_, q_ in enumerate(s_))\nbox.s = t_",
+    "d_ = {{k_: {i} for k_ in 'abc'}}\nd_.pop('a')\nd_['a'] = {j}\nd_ |= {{'b': 7}}\nprint(d_, list(d_.items())[-1], d_.keys() & {{'a', 'z'}})\n{v} = {a} * sum(d_.values())",
+    "v_ = {a}.clone()\nw_ = v_[..., :2]\nu_ = v_.view(-1)\nw_.add_({i})\nu_[0] = 9\n{v} = w_ * 2\nbox.views = [v_, w_, u_]",
+    "def alias_(p, q):\n    p.add_(1)\n    q.mul_(2)\n    return p - q\n{v} = alias_({a}, {a}) + alias_({a}, {b})",
+    "leaf_ = {a}.detach().clone().float().requires_grad_()\nz_ = (leaf_ * 2).sum()\nleaf_.requires_grad\nz_.backward()\nwith torch.no_grad():\n    leaf_ -= leaf_.grad\n{v} = leaf_\nbox.leaf = leaf_",
+    "with torch.inference_mode({c}):\n    {v} = {a} * 2\n    {v}.add_(1)\n    {v} = {v} + {b}",
+    "with torch.inference_mode():\n    q_ = {a} + 1\n{v} = q_ + {b}",
+    "with torch.inference_mode():\n    q_ = {a} + 1\n    with torch.inference_mode(False):\n        {v} = {b} * 2\n        print(torch.is_inference_mode_enabled(), torch.is_grad_enabled())",
+    "with torch.autocast('cpu', dtype=torch.bfloat16):\n    q_ = F.linear({a}, W)\n    print(q_.dtype)\n    {v} = q_.float() + {b}",
+    "with torch.autocast('cpu', dtype=torch.bfloat16, enabled={c}):\n    q_ = {a}.float() @ W\n    with torch.autocast('cpu', enabled=False):\n        {v} = q_.float() @ W + {b}",
+    "with torch.set_grad_enabled({c}), torch.no_grad():\n    {v} = {a} + 1\nprint(torch.is_grad_enabled())",
+    "def deep_(n):\n    def inner_():\n        nonlocal n\n        n += 1\n        def most_():\n            return n * {i}\n        return most_\n    return inner_() if {c} else inner_\nf_ = deep_({j})\n{v} = {a} + (f_() if isinstance(f_(), int) else f_()())",
+    "fs_ = []\nfor q_ in range(3):\n    def f_(t, q=q_, *a, **k):\n        return t * q + q_ + len(a) + len(k)\n    fs_.append(f_)\n{v} = sum(f({a}, *range(n), z={i}) for n, f in enumerate(fs_))",
+    "try:\n    try:\n        {v} = thrower({a}, {i})\n        {{}}[{j}]\n    except KeyError as e_:\n        raise Oops(e_.args[0]) from e_\nexcept Oops as e_:\n    print(e_.args, type(e_.__cause__).__name__, type(e_.__context__).__name__)\n    {v} = {b}",
+    "try:\n    {v} = {a}\n    [1, 2][{i}], {{'a': 1}}[{s}], int({s})\nexcept (LookupError, ValueError) as e_:\n    print(type(e_), e_, repr(e_))",
+    "try:\n    {v} = signature({a}, {i})\nexcept TypeError as e_:\n    print(e_)\n    {v} = {b}",
+    "{v} = {a}\ntry:\n    q_, r_ = [1] * ({i} % 4)\n    {v} = {v} + q_\nexcept ValueError as e_:\n    print(e_)",
+    "big_ = {i} * 2 ** 62\nprint(big_, big_ + big_, -big_ // 3, hash(big_) == hash(float(big_)), float(big_))\n{v} = {a} + (big_ % 7)",
+    "n_ = float('nan')\nz_ = -0.0\nprint([n_] == [n_], n_ != n_, z_ == 0, str(z_), max(n_, 1), min(1, n_), {{n_: 1}}.get(n_), sorted([2, {i}, 1.5]))\n{v} = {a} * z_ + n_",
+    "m_ = torch.nn.Linear(4, 2, bias=False)\nwith torch.no_grad():\n    m_.weight.fill_({i})\n{v} = m_({a}.float()).sum()",
+    "{v} = NET({a})\nNET.seen.add_({i})\nNET.w.grad = None\nprint(NET.calls, sorted(k for k, _ in NET.named_parameters()))",
+    "a_ = [{a}] * 2\na_ += ({b},)\na_[1:2] = [{b}, {a}]\na_[::2] = [a_[0]] * len(a_[::2])\n{v} = sum(a_) * len(a_)",
+    "p_ = functools.partial(signature, {a}, c={i})\n{v} = p_(2, d={j}) + p_(c=1)\nprint(p_.keywords)",
+    "{v} = x[: {i} % 3 + 1].sum() + {a}\nprint([n for n in x.shape], x.shape[0] * 2, x.shape + (1,))",
+    "{v} = torch.zeros(x.shape[0], {i} % 3 + 1).sum() + {a}.reshape({a}.shape).sum()\nif x.shape[0] > 3:\n    {v} = {v} * x.shape[0]",
     "g_ = tidy({a}, G_LIST)\n{v} = next(g_)\ng_.close()",
     "g_ = tidy({a}, G_LIST)\nnext(g_)\n{v} = g_.throw(Oops('t'))\n{v} = {v} + next(g_, 1)",
     "g_ = tidy({a}, xs)\nnext(g_)\nnext(g_)\n{v} = g_.send({b})",
