@@ -75,7 +75,13 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
   }
   if (kind == &PyClassMethodDescr_Type)
     return held(Ref::checked(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), name)).get());
-  if (!self) return held(found);
+  static PyObject* get = interned("__get__").release();
+  if (!self) {
+    PyObject* getter = kind->tp_flags & Py_TPFLAGS_HEAPTYPE ? _PyType_Lookup(kind, get) : nullptr;
+    if (!getter || !PyFunction_Check(getter)) return held(found);
+    return call(bind(held(found), getter),
+                {{none(), constant(reinterpret_cast<PyObject*>(type))}, {}});
+  }
   if (kind == &PyProperty_Type) {
     const Ref getter = octavo::capture::attribute(found, "fget");
     return call(held(getter.get()), {{self}, {}});
@@ -106,7 +112,6 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
     set_attribute(object, name, value);
     return value;
   }
-  static PyObject* get = interned("__get__").release();
   if (PyObject* getter = _PyType_Lookup(kind, get)) {
     if (!PyFunction_Check(getter))
       give_up(Reason::attribute, fmt::format("descriptor {}", kind->tp_name));
@@ -188,6 +193,24 @@ V Tracer::object_attribute(const V& object, PyObject* name) {
   no_attribute(*this, type->tp_name, name);
 }
 
+// What an exception says is asked for: where Python itself raises it, the words are Python's.
+void Tracer::needs_words(const V& exception) {
+  if (static_cast<Instance&>(*exception).paraphrased)
+    give_up(Reason::exception, describe(exception), raised_at(exception));
+}
+
+// A field that a builtin class of exceptions adds.
+V Tracer::exception_field(const V& exception, PyObject* descriptor, PyObject* name) {
+  const auto* owner = reinterpret_cast<PyDescrObject*>(descriptor)->d_type;
+  if (reinterpret_cast<const PyObject*>(owner) == PyExc_StopIteration && named(name, "value")) {
+    const V args = real(static_cast<Instance&>(*exception).args);
+    const auto& items = static_cast<Sequence&>(*args).items;
+    return items.empty() ? none() : items[0];
+  }
+  give_up(Reason::exception, fmt::format("{} of {}", utf8(name), describe(exception)),
+          raised_at(exception));
+}
+
 V Tracer::instance_attribute(const V& object, PyObject* name) {
   auto& instance = static_cast<Instance&>(*object);
   if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(instance.type));
@@ -195,7 +218,10 @@ V Tracer::instance_attribute(const V& object, PyObject* name) {
   const bool slot = found && Py_TYPE(found) == &PyMemberDescr_Type;
   if (found && is_data_descriptor(found) && !slot) {
     if (Py_TYPE(found) == &PyGetSetDescr_Type) {
-      if (named(name, "args") && instance.args) return instance.args;
+      if (named(name, "args") && instance.args) {
+        needs_words(object);
+        return instance.args;
+      }
       if (named(name, "__dict__")) {
         if (auto known = instance.own_dict.lock()) return known;
         auto dict = make<Dict>();
@@ -214,6 +240,9 @@ V Tracer::instance_attribute(const V& object, PyObject* name) {
   }
   for (const auto& [key, value] : instance.attributes)
     if (PyUnicode_Compare(key.get(), name) == 0) return value;
+  if (slot && instance.args && !instance.function &&
+      !(reinterpret_cast<PyDescrObject*>(found)->d_type->tp_flags & Py_TPFLAGS_HEAPTYPE))
+    return exception_field(object, found, name);
   if (instance.function) {  // functools.partial
     if (named(name, "func")) return instance.function;
     if (named(name, "args")) return instance.args;

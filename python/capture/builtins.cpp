@@ -49,7 +49,7 @@ V length(Tracer& tracer, const V& given) {
     }
     case Kind::object:
     case Kind::instance: {
-      const V size = tracer.real(tracer.call_method(value, "__len__", {}));
+      const V size = tracer.real(tracer.call(tracer.special(value, "__len__"), {}));
       if (size->kind != Kind::constant || !PyLong_Check(size->object.get()))
         give_up(Reason::wrong_call, "__len__() gives " + tracer.describe(size));
       const int64_t number = tracer.index(size);
@@ -111,28 +111,26 @@ bool is_instance(Tracer& tracer, const V& value, const V& wanted) {
 }
 
 V best(Tracer& tracer, Call& call, bool largest) {
-  std::vector<V> items = call.args.size() == 1 ? tracer.items_of(call.args[0]) : call.args;
+  const V items = tracer.iterate(call.args.size() == 1 ? call.args[0] : tracer.tuple(call.args));
   const V key = keyword(call, "key"), fallback = keyword(call, "default");
-  if (items.empty()) {
-    if (fallback) return fallback;
-    tracer.raise(PyExc_ValueError,
-                 largest ? "max() arg is an empty sequence" : "min() arg is an empty sequence");
-  }
   const bool keyed = key && !tracer.is_none(key);
-  V chosen = items[0], rank = keyed ? tracer.call(key, {{chosen}, {}}) : chosen;
-  for (size_t n = 1; n < items.size(); ++n) {
-    const V other = keyed ? tracer.call(key, {{items[n]}, {}}) : items[n];
-    if (!tracer.truth(tracer.compare(largest ? 4 : 0, other, rank))) continue;
-    chosen = items[n];
+  V chosen, rank;
+  while (const V item = next_or_null(tracer, items)) {
+    const V other = keyed ? tracer.call(key, {{item}, {}}) : item;
+    if (chosen && !tracer.truth(tracer.compare(largest ? 4 : 0, other, rank))) continue;
+    chosen = item;
     rank = other;
   }
-  return chosen;
+  if (chosen) return chosen;
+  if (fallback) return fallback;
+  tracer.raise(PyExc_ValueError, "an empty sequence");
 }
 
 V sum(Tracer& tracer, Call& call) {
   V total = call.args.size() > 1 ? call.args[1] : keyword(call, "start");
   if (!total) total = tracer.integer(0);
-  for (const V& item : tracer.items_of(call.args.at(0))) total = tracer.binary(0, total, item);
+  const V items = tracer.iterate(call.args.at(0));
+  while (const V item = next_or_null(tracer, items)) total = tracer.binary(0, total, item);
   return total;
 }
 
@@ -141,15 +139,39 @@ V sorted_list(Tracer& tracer, std::vector<V> items, const Call& call) {
   const bool keyed = key && !tracer.is_none(key);
   const bool backward = reverse && tracer.truth(reverse);
   std::vector<std::pair<V, V>> ranked;
-  if (backward) std::reverse(items.begin(), items.end());
-  for (const V& item : items)
+  bool plain = true;
+  for (const V& item : items) {
     ranked.emplace_back(keyed ? tracer.call(key, {{item}, {}}) : item, item);
-  // Insertion sort: stable, and a comparison may throw.
-  for (size_t n = 1; n < ranked.size(); ++n)
-    for (size_t m = n; m > 0; --m) {
-      if (!tracer.truth(tracer.compare(0, ranked[m].first, ranked[m - 1].first))) break;
-      std::swap(ranked[m], ranked[m - 1]);
+    plain = plain && tracer.look(ranked.back().first)->kind != Kind::instance &&
+            tracer.look(ranked.back().first)->kind != Kind::object;
+  }
+  if (backward) std::reverse(ranked.begin(), ranked.end());
+  // Comparisons of the user's own happen in list.sort's order: up to 63 items it takes the run at
+  // the front, and puts each of the others in its place by halving.
+  const size_t count = ranked.size();
+  if (!plain && count > 63) give_up(Reason::unknown_call, "sorting many objects");
+  const auto less = [&](size_t a, size_t b) {
+    return tracer.truth(tracer.compare(0, ranked[a].first, ranked[b].first));
+  };
+  size_t run = std::min<size_t>(count, 1);
+  if (count > 1) {
+    const bool falls = less(1, 0);
+    for (run = 2; run < count && less(run, run - 1) == falls;) ++run;
+    if (falls) std::reverse(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(run));
+  }
+  for (; run < count; ++run) {
+    size_t low = 0, high = run;
+    while (low < high) {
+      const size_t middle = low + (high - low) / 2;
+      if (less(run, middle))
+        high = middle;
+      else
+        low = middle + 1;
     }
+    const auto begin = ranked.begin();
+    std::rotate(begin + static_cast<ptrdiff_t>(low), begin + static_cast<ptrdiff_t>(run),
+                begin + static_cast<ptrdiff_t>(run) + 1);
+  }
   std::vector<V> result;
   for (const auto& [rank, item] : ranked) result.push_back(item);
   if (backward) std::reverse(result.begin(), result.end());
@@ -182,10 +204,8 @@ V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call) {
 }
 
 V make_set(Tracer& tracer, PyTypeObject* type, const Call& call) {
-  auto set = tracer.make<Dict>();
-  set->type = type;
-  if (!call.args.empty())
-    for (const V& item : tracer.items_of(call.args[0])) tracer.dict_set(set, item, nullptr);
+  const auto set = tracer.new_set(type);
+  if (!call.args.empty()) tracer.update_set(set, call.args[0]);
   return set;
 }
 
@@ -234,16 +254,11 @@ V update_wrapper(Tracer& tracer, Call& call) {
 }
 
 V reduce(Tracer& tracer, Call& call) {
-  std::vector<V> items = tracer.items_of(call.args.at(1));
-  size_t first = 0;
-  V total = call.args.size() > 2 ? call.args[2] : nullptr;
-  if (!total) {
-    if (items.empty())
-      tracer.raise(PyExc_TypeError, "reduce() of empty iterable with no initial value");
-    total = items[first++];
-  }
-  for (; first < items.size(); ++first)
-    total = tracer.call(call.args[0], {{total, items[first]}, {}});
+  const V items = tracer.iterate(call.args.at(1));
+  V total = call.args.size() > 2 ? call.args[2] : next_or_null(tracer, items);
+  if (!total) tracer.raise(PyExc_TypeError, "reduce() of empty iterable with no initial value");
+  while (const V item = next_or_null(tracer, items))
+    total = tracer.call(call.args[0], {{total, item}, {}});
   return total;
 }
 
@@ -509,7 +524,7 @@ void add_builtins(CallTable& table) {
   on("abs", [](Tracer& t, Call& c) -> V {
     if (t.is_tensor(c.args.at(0))) return t.call_method(c.args[0], "abs", {});
     if (V folded = t.fold(well_known("operator", "abs"), c)) return folded;
-    return t.call_method(c.args[0], "__abs__", {});
+    return t.call(t.special(t.real(c.args[0]), "__abs__"), {});
   });
   on("print", [](Tracer&, Call&) -> V { give_up(Reason::input_output, "print()"); });
   on("id", [](Tracer& t, Call& c) -> V {

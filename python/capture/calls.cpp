@@ -18,6 +18,17 @@ bool ends_with(const PyCodeObject* code, std::string_view end) {
   return file.size() > end.size() && file.compare(file.size() - end.size(), end.size(), end) == 0;
 }
 
+// A builtin class of exceptions that keeps its arguments and does nothing else with them: OSError
+// chooses a subclass by them, UnicodeError checks them.
+bool keeps_arguments(const PyTypeObject* type) {
+  const auto* plain = reinterpret_cast<PyTypeObject*>(PyExc_BaseException);
+  if (type->tp_new != plain->tp_new) return false;
+  for (PyObject* one :
+       {PyExc_BaseException, PyExc_StopIteration, PyExc_AttributeError, PyExc_NameError})
+    if (type->tp_init == reinterpret_cast<PyTypeObject*>(one)->tp_init) return true;
+  return false;
+}
+
 // Class methods written in C, which are made anew whenever they are looked up.
 V call_class_method(Tracer& tracer, PyObject* method, Call& call) {
   PyObject* self = PyCFunction_GET_SELF(method);
@@ -42,6 +53,7 @@ void Tracer::raise(PyObject* type, const std::string& message) {
   auto error = make<Instance>();
   error->type = reinterpret_cast<PyTypeObject*>(type);
   error->args = tuple({string(message)});
+  error->paraphrased = true;
   throw Raised{error};
 }
 
@@ -79,6 +91,17 @@ bool Tracer::matches_exception(const V& given, const V& type) {
 V Tracer::call_method(const V& object, const char* name, std::vector<V> args) {
   const Ref key = interned(name);
   return call(attribute(object, key.get()), {std::move(args), {}});
+}
+
+// A method that Python's protocols look up on the type; where that is no Python function, Python
+// itself runs or refuses.
+V Tracer::special(const V& object, const char* name) {
+  const Ref key = interned(name);
+  PyTypeObject* type = type_of(object);
+  PyObject* found = lookup(type, key.get());
+  if (!found || !PyFunction_Check(found))
+    give_up(Reason::wrong_call, fmt::format("{} of {}", name, describe(object)));
+  return class_attribute(real(object), type, key.get(), found, real(object));
 }
 
 V Tracer::fold(PyObject* callee, const Call& call) {
@@ -214,9 +237,15 @@ V Tracer::call(const V& given, Call call) {
       reinterpret_cast<PyObject*>(known_type("functools", "_lru_cache_wrapper"));
   if (callee->kind == Kind::object &&
       reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
-    // What a cache holds is what the function gives.
+    // What a cache holds is what the function gives; what it does besides happens once.
+    const size_t writes = trace_.writes.size(), changed = trace_.changed.size();
+    const int tensor_writes = tensor_writes_;
     const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
-    return this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
+    V result = this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
+    if (trace_.writes.size() != writes || trace_.changed.size() != changed ||
+        tensor_writes_ != tensor_writes)
+      give_up(Reason::side_effect, "a cached function with effects");
+    return result;
   }
   // A captured function within another: the outer piece has it.
   if (callee->kind == Kind::object && Py_TYPE(callee->object.get()) == captured_type()) {
@@ -418,8 +447,12 @@ V Tracer::call_type(const V& callee, Call call) {
   } else {
     give_up(Reason::unknown_call, describe(callee));
   }
-  if (made->kind != Kind::instance || !PyType_IsSubtype(type_of(made), type)) return made;
   PyObject* init = lookup(type, init_name);
+  if (made->kind != Kind::instance || !PyType_IsSubtype(type_of(made), type)) {
+    if (made->kind == Kind::sequence && type_of(made) == type && init && PyFunction_Check(init))
+      give_up(Reason::unknown_call, fmt::format("__init__ of {}", type->tp_name));
+    return made;
+  }
   if (init && PyFunction_Check(init)) {
     const V result =
         this->call(class_attribute(made, type, init_name, init, made), std::move(call));
@@ -454,6 +487,8 @@ V Tracer::call_new(PyTypeObject* base, Call& call) {
     return made;
   }
   if (PyType_IsSubtype(base, reinterpret_cast<PyTypeObject*>(PyExc_BaseException))) {
+    if (!keeps_arguments(base))
+      give_up(Reason::unknown_call, fmt::format("making a {}", type->tp_name));
     auto made = make<Instance>();
     made->type = type;
     if (!call.keywords.empty() && type->tp_init == base->tp_init)

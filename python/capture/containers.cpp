@@ -8,20 +8,15 @@
 namespace octavo::capture {
 namespace {
 
-// A dict's keys are in order of insertion; a set's in that of its hash table, which a set of the
-// same constants, filled in the same order, has too.
+// A dict's keys are in order of insertion; a set's in that of its hash table.
 std::vector<V> keys_in_order(Tracer& tracer, const Dict& dict) {
   std::vector<V> keys;
   for (const auto& [key, item] : dict.items) keys.push_back(key);
-  if (!dict.is_set() || keys.size() < 2 || (dict.object && !dict.changed)) return keys;
-  if (dict.object) give_up(Reason::unknown_object, "the order of a changed set");
-  const Ref set = Ref::checked(PySet_New(nullptr));
-  for (const V& key : keys) {
-    const Ref constant = tracer.python_constant(key);
-    if (!constant) give_up(Reason::unknown_object, "the order of a set");
-    check(PySet_Add(set.get(), constant.get()));
-  }
-  const Ref order = Ref::checked(PySequence_List(set.get()));
+  if (!dict.is_set() || keys.size() < 2) return keys;
+  const Ref table = tracer.table_of(dict);
+  if (!table) give_up(Reason::unknown_object, "the order of a set");
+  if (table.get() == dict.object.get()) return keys;
+  const Ref order = Ref::checked(PySequence_List(table.get()));
   std::vector<V> ordered;
   for (Py_ssize_t n = 0; n < PyList_GET_SIZE(order.get()); ++n)
     ordered.push_back(tracer.constant(PyList_GET_ITEM(order.get(), n)));
@@ -89,6 +84,51 @@ V items_of_subclass(Tracer& tracer, const V& value) {
 }
 
 }  // namespace
+
+std::shared_ptr<Dict> Tracer::new_set(PyTypeObject* type) {
+  auto set = make<Dict>();
+  set->type = type;
+  set->table = Ref::checked(PySet_New(nullptr));
+  return set;
+}
+
+// A set with the hash table that this one has, or a dict with these keys; null where not all are
+// constants.
+Ref Tracer::table_of(const Dict& set) {
+  if (!set.is_set()) {
+    const Ref keys = Ref::checked(PyDict_New());
+    for (const auto& [key, value] : set.items) {
+      const Ref constant = python_constant(key);
+      if (!constant) return {};
+      check(PyDict_SetItem(keys.get(), constant.get(), Py_None));
+    }
+    return keys;
+  }
+  if (!set.object || set.changed) return set.object ? Ref() : set.table;
+  if (set.source) {
+    const Ref order = Ref::checked(PySequence_Tuple(set.object.get()));
+    keep_.push_back(order);
+    trace_.sources.guard(set.source, GuardKind::set_order, order.get());
+  }
+  return set.object;
+}
+
+// A set's items come with its table, another iterable's one by one.
+void Tracer::update_set(const std::shared_ptr<Dict>& set, const V& items) {
+  const V from = real(items);
+  if (from->kind != Kind::dict) {
+    for (const V& item : items_of(from)) dict_set(set, item, nullptr);
+    return;
+  }
+  const Ref table = set->table;
+  const Ref more = table ? table_of(static_cast<Dict&>(*from)) : Ref();
+  set->table = Ref();
+  for (const auto& [item, none] : std::vector(static_cast<Dict&>(*from).items))
+    dict_set(set, item, nullptr);
+  if (!more) return;
+  Ref::checked(PyObject_CallMethod(table.get(), "update", "O", more.get()));
+  set->table = table;
+}
 
 bool Tracer::contains(const V& container, const V& item) {
   const V c = stored(container, "__contains__");
@@ -333,7 +373,7 @@ void Tracer::delete_subscript(const V& container, const V& key) {
     return;
   }
   if (c->kind == Kind::object || c->kind == Kind::instance) {
-    call_method(c, "__delitem__", {key});
+    call(special(c, "__delitem__"), {{key}, {}});
     return;
   }
   give_up(Reason::unknown_object, "deleting an item of " + describe(c));
@@ -360,6 +400,7 @@ V Tracer::iterate(const V& given) {
       if (value->kind == Kind::view) iterator->what = static_cast<View&>(*value).what;
       if (iterator->dict->is_set()) iterator->of_set = items_of(value);
       iterator->size = iterator->dict->items.size();
+      iterator->removals = iterator->dict->removals;
       return iterator;
     }
     case Kind::tensor: {
@@ -376,7 +417,10 @@ V Tracer::iterate(const V& given) {
         iterator->at = part("start");
         iterator->stop = part("stop");
         iterator->step = part("step");
-        if (PyErr_Occurred()) raise_python_error();
+        if (PyErr_Occurred()) {
+          PyErr_Clear();
+          give_up(Reason::iterator, "a range beyond 64 bits");
+        }
         return iterator;
       }
       const Ref items = Ref::steal(PySequence_List(value->object.get()));
@@ -495,9 +539,10 @@ std::pair<V, V>* Tracer::dict_find(Dict& dict, const V& key) {
     if (same == 1) return &item;
   }
   // An object with its own __eq__ and __hash__ would be asked.
-  if (k->kind == Kind::instance) {
-    const Ref name = interned("__hash__");
-    PyObject* found = lookup(type_of(k), name.get());
+  const bool object =
+      k->kind == Kind::object && !PyType_Check(k->object.get()) && !is_enum_member(k->object.get());
+  if ((k->kind == Kind::instance || object) && !dict.items.empty()) {
+    PyObject* found = lookup(type_of(k), interned("__hash__").get());
     if (found && PyFunction_Check(found))
       give_up(Reason::unknown_object, "a key with its own __hash__");
   }
@@ -516,6 +561,13 @@ void Tracer::dict_set(const std::shared_ptr<Dict>& dict, const V& key, const V& 
     found->second = value;
   } else {
     const V k = real(key);
+    if (dict->table) {
+      const Ref constant = python_constant(k);
+      if (constant)
+        check(PySet_Add(dict->table.get(), constant.get()));
+      else
+        dict->table = Ref();
+    }
     if (k->kind == Kind::constant || k->kind == Kind::sequence || k->kind == Kind::object ||
         k->kind == Kind::tensor || k->kind == Kind::instance || k->kind == Kind::function ||
         k->kind == Kind::dict)
@@ -530,6 +582,14 @@ bool Tracer::dict_remove(const std::shared_ptr<Dict>& dict, const V& key) {
   auto* found = dict_find(*dict, key);
   if (!found) return false;
   dict->items.erase(dict->items.begin() + (found - dict->items.data()));
+  ++dict->removals;
+  if (dict->table) {
+    const Ref constant = python_constant(key);
+    if (!constant || PySet_Discard(dict->table.get(), constant.get()) < 0) {
+      PyErr_Clear();
+      dict->table = Ref();
+    }
+  }
   changed(dict);
   return true;
 }

@@ -4,17 +4,28 @@ namespace octavo::capture {
 
 V GeneratorIterator::resume(Tracer& tracer, const V& sent) {
   if (finished) return nullptr;
+  if (running) give_up(Reason::generator, "a generator that runs itself");
+  if (!started && sent && !tracer.is_none(sent))
+    tracer.raise(PyExc_TypeError, "can't send non-None value to a just-started generator");
   if (started) frame->push(sent ? sent : tracer.none());
   started = true;
   frame->yielded = nullptr;
   frame->caller = tracer.frame();
   frame->depth = tracer.frame() ? tracer.frame()->depth + 1 : 1;
   if (frame->depth > tracer.settings().most_depth) give_up(Reason::recursion, "");
+  running = true;
   try {
     V result = tracer.run_frame(*frame);
+    running = false;
     if (frame->yielded) return std::move(frame->yielded);
     finished = true;
     returned = result;
+  } catch (const Raised& raised) {
+    running = false;
+    finished = true;
+    if (tracer.matches_exception(raised.exception, tracer.constant(PyExc_StopIteration)))
+      tracer.raise(PyExc_RuntimeError, "generator raised StopIteration");
+    throw;
   } catch (...) {
     finished = true;
     throw;
@@ -43,6 +54,9 @@ V DictIterator::next(Tracer& tracer) {
                                      : dict->type == &PyODict_Type
                                          ? "OrderedDict mutated during iteration"
                                          : "dictionary changed size during iteration");
+  // As many were added as taken out: what comes next is the hash table's affair.
+  if (dict->removals != removals)
+    give_up(Reason::iterator, "a dict whose keys changed while it is iterated over", born - 1);
   if (position >= size) {
     exhausted = true;
     return nullptr;
@@ -134,7 +148,7 @@ V next_or_null(Tracer& tracer, const V& iterator) {
 
 V send(Tracer& tracer, const V& iterator, const V& value, V& returned) {
   if (auto* generator = dynamic_cast<GeneratorIterator*>(iterator.get())) {
-    V item = generator->resume(tracer, generator->started ? value : nullptr);
+    V item = generator->resume(tracer, value);
     if (!item) returned = generator->returned ? generator->returned : tracer.none();
     return item;
   }

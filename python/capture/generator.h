@@ -8,7 +8,7 @@ namespace octavo::capture {
 struct GeneratorIterator : Iterator {
   std::unique_ptr<Frame> frame;
   Ref code;
-  bool started = false, finished = false;
+  bool started = false, running = false, finished = false;
   V returned;
   V next(Tracer& tracer) override { return resume(tracer, nullptr); }
   V resume(Tracer& tracer, const V& sent);
@@ -30,6 +30,7 @@ struct DictIterator : Iterator {
   View::What what = View::What::keys;
   std::vector<V> of_set;  // a set's items in their order
   size_t position = 0, size = 0;
+  int removals = 0;  // of the dict when the iterator was made
   bool exhausted = false;
   V next(Tracer& tracer) override;
   bool rest(std::vector<V>&) override { return false; }

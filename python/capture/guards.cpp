@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "arrays.h"
 #include "python_types.h"
@@ -145,6 +146,48 @@ bool same_keys(PyObject* dict, PyObject* keys) {
   return true;
 }
 
+// Equal and of one type; what has no plain value is itself.
+bool same_item(PyObject* one, PyObject* other) {
+  if (one == other) return true;
+  const bool plain = PyUnicode_CheckExact(one) || PyLong_CheckExact(one) ||
+                     PyFloat_CheckExact(one) || PyBytes_CheckExact(one) || PyTuple_CheckExact(one);
+  return plain && Py_TYPE(one) == Py_TYPE(other) &&
+         PyObject_RichCompareBool(one, other, Py_EQ) == 1;
+}
+
+bool same_order(PyObject* set, PyObject* order) {
+  if (PySet_GET_SIZE(set) != PyTuple_GET_SIZE(order)) return false;
+  PyObject* key = nullptr;
+  Py_hash_t hash = 0;
+  Py_ssize_t position = 0, n = 0;
+  while (_PySet_NextEntry(set, &position, &key, &hash))
+    if (!same_item(key, PyTuple_GET_ITEM(order, n++))) return false;
+  return true;
+}
+
+// Of equal sets: 1, 1.0 and True are equal, and not the same.
+bool same_types(PyObject* set, PyObject* wanted) {
+  PyObject *key = nullptr, *other = nullptr;
+  Py_hash_t hash = 0, other_hash = 0;
+  const auto has_odd_numbers = [&](PyObject* one) {
+    Py_ssize_t position = 0;
+    while (_PySet_NextEntry(one, &position, &key, &hash))
+      if (PyNumber_Check(key) && !PyLong_CheckExact(key)) return true;
+    return false;
+  };
+  if (!has_odd_numbers(set) && !has_odd_numbers(wanted)) return true;
+  Py_ssize_t position = 0;
+  while (_PySet_NextEntry(set, &position, &key, &hash)) {
+    if (!PyNumber_Check(key)) continue;
+    bool found = false;
+    Py_ssize_t at = 0;
+    while (!found && _PySet_NextEntry(wanted, &at, &other, &other_hash))
+      found = hash == other_hash && same_item(key, other);
+    if (!found) return false;
+  }
+  return true;
+}
+
 // NaN equals NaN and 0.0 differs from -0.0: what the trace saw as a constant.
 bool equal_constants(PyObject* object, PyObject* wanted) {
   if (object == wanted) return true;
@@ -154,9 +197,13 @@ bool equal_constants(PyObject* object, PyObject* wanted) {
     return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b);
   }
   if (is_array_number(object)) return same_array_number(object, wanted);
+  if (PyComplex_CheckExact(object)) {
+    const Py_complex a = PyComplex_AsCComplex(object), b = PyComplex_AsCComplex(wanted);
+    return std::memcmp(&a, &b, sizeof a) == 0;
+  }
   const int equal = PyObject_RichCompareBool(object, wanted, Py_EQ);
   if (equal < 0) PyErr_Clear();
-  return equal == 1;
+  return equal == 1 && (!PyAnySet_Check(object) || same_types(object, wanted));
 }
 
 bool holds(const Guard& guard, PyObject* object) {
@@ -169,6 +216,8 @@ bool holds(const Guard& guard, PyObject* object) {
       return reinterpret_cast<PyObject*>(Py_TYPE(object)) == guard.object.get();
     case GuardKind::equals:
       return equal_constants(object, guard.object.get());
+    case GuardKind::set_order:
+      return PyAnySet_Check(object) && same_order(object, guard.object.get());
     case GuardKind::length:
       return PyList_Check(object)    ? PyList_GET_SIZE(object) == guard.number
              : PyTuple_Check(object) ? PyTuple_GET_SIZE(object) == guard.number

@@ -62,16 +62,16 @@ bool Tracer::step_exceptions(Frame& frame, const Instruction& i) {
     }
     case Op::BEFORE_WITH: {
       const V manager = frame.pop();
-      const Ref enter = interned("__enter__"), exit = interned("__exit__");
-      const V leave = attribute(manager, exit.get());
-      const V entered = call(attribute(manager, enter.get()), {});
+      const V enter = special(manager, "__enter__"), leave = special(manager, "__exit__");
+      const V entered = call(enter, {});
       frame.push(leave);
       frame.push(entered);
       return true;
     }
     case Op::WITH_EXCEPT_START: {
       const V exception = real(frame.top());
-      frame.push(call(frame.top(4), {{type_value(exception), exception, none()}, {}}));
+      frame.push(call(frame.top(4),
+                      {{type_value(exception), exception, make<Value>(Kind::traceback)}, {}}));
       return true;
     }
     default:
@@ -158,8 +158,7 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
       frame.push(list(take(i.arg)));
       return true;
     case Op::BUILD_SET: {
-      auto set = make<Dict>();
-      set->type = &PySet_Type;
+      const auto set = new_set(&PySet_Type);
       for (const V& item : take(i.arg)) dict_set(set, item, nullptr);
       frame.push(set);
       return true;
@@ -192,9 +191,9 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
       return true;
     }
     case Op::BUILD_STRING: {
-      std::string all;
-      for (const V& part : take(i.arg)) all += utf8(real(part)->object.get());
-      frame.push(string(all));
+      const Ref parts = Ref::checked(PyList_New(0)), empty = text("");
+      for (const V& part : take(i.arg)) check(PyList_Append(parts.get(), real(part)->object.get()));
+      frame.push(constant(Ref::checked(PyUnicode_Join(empty.get(), parts.get()))));
       return true;
     }
     case Op::FORMAT_VALUE: {
@@ -230,7 +229,7 @@ bool Tracer::step_build(Frame& frame, const Instruction& i) {
       if (i.op == Op::SET_ADD) {
         dict_set(set, given, nullptr);
       } else {
-        for (const V& item : items_of(given)) dict_set(set, item, nullptr);
+        update_set(set, given);
       }
       return true;
     }

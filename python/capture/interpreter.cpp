@@ -242,6 +242,13 @@ V Tracer::load_global(Frame& frame, PyObject* name) {
   return lazy(found, trace_.sources.of(SourceKind::dict_item, builtins, name));
 }
 
+void Tracer::unbound_cell(const Frame& frame, int slot) {
+  const PyCodeObject* code = frame.code->object();
+  const bool own = slot < code->co_nlocalsplus - code->co_nfreevars;
+  raise(own ? PyExc_UnboundLocalError : PyExc_NameError,
+        "unbound " + utf8(frame.code->slot_name(slot)));
+}
+
 bool Tracer::step_names(Frame& frame, const Instruction& i) {
   switch (i.op) {
     case Op::LOAD_GLOBAL:
@@ -301,17 +308,15 @@ bool Tracer::step_names(Frame& frame, const Instruction& i) {
     case Op::LOAD_DEREF: {
       const V cell = real(frame.slots[static_cast<size_t>(i.arg)]);
       const V& content = static_cast<Cell&>(*cell).content;
-      if (!content)
-        raise(PyExc_NameError,
-              fmt::format("cannot access free variable '{}' where it is not associated with a "
-                          "value in enclosing scope",
-                          utf8(frame.code->slot_name(i.arg))));
+      if (!content) unbound_cell(frame, i.arg);
       frame.push(content);
       return true;
     }
     case Op::STORE_DEREF:
     case Op::DELETE_DEREF: {
       const V cell = real(frame.slots[static_cast<size_t>(i.arg)]);
+      if (i.op == Op::DELETE_DEREF && !static_cast<Cell&>(*cell).content)
+        unbound_cell(frame, i.arg);
       static_cast<Cell&>(*cell).content = i.op == Op::STORE_DEREF ? frame.pop() : nullptr;
       changed(cell);
       return true;

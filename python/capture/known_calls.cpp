@@ -67,14 +67,13 @@ void add_torch(CallTable& table) {
   // State that GlobalState guards; read as it is.
   for (const char* name :
        {"is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype",
-        "is_autocast_cache_enabled", "get_default_dtype", "get_autocast_cpu_dtype",
-        "get_autocast_gpu_dtype", "are_deterministic_algorithms_enabled",
+        "is_autocast_cache_enabled", "is_inference_mode_enabled", "get_default_dtype",
+        "get_autocast_cpu_dtype", "get_autocast_gpu_dtype", "are_deterministic_algorithms_enabled",
         "is_deterministic_algorithms_warn_only_enabled"})
     table.pure.insert(well_known("torch", name));
   for (const char* name : {"is_compiling", "is_dynamo_compiling"})
     answers("torch.compiler", name, Py_True);
   answers("torch._utils", "is_compiling", Py_True);
-  answers("torch", "is_inference_mode_enabled", Py_False);
   answers("torch.jit", "is_scripting", Py_False);
   answers("torch.jit", "is_tracing", Py_False);
   answers("torch._jit_internal", "is_scripting", Py_False);

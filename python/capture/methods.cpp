@@ -32,8 +32,12 @@ V list_method(Tracer& t, const std::shared_ptr<Sequence>& self, const std::strin
   };
   if (name == "index" || name == "count") {
     int64_t found = 0;
-    const int64_t first = call.args.size() > 1 ? t.index(call.args[1]) : 0;
-    for (int64_t n = std::max<int64_t>(first, 0); n < size; ++n) {
+    const auto bound = [&](size_t n, int64_t fallback) {
+      const int64_t given = call.args.size() > n ? t.index(call.args[n]) : fallback;
+      return std::clamp<int64_t>(given < 0 ? given + size : given, 0, size);
+    };
+    const int64_t last = bound(2, size);
+    for (int64_t n = bound(1, 0); n < last && n < static_cast<int64_t>(items.size()); ++n) {
       const V item = items[static_cast<size_t>(n)];
       if (!t.same_object(item, at(0)) && !t.equal(item, at(0))) continue;
       if (name == "index") return t.integer(n);
@@ -147,11 +151,13 @@ V dict_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& n
   if (name == "popitem" && !self->items.empty() && call.args.empty() && call.keywords.empty()) {
     const auto last = self->items.back();
     self->items.pop_back();
+    ++self->removals;
     t.changed(self);
     return t.tuple({last.first, last.second});
   }
   if (name == "clear") {
     self->items.clear();
+    ++self->removals;
     t.changed(self);
     return t.none();
   }
@@ -198,15 +204,20 @@ V set_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& na
   if (name == "__iter__") return t.iterate(self);
   if (name == "copy" || ((name == "union" || name == "difference" || name == "intersection" ||
                           name == "symmetric_difference"))) {
-    auto copy = t.make<Dict>();
-    copy->type = self->type;
-    copy->items = self->items;
+    const auto copy = t.new_set(self->type);
+    t.update_set(copy, self);
     V result = copy;
     const int operation = name == "union"          ? 7
                           : name == "difference"   ? 10
                           : name == "intersection" ? 1
                                                    : 12;
-    for (const V& other : call.args) result = t.binary(operation, result, other_set(other));
+    for (const V& given : call.args) {
+      const V other = t.real(given);
+      const bool set = other->kind == Kind::dict && static_cast<Dict&>(*other).is_set();
+      result = t.binary(operation, result, set ? other : other_set(other));
+      // Another iterable's items are taken one by one.
+      if (!set) static_cast<Dict&>(*result).table = Ref();
+    }
     return result;
   }
   if (name == "issubset") return t.compare(1, self, other_set(at(0)));
@@ -223,14 +234,15 @@ V set_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& na
   if (name == "add") {
     t.dict_set(self, at(0), nullptr);
   } else if (name == "update") {
-    for (const V& other : call.args)
-      for (const V& item : t.items_of(other)) t.dict_set(self, item, nullptr);
+    for (const V& other : call.args) t.update_set(self, other);
   } else if (name == "discard") {
     t.dict_remove(self, at(0));
   } else if (name == "remove") {
     if (!t.dict_remove(self, at(0))) key_error(t, at(0));
   } else if (name == "clear") {
     self->items.clear();
+    ++self->removals;
+    if (self->table) self->table = Ref::checked(PySet_New(nullptr));
     t.changed(self);
   } else {
     // pop() takes an item in the order of the set's hash table.

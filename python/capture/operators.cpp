@@ -64,7 +64,7 @@ V Tracer::unary(Op op, const V& given) {
   if (V folded = fold(function, {{operand}, {}})) return folded;
   const std::string method = fmt::format("__{}__", name);
   if (operand->kind == Kind::instance || operand->kind == Kind::object)
-    return call_method(operand, method.c_str(), {});
+    return call(special(operand, method.c_str()), {});
   give_up(Reason::unknown_object, fmt::format("{} of {}", name, describe(operand)));
 }
 
@@ -109,11 +109,15 @@ V Tracer::binary(int operation, const V& left, const V& right) {
         give_up(Reason::wrong_call, "adding a list and a tuple");
       std::vector<V> items = first.items;
       items.insert(items.end(), second.begin(), second.end());
-      return sequence(first.is_list() ? &PyList_Type
-                      : first.type == &PyTuple_Type || first.type != static_cast<Sequence&>(*b).type
-                          ? &PyTuple_Type
-                          : object_size_type(first.type),
-                      std::move(items));
+      PyTypeObject* type = first.is_list() ? &PyList_Type : &PyTuple_Type;
+      for (const Sequence* one : {&first, static_cast<Sequence*>(b.get())})
+        if (object_size_type(one->type) != &PyTuple_Type) type = one->type;
+      // What is added to a torch.Size must be ints.
+      if (object_size_type(type) != &PyTuple_Type)
+        for (const V& item : items)
+          if (!PyType_IsSubtype(type_of(item), &PyLong_Type))
+            give_up(Reason::wrong_call, "a torch.Size of what is not an int");
+      return sequence(type, std::move(items));
     }
     if (base == 0 && changes && first.is_list()) {
       const std::vector<V> more = items_of(b);
@@ -137,37 +141,68 @@ V Tracer::binary(int operation, const V& left, const V& right) {
         changed(a);
         return a;
       }
-      return sequence(source.is_list() ? &PyList_Type : &PyTuple_Type, std::move(items));
+      return sequence(source.is_list() ? &PyList_Type : object_size_type(source.type),
+                      std::move(items));
     }
   }
   if (a->kind == Kind::dict && b->kind == Kind::dict) {
     const auto first = std::static_pointer_cast<Dict>(a);
     const auto second = std::static_pointer_cast<Dict>(b);
     const bool sets = first->is_set() && second->is_set();
-    if (changes && first->type != &PyFrozenSet_Type && (base == 7 || (sets && base == 10))) {
-      for (const auto& [key, value] : std::vector(second->items)) {
-        if (base == 7)
-          dict_set(first, key, value);
-        else
-          dict_remove(first, key);
+    // The smaller set's own items, of equal ones.
+    const auto in_both = [&](Dict& one, Dict& other) {
+      const bool swapped = other.items.size() > one.items.size();
+      std::vector<std::pair<V, V>> items;
+      for (const auto& item : std::vector((swapped ? one : other).items))
+        if (dict_find(swapped ? other : one, item.first)) items.push_back(item);
+      return items;
+    };
+    const auto combined = [&](bool in_place) {
+      const Ref one = table_of(*first), other = table_of(*second);
+      if (!one || !other) return Ref();
+      // What the frame has stays as it is.
+      return Ref::checked(PyObject_CallFunctionObjArgs(
+          in_place && !first->object ? function : well_known("operator", operators[base].function),
+          one.get(), other.get(), nullptr));
+    };
+    if (changes && first->type != &PyFrozenSet_Type &&
+        (base == 7 || (sets && (base == 1 || base == 10 || base == 12)))) {
+      // Python makes another hash table, which filling this set would not give.
+      if (first->object && (base == 1 || base == 12))
+        give_up(Reason::side_effect, "an operator that changes a set in place");
+      const Ref table = sets ? combined(true) : Ref();
+      first->table = Ref();
+      if (base == 1) {
+        first->items = in_both(*first, *second);
+        ++first->removals;
+        changed(first);
+      } else {
+        for (const auto& [key, value] : std::vector(second->items)) {
+          if (base == 10 || (base == 12 && dict_find(*first, key)))
+            dict_remove(first, key);
+          else
+            dict_set(first, key, value);
+        }
       }
+      first->table = table;
       return a;
     }
     if (sets && (base == 1 || base == 7 || base == 10 || base == 12)) {
       auto made = make<Dict>();
       made->type = first->type;
-      for (const auto& [key, none] : first->items) {
-        const bool in_both = static_cast<bool>(dict_find(*second, key));
-        if (base == 7 || (base == 1) == in_both) dict_set(made, key, nullptr);
-      }
+      if (base == 1) made->items = in_both(*first, *second);
+      for (const auto& [key, none] : first->items)
+        if (base == 7 || (base != 1 && !dict_find(*second, key))) dict_set(made, key, nullptr);
       if (base == 7 || base == 12)
         for (const auto& [key, none] : second->items)
           if (base == 7 || !dict_find(*first, key)) dict_set(made, key, nullptr);
+      made->table = combined(false);
       return made;
     }
     if (!first->is_set() && !second->is_set() && base == 7) {
       auto made = make<Dict>();
       made->type = first->type;
+      made->factory = first->factory;
       for (const auto& [key, value] : first->items) dict_set(made, key, value);
       for (const auto& [key, value] : second->items) dict_set(made, key, value);
       return made;
@@ -216,7 +251,21 @@ V Tracer::as_set(const V& given) {
     return value;
   auto set = make<Dict>();
   set->type = &PySet_Type;
-  for (const V& item : items_of(value)) dict_set(set, item, nullptr);
+  Ref table;
+  if (static_cast<View&>(*value).what == View::What::keys)
+    if (const Ref keys = table_of(*static_cast<View&>(*value).dict))
+      table = Ref::checked(PyObject_CallMethod(keys.get(), "keys", nullptr));
+  for (const V& item : items_of(value)) {
+    // A view of items finds those that cannot be hashed too.
+    const V held = static_cast<View&>(*value).what == View::What::items
+                       ? real(static_cast<Sequence&>(*item).items[1])
+                       : none();
+    if ((held->kind == Kind::sequence && static_cast<Sequence&>(*held).is_list()) ||
+        held->kind == Kind::dict)
+      give_up(Reason::unknown_object, "items() of lists and dicts as a set");
+    dict_set(set, item, nullptr);
+  }
+  set->table = table;
   return set;
 }
 
@@ -270,6 +319,15 @@ V Tracer::compare(int operation, const V& left, const V& right) {
       return true;
     };
     const size_t n = first.items.size(), m = second.items.size();
+    if (first.type == &PyODict_Type && second.type == &PyODict_Type && operation < 4 &&
+        operation >= 2 && n == m) {
+      // Two of them compare their order too.
+      bool alike = true;
+      for (size_t k = 0; k < n && alike; ++k)
+        alike = equal(first.items[k].first, second.items[k].first) &&
+                equal(first.items[k].second, second.items[k].second);
+      return boolean(alike == (operation == 2));
+    }
     switch (operation) {
       case 2:
         return boolean(n == m && inside(first, second));
@@ -326,6 +384,7 @@ V Tracer::format_exception(const V& value, bool repr) {
   const Ref name = interned(repr ? "__repr__" : "__str__");
   PyObject* found = lookup(instance.type, name.get());
   if (!found || Py_TYPE(found) != &PyWrapperDescr_Type) return nullptr;
+  needs_words(value);
   auto* owner = reinterpret_cast<PyObject*>(reinterpret_cast<PyDescrObject*>(found)->d_type);
   const Ref args = python_constant(instance.args);
   if (!args || (owner != PyExc_BaseException && owner != PyExc_KeyError)) return nullptr;
@@ -343,6 +402,13 @@ V Tracer::format_exception(const V& value, bool repr) {
 
 V Tracer::format(const V& given, const V& spec, int conversion) {
   const V value = real(given);
+  if ((value->kind == Kind::instance || value->kind == Kind::object) && conversion == 0) {
+    const Ref name = interned("__format__");
+    PyObject* found = lookup(type_of(value), name.get());
+    if (found && PyFunction_Check(found))
+      return call(class_attribute(value, type_of(value), name.get(), found, value),
+                  {{spec ? spec : string("")}, {}});
+  }
   if (value->kind == Kind::instance && conversion != 3 && (!spec || !truth(spec)))
     if (V shown = format_exception(value, conversion == 2)) return shown;
   const Ref constant_value = python_constant(value);

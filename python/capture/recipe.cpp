@@ -47,8 +47,9 @@ class Builder {
   Recipe finish() {
     Recipe recipe;
     recipe.steps = std::move(steps_);
-    recipe.steps.insert(recipe.steps.end(), std::make_move_iterator(effects_.begin()),
-                        std::make_move_iterator(effects_.end()));
+    for (std::vector<Step>* more : {&effects_, &states_})
+      recipe.steps.insert(recipe.steps.end(), std::make_move_iterator(more->begin()),
+                          std::make_move_iterator(more->end()));
     recipe.registers = registers_;
     return recipe;
   }
@@ -173,6 +174,7 @@ class Builder {
     if (dict.is_set()) {
       std::vector<V> keys;
       for (const auto& [key, none] : dict.items) keys.push_back(key);
+      if (keys.size() > 1 && !dict.object && !keeps_order(dict)) cannot(value);
       return emit(Step::Op::set, place_all(keys), type);
     }
     std::vector<int> factory;
@@ -185,6 +187,22 @@ class Builder {
     }
     if (!items.empty()) fill(Step::Op::fill_dict, made, std::move(items));
     return made;
+  }
+
+  // Adding the items one by one gives the order that the program's set has.
+  bool keeps_order(const Dict& set) {
+    const Ref made = Ref::checked(PySet_New(nullptr));
+    for (const auto& [key, none] : set.items) {
+      const Ref constant = tracer_.python_constant(key);
+      if (!constant) return true;  // by addresses, which differ between runs
+      check(PySet_Add(made.get(), constant.get()));
+    }
+    if (!set.table) return false;
+    const Ref one = Ref::checked(PySequence_List(made.get())),
+              other = Ref::checked(PySequence_List(set.table.get()));
+    const int same = PyObject_RichCompareBool(one.get(), other.get(), Py_EQ);
+    check(same);
+    return same == 1;
   }
 
   int make_function(const V& value) {
@@ -238,15 +256,19 @@ class Builder {
     };
     if (auto* it = dynamic_cast<SequenceIterator*>(value.get())) {
       if (it->exhausted) return emit(Step::Op::iterator, {constant(Ref::checked(PyTuple_New(0)))});
-      if (it->backward)
-        return emit(Step::Op::iterator, {place(it->sequence)},
-                    Ref::borrow(well_known("builtins", "reversed")),
-                    static_cast<int>(it->position) - 1);
-      return emit(Step::Op::iterator, {place(it->sequence)}, {}, static_cast<int>(it->position));
+      const int position = static_cast<int>(it->position) - (it->backward ? 1 : 0);
+      const Ref backward = it->backward ? Ref::borrow(well_known("builtins", "reversed")) : Ref();
+      const int made = emit(Step::Op::iterator, {place(it->sequence)}, backward, position);
+      // A list that the frame had gets its items after this; the place may lie beyond the old ones.
+      if (it->sequence->source && static_cast<Sequence&>(*it->sequence).is_list())
+        states_.push_back({Step::Op::iterator_state, made, position, {}, {}, nullptr});
+      return made;
     }
     if (auto* it = dynamic_cast<DictIterator*>(value.get())) {
       if (it->exhausted) return emit(Step::Op::iterator, {constant(Ref::checked(PyTuple_New(0)))});
-      if (it->dict->items.size() != it->size) cannot(value, Reason::iterator);
+      if (it->dict->items.size() != it->size || it->dict->removals != it->removals ||
+          (it->dict->source && it->dict->changed))
+        cannot(value, Reason::iterator);
       V over = it->dict;
       if (!it->dict->is_set()) {
         auto view = std::make_shared<View>();
@@ -281,12 +303,49 @@ class Builder {
 
   Tracer& tracer_;
   Trace& trace_;
-  std::vector<Step> steps_, effects_;
+  std::vector<Step> steps_, effects_, states_;
   int registers_ = 0;
   std::unordered_map<const Value*, int> places_;
   std::unordered_map<int, int> by_source_;
   std::unordered_map<PyObject*, int> constants_;
 };
+
+// Gives the dict these items, in their order, as the program did: what stays is not moved, so that
+// who iterates over it goes on.
+void fill_dict(PyObject* dict, const std::vector<Ref>& at, const std::vector<int>& args) {
+  const bool ordered = PyODict_Check(dict);
+  const auto get = [&](size_t n) { return at[static_cast<size_t>(args[n])].get(); };
+  if (PyDict_GET_SIZE(dict)) {
+    const Ref old = Ref::checked(ordered ? PySequence_List(dict) : PyDict_Keys(dict));
+    size_t next = 0;
+    for (Py_ssize_t n = 0; n < PyList_GET_SIZE(old.get()); ++n) {
+      PyObject* key = PyList_GET_ITEM(old.get(), n);
+      const bool plain = PyUnicode_CheckExact(key) || PyLong_CheckExact(key);
+      if (next < args.size() &&
+          (key == get(next) || (plain && Py_TYPE(key) == Py_TYPE(get(next)) &&
+                                PyObject_RichCompareBool(key, get(next), Py_EQ) == 1)))
+        next += 2;
+      else
+        check(ordered ? PyODict_DelItem(dict, key) : PyDict_DelItem(dict, key));
+    }
+  }
+  for (size_t n = 0; n + 1 < args.size(); n += 2)
+    check(ordered ? PyODict_SetItem(dict, get(n), get(n + 1))
+                  : PyDict_SetItem(dict, get(n), get(n + 1)));
+}
+
+// The same for a set, whose order is that of its hash table.
+void fill_set(PyObject* set, const std::vector<Ref>& at, const std::vector<int>& args) {
+  const Ref wanted = Ref::checked(PySet_New(nullptr));
+  for (const int arg : args) check(PySet_Add(wanted.get(), at[static_cast<size_t>(arg)].get()));
+  const Ref old = Ref::checked(PySequence_List(set));
+  for (Py_ssize_t n = 0; n < PyList_GET_SIZE(old.get()); ++n) {
+    const int stays = PySet_Contains(wanted.get(), PyList_GET_ITEM(old.get(), n));
+    check(stays);
+    if (!stays) check(PySet_Discard(set, PyList_GET_ITEM(old.get(), n)));
+  }
+  for (const int arg : args) check(PySet_Add(set, at[static_cast<size_t>(arg)].get()));
+}
 
 // The function may look at its variables by name: none is dead.
 bool looks_at_variables(const Code& code) {
@@ -468,7 +527,10 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         auto* type = reinterpret_cast<PyTypeObject*>(step.object.get());
         Ref made = Ref::checked(reinterpret_cast<PyTypeObject*>(PyExc_BaseException)
                                     ->tp_new(type, get(step.args[0]), nullptr));
-        check(PyObject_SetAttrString(made.get(), "args", get(step.args[0])));
+        // What its builtin class keeps of them: StopIteration its value.
+        const PyTypeObject* base = type;
+        while (base->tp_flags & Py_TPFLAGS_HEAPTYPE) base = base->tp_base;
+        check(base->tp_init(made.get(), get(step.args[0]), nullptr));
         put(std::move(made));
         break;
       }
@@ -492,6 +554,9 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         put(std::move(iterator));
         break;
       }
+      case Step::Op::iterator_state:
+        Ref::checked(PyObject_CallMethod(into, "__setstate__", "i", step.index));
+        break;
       case Step::Op::call:
         put(Ref::checked(PyObject_Call(step.object.get(), tuple_of(step.args).get(), nullptr)));
         break;
@@ -515,25 +580,11 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         check(PyList_SetSlice(into, 0, PyList_GET_SIZE(into), list.get()));
         break;
       }
-      case Step::Op::fill_dict: {
-        if (PyDict_GET_SIZE(into)) {
-          if (PyODict_Check(into))
-            Ref::checked(PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyODict_Type), "clear",
-                                             "O", into));
-          else
-            PyDict_Clear(into);
-        }
-        for (size_t n = 0; n + 1 < step.args.size(); n += 2) {
-          if (PyODict_Check(into))
-            check(PyODict_SetItem(into, get(step.args[n]), get(step.args[n + 1])));
-          else
-            check(PyDict_SetItem(into, get(step.args[n]), get(step.args[n + 1])));
-        }
+      case Step::Op::fill_dict:
+        fill_dict(into, at, step.args);
         break;
-      }
       case Step::Op::fill_set:
-        check(PySet_Clear(into));
-        for (const int arg : step.args) check(PySet_Add(into, get(arg)));
+        fill_set(into, at, step.args);
         break;
       case Step::Op::fill_cell:
         check(PyCell_Set(into, step.args.empty() ? nullptr : get(step.args[0])));

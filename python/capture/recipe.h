@@ -40,6 +40,7 @@ struct Step {
     set_any_attribute,  // the same by PyObject_SetAttr
     set_item,           // into: dict; object: key; args: value
     set_grad,           // into: tensor; args: value
+    iterator_state,     // into: iterator of a list; index: position
     grad_mode,          // index: 0 or 1
   };
   Op op;

@@ -119,6 +119,8 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
       return fmt::format("type({}) is {}", name, object());
     case GuardKind::equals:
       return fmt::format("{} == {}", name, object());
+    case GuardKind::set_order:
+      return fmt::format("tuple({}) == {}", name, object());
     case GuardKind::length:
       return fmt::format("len({}) == {}", name, guard.number);
     case GuardKind::keys:

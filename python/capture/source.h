@@ -54,6 +54,7 @@ enum class GuardKind : uint8_t {
   is,               // the object `object`
   type,             // exactly of the type `object`
   equals,           // of `object`'s type and equal to it
+  set_order,        // set that is iterated over in the order of the tuple `object`
   length,           // list, tuple or dict of `number` items
   keys,             // dict whose keys are the tuple `object`, in order
   lacks_key,        // dict without the key `object`

@@ -187,6 +187,9 @@ class Tracer {
   // else the value.
   V stored(const V& value, const char* method);
   V as_set(const V& value);
+  std::shared_ptr<Dict> new_set(PyTypeObject* type);
+  Ref table_of(const Dict& set);
+  void update_set(const std::shared_ptr<Dict>& set, const V& items);
   V iterate(const V& iterable);
   std::vector<V> items_of(const V& iterable);  // all of them, as `list(iterable)`
   V attribute(const V& object, PyObject* name);
@@ -205,6 +208,7 @@ class Tracer {
   // -----------------------------------
   V call(const V& callee, Call call);
   V call_method(const V& object, const char* name, std::vector<V> args);
+  V special(const V& object, const char* name);
   V inline_function(const V& function, Call call);
   V call_type(const V& type, Call call);
   V call_new(PyTypeObject* base, Call& call);
@@ -266,6 +270,7 @@ class Tracer {
   bool step_calls(Frame& frame, const Instruction& i);
   bool handle(Frame& frame, const V& exception);
   V load_global(Frame& frame, PyObject* name);
+  [[noreturn]] void unbound_cell(const Frame& frame, int slot);
   V make_function(Frame& frame, int flags);
   V import_name(Frame& frame, PyObject* name, const V& fromlist, const V& level);
   void bind(Frame& frame, PyCodeObject* code, const V& name, const V& defaults, const V& kwdefaults,
@@ -278,6 +283,8 @@ class Tracer {
                     const V& self);
   PyObject* lookup(PyTypeObject* type, PyObject* name);
   V instance_attribute(const V& object, PyObject* name);
+  void needs_words(const V& exception);
+  V exception_field(const V& exception, PyObject* descriptor, PyObject* name);
   V type_attribute(const V& object, PyObject* name);
   V function_attribute(const V& function, PyObject* name);
 

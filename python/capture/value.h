@@ -34,9 +34,10 @@ enum class Kind : uint8_t {
   iterator,
   instance,  // an object of a Python class, made by the trace
   super,
-  view,    // keys(), values(), items() of a dict
-  array,   // np.ndarray, or one of NumPy's numbers that the graph computes
-  symbol,  // a number that differs from call to call; Tracer::look gives it, Tracer::real never
+  view,       // keys(), values(), items() of a dict
+  array,      // np.ndarray, or one of NumPy's numbers that the graph computes
+  traceback,  // of an exception that the trace raised: there, and not None
+  symbol,     // a number that differs from call to call; Tracer::look gives it, Tracer::real never
 };
 
 struct Value {
@@ -104,6 +105,10 @@ struct Dict : Value {
   PyTypeObject* type = nullptr;
   std::vector<std::pair<V, V>> items;  // in order; sets leave the second null
   V factory;                           // of a defaultdict
+  int removals = 0;                    // items that were taken out
+  // Of a set of constants that the trace made: a set to which the program did the same. The order
+  // of iteration is that of its hash table. Null where it is not known.
+  Ref table;
   bool changed = false;
   std::weak_ptr<Instance> owner;  // the instance whose __dict__ it is
   bool is_set() const {
@@ -148,6 +153,7 @@ struct Instance : Value {
   PyTypeObject* type = nullptr;
   std::vector<std::pair<Ref, V>> attributes;
   V args;                        // of an exception or a partial: the tuple it was made with
+  bool paraphrased = false;      // an exception whose message is the tracer's, not Python's
   V keywords, function;          // of a partial
   std::shared_ptr<Dict> items;   // what an instance of a dict's subclass holds as a dict
   std::weak_ptr<Dict> own_dict;  // its __dict__, where the program looked at it

@@ -307,6 +307,8 @@ bool Tracer::truth(const V& given) {
       return !static_cast<Sequence&>(*value).items.empty();
     case Kind::dict:
       return !static_cast<Dict&>(*value).items.empty();
+    case Kind::view:
+      return !static_cast<View&>(*value).dict->items.empty();
     case Kind::object:
     case Kind::instance: {
       PyTypeObject* type = type_of(value);
@@ -337,6 +339,8 @@ int64_t Tracer::index(const V& given) {
   }
   if (value->kind == Kind::tensor || value->kind == Kind::array)
     give_up(Reason::tensor_to_python, describe(value) + " as an index");
+  if (value->kind == Kind::instance || value->kind == Kind::object)
+    return index(call(special(value, "__index__"), {}));
   raise(PyExc_TypeError, describe(value) + " cannot be interpreted as an integer");
 }
 
@@ -374,6 +378,8 @@ PyTypeObject* Tracer::type_of(const V& given) {
     }
     case Kind::super:
       return &PySuper_Type;
+    case Kind::traceback:
+      return &PyTraceBack_Type;
     case Kind::iterator:
       give_up(Reason::iterator, "the type of an iterator");
     default:
@@ -397,6 +403,8 @@ bool Tracer::same_object(const V& left, const V& right) {
   const bool constants = (a->kind == Kind::constant || a->kind == Kind::object) &&
                          (b->kind == Kind::constant || b->kind == Kind::object);
   if (constants) return a->object.get() == b->object.get();
+  // One constant tuple of the code.
+  if (a->kind == Kind::sequence && a->object && a->object.get() == b->object.get()) return true;
   // Two empty tuples are one object in CPython.
   if (a->kind == Kind::sequence && b->kind == Kind::sequence && type_of(a) == &PyTuple_Type &&
       type_of(b) == &PyTuple_Type && static_cast<Sequence&>(*a).items.empty() &&
@@ -413,10 +421,24 @@ std::string Tracer::describe(const V& given) {
   const V value = given->kind == Kind::lazy && static_cast<Lazy&>(*given).resolved
                       ? static_cast<Lazy&>(*given).resolved
                       : given;
-  static constexpr const char* names[] = {
-      "NULL",          "a value",    "",         "",       "a tensor",    "a sequence",  "a dict",
-      "a slice",       "a function", "a method", "a cell", "an iterator", "an instance", "super()",
-      "a dict's view", "an array",   "a number"};
+  static constexpr const char* names[] = {"NULL",
+                                          "a value",
+                                          "",
+                                          "",
+                                          "a tensor",
+                                          "a sequence",
+                                          "a dict",
+                                          "a slice",
+                                          "a function",
+                                          "a method",
+                                          "a cell",
+                                          "an iterator",
+                                          "an instance",
+                                          "super()",
+                                          "a dict's view",
+                                          "an array",
+                                          "a traceback",
+                                          "a number"};
   if (value->kind == Kind::instance)
     return std::string("an instance of ") + static_cast<Instance&>(*value).type->tp_name;
   if (value->kind == Kind::constant || value->kind == Kind::lazy) return repr(value->object.get());
