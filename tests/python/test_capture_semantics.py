@@ -1,5 +1,5 @@
 # Captured functions are written in every way that users write them.
-# ruff: noqa: F632, F821, F841, PLE0643, PLR0124, PLR0133, PLW0108, RUF016, UP031
+# ruff: noqa: F632, F821, F841, PLE0643, PLR0124, PLR0133, PLW0108, RUF005, RUF016, UP031
 """Corners of Python's semantics in which a tracer could go its own way and say nothing."""
 
 from __future__ import annotations
