@@ -27,12 +27,13 @@ print(capture.explain(f)(*args))  # graphs, ops, breaks with file:line, guards, 
 
 A function is captured piece by piece while Python runs it. What can be traced becomes a
 `torch.fx.GraphModule`; what cannot runs as it is, and capture goes on behind it. `fullgraph=True`
-makes a break an error. Sizes that differ between calls become symbols; other
-values that a graph depends on are guarded, and a call that no version fits is captured anew, up to 8
-versions at one place; then the function runs uncaptured there, with one warning.
+makes a break an error. Sizes that differ between calls become symbols; other values that a graph
+depends on are guarded, and a call that no version fits is captured anew, up to 8 versions at one
+place; then the function runs uncaptured there, with one warning.
 
-`OCTAVO_CAPTURE_LOG=breaks,recompiles` in the environment (or `capture.set_logs`) logs why graphs end and
-which guards fail; `pieces`, `guards`, `graphs`, `bytecode`, `times` and `all` are there too.
+`OCTAVO_CAPTURE_LOG=breaks,recompiles` in the environment (or `capture.set_logs`) logs why graphs
+end and which guards fail; `pieces`, `guards`, `graphs`, `bytecode`, `times` and `all` are there
+too.
 
 CPython 3.11 and torch 2.13.
 """
