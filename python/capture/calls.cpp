@@ -95,13 +95,16 @@ V Tracer::call_method(const V& object, const char* name, std::vector<V> args) {
 
 // A method that Python's protocols look up on the type; where that is no Python function, Python
 // itself runs or refuses.
-V Tracer::special(const V& object, const char* name) {
+V Tracer::special(const V& given, const char* name) {
   const Ref key = interned(name);
+  const V object = real(given);
+  if (object->kind != Kind::instance && object->kind != Kind::object)
+    return attribute(object, key.get());
   PyTypeObject* type = type_of(object);
   PyObject* found = lookup(type, key.get());
   if (!found || !PyFunction_Check(found))
     give_up(Reason::wrong_call, fmt::format("{} of {}", name, describe(object)));
-  return class_attribute(real(object), type, key.get(), found, real(object));
+  return class_attribute(object, type, key.get(), found, object);
 }
 
 V Tracer::fold(PyObject* callee, const Call& call) {

@@ -1,5 +1,5 @@
 # Captured functions are written in every way that users write them.
-# ruff: noqa: F632, F821, F841, PLE0643, PLR0124, PLR0133, PLW0108, RUF005, RUF016, UP031
+# ruff: noqa: F632, F821, F841, PLE0643, PLR0124, PLR0133, PLW0108, RUF005, UP031
 """Corners of Python's semantics in which a tracer could go its own way and say nothing."""
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def order_of_a_changed_set(x, s, d):
 def identities_of_constants(x, s, d):
     a = (1, 2)
     b = (1, 2)
-    return x, a is b, a is a, () is (), [] is []
+    c, e = (), ()
+    return x, a is b, a is a, c is e, [] is []
 
 
 def sorts_by_asking(x, s, d):
@@ -293,7 +294,7 @@ def words_of_errors(x, s, d):
     def wrong_call(a, b, *, c):
         return a
 
-    words.append(1)
+    words.append("a")
     for work in (
         unbound,
         unbound_cell,
@@ -319,7 +320,7 @@ def words_of_errors(x, s, d):
         lambda: [].pop(),
         lambda: [1].remove(2),
         lambda: undefined_name,
-        lambda: [1]["a"],
+        lambda: [1][words[0]] if words else 0,
         lambda: 1 + "a",
         lambda: 1 // 0,
         lambda: list(zip([1], [], strict=True)),
