@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "frozen.h"
 #include "joint.h"
 #include "partition.h"
 #include "program.h"
@@ -33,47 +34,61 @@ struct InputForm {
 // operators one by one.
 class Runner {
  public:
-  explicit Runner(const Graph& graph) {
+  // `held`: the inputs that a module holds, for a program without a backward pass.
+  explicit Runner(const Graph& graph, std::vector<bool> held = {}) : graph_(graph) {
     auto replay = std::make_unique<Replay>(graph);
     // Workspaces of torch's recurrent layers have sizes that its kernels alone know.
     const bool workspace = std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& n) {
       return n.op.operator_name().name.rfind("aten::mkldnn_rnn_layer", 0) == 0;
     });
-    if (workspace) {
+    if (workspace)
       note_ = "a recurrent layer of torch, whose workspace has a size of its own";
-    } else if (replay->draws_in_memory_order()) {
+    else if (replay->draws_in_memory_order())
       note_ = "random numbers in the order of a transposed tensor";
-    } else {
-      try {
-        program_ = std::make_unique<Program>(graph);
-        return;
-      } catch (const std::exception& error) {
-        note_ = error.what();
-      }
-    }
+    else if (std::find(held.begin(), held.end(), true) != held.end())
+      frozen_ = std::make_unique<Frozen>(graph, std::move(held));
+    else
+      compile();
     replay_ = std::move(replay);
   }
   // Why torch runs every operator; empty if it does not.
   const std::string& note() const { return note_; }
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const {
+    if (frozen_) {
+      std::vector<at::Tensor> others;
+      if (const auto program = frozen_->program(inputs, others)) return program->run(others);
+      std::call_once(compiled_, [this] { compile(); });
+    }
     return program_ ? program_->run(inputs) : replay_->run(inputs);
   }
-  std::size_t lowered() const { return program_ ? program_->summary().lowered : 0; }
-  std::map<std::string, std::size_t> opaque() const {
-    return program_ ? program_->summary().opaque : std::map<std::string, std::size_t>();
+  Program::Summary summary() const {
+    if (frozen_ && !program_) return frozen_->summary();
+    return program_ ? program_->summary() : Program::Summary();
   }
+  std::size_t constants() const { return frozen_ && !program_ ? frozen_->constants() : 0; }
 
  private:
+  void compile() const {
+    try {
+      program_ = std::make_unique<Program>(graph_);
+    } catch (const std::exception& error) {
+      note_ = error.what();
+    }
+  }
+
+  const Graph& graph_;
   std::unique_ptr<Replay> replay_;
-  std::unique_ptr<Program> program_;
-  std::string note_;
+  std::unique_ptr<Frozen> frozen_;
+  mutable std::once_flag compiled_;
+  mutable std::unique_ptr<Program> program_;
+  mutable std::string note_;
 };
 
 struct Captured::State {
-  State(Joint traced, Programs made)
+  State(Joint traced, Programs made, std::vector<bool> held)
       : joint(std::move(traced)),
         programs(std::move(made)),
-        forward(programs.forward),
+        forward(programs.forward, std::move(held)),
         backward(programs.backward) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -197,6 +212,7 @@ struct Backward : torch::autograd::Node {
 // Results that are an input, or one another, become tensors of their own.
 void separate(std::vector<at::Tensor>& results, const std::vector<at::Tensor>& inputs) {
   for (std::size_t n = 0; n < results.size(); ++n) {
+    if (!results[n].defined()) continue;  // nothing but an input's new value
     const auto same = [&](const at::Tensor& other) { return other.is_same(results[n]); };
     if (std::any_of(inputs.begin(), inputs.end(), same) ||
         std::any_of(results.begin(), results.begin() + static_cast<long>(n), same))
@@ -208,9 +224,10 @@ std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
                             const std::vector<at::Tensor>& inputs) {
   const Joint& joint = state->joint;
   std::vector<at::Tensor> made = state->forward.run(inputs);
-  std::vector<at::Tensor> kept(made.begin() + static_cast<long>(joint.results.size()), made.end());
-  std::vector<at::Tensor> results(std::move(made));
-  results.resize(joint.results.size());
+  const std::vector<std::size_t>& returned = state->programs.returned;
+  std::vector<at::Tensor> kept(made.begin() + static_cast<long>(returned.size()), made.end());
+  std::vector<at::Tensor> results(joint.results.size());
+  for (std::size_t n = 0; n < returned.size(); ++n) results[returned[n]] = std::move(made[n]);
   {
     const at::NoGradGuard no_grad;
     separate(results, inputs);
@@ -242,7 +259,8 @@ std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
 
 Captured::~Captured() = default;
 
-Captured::Captured(Ref forward, const Ref& examples) : forward_(std::move(forward)) {
+Captured::Captured(Ref forward, const Ref& examples, std::vector<bool> held)
+    : forward_(std::move(forward)) {
   const Ref items = Ref::checked(PySequence_Fast(examples.get(), "example inputs are a list"));
   std::vector<at::Tensor> inputs;
   for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(items.get()); ++n) {
@@ -256,7 +274,14 @@ Captured::Captured(Ref forward, const Ref& examples) : forward_(std::move(forwar
   try {
     Joint joint = trace_joint(forward_.get(), inputs);
     Programs programs = partition(joint);
-    auto state = std::make_shared<State>(std::move(joint), std::move(programs));
+    // With a backward pass they are about to change, and autograd has to see them.
+    const bool trains = std::any_of(joint.results.begin(), joint.results.end(),
+                                    [](const Result& result) { return result.requires_grad; });
+    if (trains) held.clear();
+    if (!held.empty()) held.resize(inputs.size());
+    for (const Write& write : joint.writes)
+      if (!held.empty()) held[write.input] = false;
+    auto state = std::make_shared<State>(std::move(joint), std::move(programs), std::move(held));
     state->grad_mode = at::GradMode::is_enabled();
     for (const at::Tensor& input : inputs)
       state->inputs.push_back(
@@ -288,11 +313,28 @@ bool Captured::fits(const std::vector<at::Tensor>& inputs) const {
   return true;
 }
 
+// Tracing refuses it, and guards do not see it.
+bool Captured::written_input_shares_memory(const std::vector<at::Tensor>& inputs) const {
+  const std::vector<Write>& writes = state_->joint.writes;
+  if (writes.empty()) return false;
+  const auto memory = [](const at::Tensor& t) -> const void* {
+    return t.has_storage() ? t.storage().unsafeGetStorageImpl() : nullptr;
+  };
+  std::vector<const void*> all;
+  for (const at::Tensor& input : inputs) all.push_back(memory(input));
+  std::sort(all.begin(), all.end());
+  return std::any_of(writes.begin(), writes.end(), [&](const Write& write) {
+    const auto [first, last] =
+        std::equal_range(all.begin(), all.end(), memory(inputs[write.input]));
+    return last - first > 1;
+  });
+}
+
 Ref Captured::call(PyObject* const* args, std::size_t count) const {
   std::vector<at::Tensor> inputs;
   for (std::size_t n = 0; state_ && n < count && THPVariable_Check(args[n]); ++n)
     inputs.push_back(THPVariable_Unpack(args[n]));
-  if (!state_ || inputs.size() != count || !fits(inputs))
+  if (!state_ || inputs.size() != count || !fits(inputs) || written_input_shares_memory(inputs))
     return Ref::checked(PyObject_Vectorcall(forward_.get(), args, count, nullptr));
   const Joint& joint = state_->joint;
   std::vector<at::Tensor> results;
@@ -300,10 +342,11 @@ Ref Captured::call(PyObject* const* args, std::size_t count) const {
   PyThreadState* thread = PyEval_SaveThread();
   try {
     results = run(state_, inputs);
-    for (const Write& write : joint.writes) {
-      const at::AutoGradMode mode(write.differentiable);
-      inputs[write.input].copy_(results[write.result]);
-    }
+    if (!state_->programs.writes_in_place)
+      for (const Write& write : joint.writes) {
+        const at::AutoGradMode mode(write.differentiable);
+        inputs[write.input].copy_(results[write.result]);
+      }
     for (std::size_t n = 0; n < joint.outputs.size(); ++n) {
       const Output& output = joint.outputs[n];
       const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
@@ -347,13 +390,18 @@ std::string Captured::replayed() const {
   return note.empty() ? state_->backward.note() : note;
 }
 std::size_t Captured::lowered() const {
-  return state_ ? state_->forward.lowered() + state_->backward.lowered() : 0;
+  return state_ ? state_->forward.summary().lowered + state_->backward.summary().lowered : 0;
 }
+std::size_t Captured::regions() const {
+  return state_ ? state_->forward.summary().regions + state_->backward.summary().regions : 0;
+}
+std::size_t Captured::in_place() const { return state_ ? state_->forward.summary().in_place : 0; }
+std::size_t Captured::constants() const { return state_ ? state_->forward.constants() : 0; }
 std::map<std::string, std::size_t> Captured::opaque() const {
   std::map<std::string, std::size_t> all;
   if (state_)
     for (const Runner* runner : {&state_->forward, &state_->backward})
-      for (const auto& [name, count] : runner->opaque()) all[name] += count;
+      for (const auto& [name, count] : runner->summary().opaque) all[name] += count;
   return all;
 }
 std::size_t Captured::saved() const { return state_ ? state_->programs.saved : 0; }

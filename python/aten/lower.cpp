@@ -38,7 +38,7 @@ bool Call::given(std::string_view name) const {
   const Argument* a = argument(name);
   if (!a) return false;
   const auto* constant = std::get_if<c10::IValue>(a);
-  return !constant || !constant->isNone();
+  return !constant || !(constant->isNone() || constant->isTensor());  // an undefined tensor
 }
 
 bool Call::is_tensor(std::string_view name) const {
@@ -155,7 +155,7 @@ const Rule* find_rule(const c10::OperatorHandle& op) {
   static const auto* table = [] {
     auto* rules = new std::unordered_map<std::string_view, const Rule*>;
     for (const auto family : {pointwise_rules(), matmul_rules(), shape_rules(), reduce_rules(),
-                              backward_rules(), nn_rules()})
+                              backward_rules(), nn_rules(), attention_rules(), batch_norm_rules()})
       for (const Rule& rule : family) {
         const bool fresh = rules->emplace(rule.name, &rule).second;
         OCTAVO_CHECK(fresh);

@@ -133,6 +133,8 @@ std::span<const Rule> shape_rules();
 std::span<const Rule> reduce_rules();
 std::span<const Rule> backward_rules();
 std::span<const Rule> nn_rules();
+std::span<const Rule> attention_rules();
+std::span<const Rule> batch_norm_rules();
 
 /// Null where the operator has no rule.
 const Rule* find_rule(const c10::OperatorHandle& op);

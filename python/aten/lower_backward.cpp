@@ -170,6 +170,43 @@ bool accepts_layer_norm(const Call& call) {
   return good && call.node().outputs.size() == 3;
 }
 
+// Windows that do not overlap: each element has its window's gradient, by its size; zeros behind
+// the last whole window.
+bool accepts_avg_pool(const Call& call) {
+  if (!floats(call) || call.info("self").sizes.size() != 4 || call.flag("ceil_mode") ||
+      call.given("divisor_override"))
+    return false;
+  const auto kernel = call.integers("kernel_size"), stride = call.integers("stride");
+  for (const auto pad : call.integers("padding"))
+    if (pad != 0) return false;
+  return stride.empty() || stride == kernel ||
+         (kernel.size() == 2 && stride.size() == 1 && kernel[0] == kernel[1] &&
+          stride[0] == kernel[0]);
+}
+IrValue* spread(Lowering& to, const Call& call, std::int64_t height, std::int64_t width) {
+  IrValue* grad = to.mul(to.f32(call, "grad_output"), 1.0 / static_cast<double>(height * width));
+  const auto y = Lowering::sizes(grad), x = call.info("self").sizes;
+  grad = to.expand(to.reshape(grad, {y[0], y[1], y[2], 1, y[3], 1}),
+                   {y[0], y[1], y[2], height, y[3], width});
+  grad = to.reshape(grad, {y[0], y[1], y[2] * height, y[3] * width});
+  const Ints pads{0, 0, 0, 0, 0, 0, x[2] - y[2] * height, x[3] - y[3] * width};
+  return Lowering::sizes(grad) == x ? grad
+                                    : to.apply("pad", {grad, to.scalar(0)}, {{"pads", pads}});
+}
+Values avg_pool(Lowering& to, const Call& call) {
+  const auto kernel = call.integers("kernel_size");
+  return {spread(to, call, kernel.front(), kernel.back())};
+}
+bool accepts_adaptive(const Call& call) {
+  const auto& x = call.info("self").sizes;
+  const auto& y = call.info("grad_output").sizes;
+  return floats(call) && x.size() == 4 && x[2] % y[2] == 0 && x[3] % y[3] == 0;
+}
+Values adaptive_pool(Lowering& to, const Call& call) {
+  const auto &x = call.info("self").sizes, &y = call.info("grad_output").sizes;
+  return {spread(to, call, x[2] / y[2], x[3] / y[3])};
+}
+
 // grad * mask / (1 - p)
 bool accepts_dropout(const Call& call) {
   return is_f32(call.info("grad_output")) && call.info("mask").dtype == at::kBool;
@@ -193,6 +230,8 @@ constexpr Rule rules[] = {
     {"aten::_log_softmax_backward_data", accepts_softmax, log_softmax},
     {"aten::mse_loss_backward", floats, mse_loss},
     {"aten::native_layer_norm_backward", accepts_layer_norm, layer_norm},
+    {"aten::avg_pool2d_backward", accepts_avg_pool, avg_pool},
+    {"aten::_adaptive_avg_pool2d_backward", accepts_adaptive, adaptive_pool},
     {"aten::native_dropout_backward", accepts_dropout, dropout},
 };
 

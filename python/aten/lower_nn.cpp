@@ -1,4 +1,4 @@
-// Layers: convolution, normalization, attention, pooling, lookups, losses.
+// Layers: convolution, layer normalization, pooling, a loss.
 #include <algorithm>
 #include <cmath>
 
@@ -50,7 +50,7 @@ Values native_layer_norm(Lowering& to, const Call& call) {
   return {y, mean, rstd};
 }
 
-// ---- convolution and batch normalization with weights that are constants of the program
+// ---- convolution with weights that are constants of the program
 
 bool constant(const Call& call, const char* name) {
   if (!call.given(name)) return true;
@@ -82,65 +82,6 @@ Values convolution(Lowering& to, const Call& call) {
                     {"pads", twice(call.integers("padding"), 2)},
                     {"dilations", per_axis(call.integers("dilation"), 2)},
                     {"group", call.integer("groups")}})};
-}
-
-bool accepts_batch_norm(const Call& call) {
-  if (!floats(call) || call.info("input").sizes.size() < 2) return false;
-  for (std::size_t i = 1; i < call.node().outputs.size(); ++i)
-    if (!call.unused(i)) return false;
-  if (call.find("training") >= 0 && call.flag("training")) return false;
-  for (const char* name : {"weight", "bias", "running_mean", "running_var"})
-    if (call.find(name) < 0 || !call.given(name)) return false;
-  return true;
-}
-Values batch_norm(Lowering& to, const Call& call) {
-  Values results(call.node().outputs.size(), nullptr);
-  results[0] =
-      to.apply("batch_norm",
-               {to.tensor(call, "input"), to.tensor(call, "weight"), to.tensor(call, "bias"),
-                to.tensor(call, "running_mean"), to.tensor(call, "running_var")},
-               {{"epsilon", call.real("eps")}});
-  return results;
-}
-
-// ---- attention
-
-bool accepts_attention(const Call& call) {
-  for (std::size_t i = 1; i < call.node().outputs.size(); ++i)
-    if (!call.unused(i)) return false;
-  if (!is_f32(call.output()) || !is_f32(call.info("query")) || !is_f32(call.info("key")) ||
-      !is_f32(call.info("value")))
-    return false;
-  if (call.find("dropout_p") >= 0 && call.real("dropout_p") != 0) return false;
-  if (call.find("enable_gqa") >= 0 && call.flag("enable_gqa")) return false;
-  if (call.info("query").sizes.size() != 4) return false;
-  if (call.find("is_causal") >= 0 && call.flag("is_causal")) {
-    const auto &q = call.info("query").sizes, &k = call.info("key").sizes;
-    if (call.find("attn_mask") >= 0 && call.given("attn_mask")) return false;
-    return q[2] * k[2] <= 1 << 22;  // the mask is a constant
-  }
-  return call.find("attn_mask") < 0 || !call.given("attn_mask") || is_f32(call.info("attn_mask"));
-}
-Values attention(Lowering& to, const Call& call) {
-  IrValue *q = to.tensor(call, "query"), *k = to.tensor(call, "key");
-  const auto q_sizes = Lowering::sizes(q), k_sizes = Lowering::sizes(k);
-  const double scale = call.real("scale", 1 / std::sqrt(static_cast<double>(q_sizes.back())));
-  IrValue* scores = to.mul(to.apply("matmul", {q, to.swap_last(k)}), to.scalar(scale));
-  if (call.find("attn_mask") >= 0 && call.given("attn_mask"))
-    scores = to.add(scores, to.tensor(call, "attn_mask"));
-  if (call.find("is_causal") >= 0 && call.flag("is_causal")) {
-    const std::int64_t rows = q_sizes[2], columns = k_sizes[2];
-    octavo::Tensor mask(DType::f32, {rows, columns});
-    auto values = mask.mutable_values<float>();
-    for (std::int64_t i = 0; i < rows; ++i)
-      for (std::int64_t j = 0; j < columns; ++j)
-        values[static_cast<std::size_t>(i * columns + j)] = j <= i ? 0.0f : -INFINITY;
-    scores = to.add(scores, to.graph().add_constant("", mask));
-  }
-  IrValue* weights = to.apply("softmax", {scores}, {{"axis", std::int64_t{-1}}});
-  Values results(call.node().outputs.size(), nullptr);
-  results[0] = to.apply("matmul", {weights, to.tensor(call, "value")});
-  return results;
 }
 
 // ---- pooling, upsampling
@@ -201,10 +142,6 @@ constexpr Rule rules[] = {
     {"aten::native_layer_norm", floats, native_layer_norm},
     {"aten::convolution", accepts_convolution, convolution},
     {"aten::conv2d", accepts_convolution, convolution},
-    {"aten::native_batch_norm", accepts_batch_norm, batch_norm},
-    {"aten::_native_batch_norm_legit_no_training", accepts_batch_norm, batch_norm},
-    {"aten::scaled_dot_product_attention", accepts_attention, attention},
-    {"aten::_scaled_dot_product_flash_attention_for_cpu", accepts_attention, attention},
     {"aten::max_pool2d", accepts_pool, max_pool},
     {"aten::max_pool2d_with_indices", accepts_pool_indices, max_pool},
     {"aten::avg_pool2d", accepts_avg_pool, avg_pool},

@@ -133,6 +133,14 @@ Values lerp(Lowering& to, const Call& call) {
   return {to.sub(end, to.mul(way, 1 - weight))};
 }
 
+Values lerp_tensor(Lowering& to, const Call& call) {
+  IrValue *start = to.f32(call, "self"), *end = to.f32(call, "end");
+  IrValue *weight = to.f32(call, "weight"), *way = to.sub(end, start);
+  IrValue* near = to.apply("less", {to.apply("abs", {weight}), to.scalar(0.5)});
+  IrValue* from_end = to.sub(end, to.mul(way, to.sub(to.scalar(1), weight)));
+  return {to.where(near, to.add(start, to.mul(way, weight)), from_end)};
+}
+
 template <const char* op>
 Values add_product(Lowering& to, const Call& call) {
   IrValue* first = to.mul(to.f32(call, "tensor1"), call.real("value", 1));
@@ -267,6 +275,7 @@ NAME(logical_and) NAME(logical_or) NAME(logical_xor) NAME(is_nan)
                     {"aten::pow.Tensor_Tensor", floats, pow_tensor},
                     {"aten::pow.Scalar", floats, pow_tensor},
                     {"aten::lerp.Scalar", floats, lerp},
+                    {"aten::lerp.Tensor", floats, lerp_tensor},
                     {"aten::addcmul", floats, add_product<mul_op>},
                     {"aten::addcdiv", floats, add_product<div_op>},
 

@@ -1,5 +1,6 @@
 // Reductions and softmax.
 #include <algorithm>
+#include <cmath>
 
 #include "lower.h"
 
@@ -83,6 +84,21 @@ Values log_softmax(Lowering& to, const Call& call) {
   return {to.sub(shifted, to.apply("log", {sum}))};
 }
 
+// Of the orders that gradients are clipped by.
+bool accepts_norm(const Call& call) {
+  const double order = call.real("ord");
+  return floats(call) && (order == 1 || order == 2 || order == INFINITY);
+}
+Values norm(Lowering& to, const Call& call) {
+  IrValue* x = to.f32(call, "self");
+  const double order = call.real("ord");
+  const auto axes = axes_of(call, x->shape().size());
+  if (order == 2)
+    return {to.apply("sqrt", {to.reduce("reduce_sum", to.mul(x, x), axes, keeps(call))})};
+  return {
+      to.reduce(order == 1 ? "reduce_sum" : "reduce_max", to.apply("abs", {x}), axes, keeps(call))};
+}
+
 constexpr char sum_op[] = "reduce_sum", mean_op[] = "reduce_mean";
 
 constexpr Rule rules[] = {
@@ -90,6 +106,7 @@ constexpr Rule rules[] = {
     {"aten::sum.dim_IntList", floats, reduce<sum_op>},
     {"aten::mean", floats, reduce<mean_op>},
     {"aten::mean.dim", floats, reduce<mean_op>},
+    {"aten::linalg_vector_norm", accepts_norm, norm},
     {"aten::var.correction", accepts_variance, variance},
     {"aten::var_mean.correction", accepts_variance, var_mean},
     {"aten::_softmax", accepts_softmax, softmax},

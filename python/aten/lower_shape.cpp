@@ -19,6 +19,14 @@ bool accepts_copy(const Call& call) {
   return movable(call) && call.info("self").dtype == call.output().dtype;
 }
 
+// copy_ as a function: `src` in the shape of `self`.
+bool accepts_copy_of(const Call& call) {
+  return is_f32(call.info("self")) && is_f32(call.info("src")) && is_f32(call.output());
+}
+Values copy(Lowering& to, const Call& call) {
+  return {to.expand(to.tensor(call, "src"), call.output().sizes)};
+}
+
 Values expand(Lowering& to, const Call& call) {
   return {to.expand(to.tensor(call, "self"), call.output().sizes)};
 }
@@ -199,6 +207,7 @@ constexpr Rule rules[] = {
     {"aten::detach", movable, identity, true},
     {"aten::clone", accepts_copy, identity},
     {"aten::contiguous", accepts_copy, identity},
+    {"aten::copy", accepts_copy_of, copy},
     {"aten::cat", accepts_list, cat},
     {"aten::stack", accepts_list, stack},
     {"aten::constant_pad_nd", accepts_pad, pad},
@@ -210,6 +219,7 @@ constexpr Rule rules[] = {
     {"aten::zeros", accepts_fill, constant<0>},
     {"aten::new_ones", accepts_fill, constant<1>},
     {"aten::new_zeros", accepts_fill, constant<0>},
+    {"aten::zero", accepts_fill, constant<0>},
     {"aten::full", accepts_fill, full},
     {"aten::full_like", accepts_fill, full},
     {"aten::new_full", accepts_fill, full},

@@ -37,6 +37,8 @@ class Partition {
   Programs run() {
     std::vector<ValueId> results, gradients;
     for (const Result& result : joint_.results) results.push_back(result.value);
+    const bool in_place = may_write_in_place();
+    std::vector<std::size_t> returned = returned_results(in_place);
     for (const auto& gradient : joint_.gradients)
       if (gradient) gradients.push_back(*gradient);
 
@@ -55,20 +57,47 @@ class Partition {
       if (is_random(graph_.nodes[n])) take(n, forward, false);
     for (const ValueId result : results) need(result, forward, false);
     for (const ValueId value : saved_) need(value, forward, false);
-    std::vector<ValueId> outputs = results;
+    std::vector<ValueId> outputs;
+    for (const std::size_t n : returned) outputs.push_back(results[n]);
     outputs.insert(outputs.end(), saved_.begin(), saved_.end());
 
     Programs programs;
-    programs.forward = extract(
-        forward, {graph_.inputs.begin(), graph_.inputs.begin() + long(joint_.primals)}, outputs);
+    programs.forward =
+        extract(forward, {graph_.inputs.begin(), graph_.inputs.begin() + long(joint_.primals)},
+                outputs, in_place);
     programs.backward = extract(backward, given, gradients);
     programs.saved_inputs = saved_inputs_;
     programs.saved = saved_.size();
+    programs.returned = std::move(returned);
+    programs.writes_in_place = in_place;
     return programs;
   }
 
  private:
   static std::size_t at(ValueId value) { return static_cast<std::size_t>(value); }
+
+  // Without a backward pass nothing needs what the inputs held before. Results that may lie in an
+  // input's memory have to be kept apart from it first.
+  bool may_write_in_place() const {
+    if (joint_.writes.empty()) return false;
+    for (const Result& result : joint_.results) {
+      if (result.requires_grad) return false;
+      const int maker = maker_[at(result.value)];
+      if (maker < 0 || is_view(graph_.nodes[static_cast<std::size_t>(maker)])) return false;
+    }
+    return true;
+  }
+
+  std::vector<std::size_t> returned_results(bool in_place) const {
+    std::vector<bool> wanted(joint_.results.size(), !in_place);
+    for (const Output& output : joint_.outputs)
+      if (output.kind == Output::Kind::result || output.kind == Output::Kind::view_of_result)
+        wanted[output.index] = true;
+    std::vector<std::size_t> returned;
+    for (std::size_t n = 0; n < wanted.size(); ++n)
+      if (wanted[n]) returned.push_back(n);
+    return returned;
+  }
 
   void take(std::size_t node, std::vector<bool>& taken, bool backward) {
     if (taken[node]) return;
@@ -98,7 +127,7 @@ class Partition {
   }
 
   Graph extract(const std::vector<bool>& taken, const std::vector<ValueId>& inputs,
-                const std::vector<ValueId>& outputs) const {
+                const std::vector<ValueId>& outputs, bool with_writes = false) const {
     Graph made;
     std::vector<ValueId> renamed(graph_.values.size(), -1);
     const auto name = [&](ValueId value) {
@@ -131,6 +160,9 @@ class Partition {
       made.nodes.push_back(std::move(node));
     }
     for (const ValueId output : outputs) made.outputs.push_back(use(output));
+    if (with_writes)
+      for (const Write& write : joint_.writes)
+        made.writes.emplace_back(write.input, use(joint_.results[write.result].value));
     return made;
   }
 

@@ -255,7 +255,7 @@ class Builder {
     }
     for (const ValueId value : step.outputs) {
       const ValueInfo& info = graph_.values[Call::at(value)];
-      region->outputs.push_back({slot(value), info, !order_of(info).empty()});
+      region->outputs.push_back({slot(value), info, info.sizes.empty() || !order_of(info).empty()});
     }
     return region;
   }
@@ -328,7 +328,7 @@ class Builder {
         if (output.slot != write.slot) continue;
         const ValueInfo& info = state.input_infos[write.input];
         const auto order = order_of(output.info);
-        if (order.empty() || !std::is_sorted(order.begin(), order.end()) ||
+        if ((order.empty() && !info.sizes.empty()) || !std::is_sorted(order.begin(), order.end()) ||
             info.dtype != output.info.dtype || info.sizes != output.info.sizes ||
             !may_overwrite(region, found->second, target, k))
           continue;

@@ -37,13 +37,15 @@ py::tuple trace(const py::object& forward, const std::vector<at::Tensor>& inputs
 void add_joint_bindings(py::module_& module) {
   py::register_exception<Untraceable>(module, "Untraceable", PyExc_NotImplementedError);
   py::class_<Captured>(module, "Captured", "A captured graph, compiled; call it.")
-      .def(py::init([](const py::object& forward, const py::object& examples) {
-             return translated([&] {
-               return std::make_unique<Captured>(capture::Ref::borrow(forward.ptr()),
-                                                 capture::Ref::borrow(examples.ptr()));
-             });
-           }),
-           py::arg("forward"), py::arg("examples"))
+      .def(py::init(
+               [](const py::object& forward, const py::object& examples, std::vector<bool> held) {
+                 return translated([&] {
+                   return std::make_unique<Captured>(capture::Ref::borrow(forward.ptr()),
+                                                     capture::Ref::borrow(examples.ptr()),
+                                                     std::move(held));
+                 });
+               }),
+           py::arg("forward"), py::arg("examples"), py::arg("held") = std::vector<bool>())
       .def("__call__",
            [](const Captured& self, const py::args& args) {
              return translated([&] {
@@ -60,6 +62,11 @@ void add_joint_bindings(py::module_& module) {
       .def_property_readonly("replayed", &Captured::replayed,
                              "Why torch runs each operator of a program; empty if it does not.")
       .def_property_readonly("lowered", &Captured::lowered, "Operators that are Octavo's own.")
+      .def_property_readonly("regions", &Captured::regions, "Programs of Octavo's own they lie in.")
+      .def_property_readonly("in_place", &Captured::in_place,
+                             "Inputs that the program writes without a copy.")
+      .def_property_readonly("constants", &Captured::constants,
+                             "Parameters and buffers that are constants of the program now.")
       .def_property_readonly("opaque", &Captured::opaque, "Calls of torch, by operator.")
       .def_property_readonly("saved", &Captured::saved, "Tensors made in forward for backward.")
       .def_property_readonly("python_rules", &Captured::python_rules,

@@ -34,9 +34,11 @@ Replay::Replay(const Graph& graph)
     : values_(graph.values.size()),
       inputs_(graph.inputs),
       outputs_(graph.outputs),
-      constants_(graph.constants) {
+      constants_(graph.constants),
+      writes_(graph.writes) {
   std::vector<bool> needed(values_);
   for (const ValueId output : outputs_) needed[at(output)] = true;
+  for (const auto& [input, value] : writes_) needed[at(value)] = true;
   std::set<ValueId> made_empty;
   for (const Node& node : graph.nodes)
     if (node.op.operator_name().name == "aten::empty_like")
@@ -127,6 +129,17 @@ std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const
         if (next < step.outputs.size()) values[at(step.outputs[next++])] = tensor;
       });
     for (const ValueId value : step.last) values[at(value)] = at::Tensor();
+  }
+  // What lies in an input's memory is read before any input is written.
+  for (const auto& [input, value] : writes_) {
+    at::Tensor& now = values[at(value)];
+    if (std::any_of(inputs.begin(), inputs.end(),
+                    [&](const at::Tensor& other) { return other.is_alias_of(now); }))
+      now = now.clone();
+  }
+  for (const auto& [input, value] : writes_) {
+    inputs[input].copy_(values[at(value)]);
+    inputs[input].unsafeGetTensorImpl()->bump_version();
   }
   std::vector<at::Tensor> outputs;
   for (const ValueId output : outputs_) outputs.push_back(values[at(output)]);

@@ -14,7 +14,8 @@ class Replay {
   explicit Replay(const Graph& graph);
 
   bool draws_in_memory_order() const;
-  /// The graph's outputs. Autograd sees nothing of it; writes are the caller's. Thread-safe.
+  /// The graph's outputs; then the inputs of Graph::writes hold their new values. Autograd sees
+  /// nothing of it. Thread-safe.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 
  private:
@@ -34,6 +35,7 @@ class Replay {
   std::size_t values_;
   std::vector<ValueId> inputs_, outputs_;
   std::vector<std::pair<ValueId, at::Tensor>> constants_;
+  std::vector<std::pair<std::size_t, ValueId>> writes_;
   std::vector<Step> steps_;
 };
 

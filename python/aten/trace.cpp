@@ -9,6 +9,7 @@
 #include <atomic>
 #include <string_view>
 
+#include "foreach.h"
 #include "meta.h"
 
 namespace octavo::aten {
@@ -158,8 +159,10 @@ bool Tracing::record_batch_norm(const c10::OperatorHandle& op, Stack& stack) {
   const std::string& name = op.operator_name().name;
   const size_t first = stack.size() - op.schema().arguments().size();
   if (name == "aten::native_batch_norm_backward") {
-    // In training the kernel does not read them, and by now they are changed.
-    if (stack[first + 7].toBool()) stack[first + 3] = stack[first + 4] = at::Tensor();
+    // In training the kernel does not read the running statistics, and by now they are changed;
+    // else it does not read those of the batch, which are of another size than meta says.
+    const size_t unread = first + (stack[first + 7].toBool() ? 3 : 5);
+    stack[unread] = stack[unread + 1] = at::Tensor();
     return false;
   }
   if (name != "aten::native_batch_norm" || !stack[first + 5].toBool()) return false;
@@ -204,7 +207,22 @@ void Tracing::record(const c10::OperatorHandle& op, Stack& stack) {
   }
   if (reads_data(name)) throw Untraceable(name + " reads values");
   if (name.rfind("aten::", 0) == 0 && record_batch_norm(op, stack)) return;
+  if (const Foreach* each = foreach_of(op)) return call_each(*each, op, stack);
   call(op, stack);
+}
+
+void Tracing::call_each(const Foreach& each, const c10::OperatorHandle& op, Stack& stack) {
+  const size_t first = stack.size() - op.schema().arguments().size();
+  const size_t count = stack[first + each.list].toListRef().size();
+  c10::List<at::Tensor> made;
+  made.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    Stack arguments = each.element(&stack[first], i);
+    call(each.plain, arguments);
+    made.push_back(torch::jit::pop(arguments).toTensor());
+  }
+  stack.resize(first);
+  stack.emplace_back(std::move(made));
 }
 
 void Tracing::call(const c10::OperatorHandle& op, Stack& stack) {

@@ -23,6 +23,8 @@ struct Untraceable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+struct Foreach;
+
 /// Records the operators of the thread between construction and destruction. Tracings nest.
 class Tracing {
  public:
@@ -48,6 +50,7 @@ class Tracing {
   ValueId add_value(const at::Tensor& like);
   bool record_batch_norm(const c10::OperatorHandle& op, torch::jit::Stack& stack);
   void call(const c10::OperatorHandle& op, torch::jit::Stack& stack);
+  void call_each(const Foreach& each, const c10::OperatorHandle& op, torch::jit::Stack& stack);
 
   Graph graph_;
   std::uint64_t serial_;

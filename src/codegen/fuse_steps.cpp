@@ -106,7 +106,7 @@ class PointwiseStep final : public StepKernel {
     return cpu::pointwise_scratch_bytes(p_, threads);
   }
   bool may_overwrite(size_t input) const override {
-    return p_.inputs[input].form == cpu::PointwiseInput::Form::dense;
+    return p_.count == 1 || p_.inputs[input].form == cpu::PointwiseInput::Form::dense;
   }
   void run(StepInputs in, StepOutputs out, StepContext context) const override {
     cpu::run_pointwise(p_, in, out, context.scratch, context.pool);

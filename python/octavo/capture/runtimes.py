@@ -36,10 +36,15 @@ def octavo(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[...,
     """Octavo's own: forward and backward are traced together in C++ and run as two programs.
 
     Regions that Octavo's ops express run as its own programs; other operators are calls of torch
-    between them, counted in the callable's ``opaque``. What cannot be traced is left to torch;
-    ``reason`` says why, and ``replayed`` why torch runs a program's operators one by one.
+    between them, counted in the callable's ``opaque``. Without gradients, parameters and buffers
+    are constants while nobody writes to them; ``constants`` says how many. What cannot be traced is
+    left to torch; ``reason`` says why, and ``replayed`` why torch runs a program's operators one by
+    one.
     """
-    compiled = importlib.import_module("octavo._aten").Captured(gm.forward, example_inputs)
+    # How capture names what a module holds. Constants are watched, whatever they are.
+    names = [str(n.target) for n in gm.graph.nodes if n.op == "placeholder"]
+    held = ["_parameters_" in name or "_buffers_" in name for name in names]
+    compiled = importlib.import_module("octavo._aten").Captured(gm.forward, example_inputs, held)
     return cast(Callable[..., Any], compiled)
 
 
