@@ -156,6 +156,54 @@ def test_writes_and_views():
     assert not any(made.reason for made in seen.made)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_octavos(masked):
+    """Forward and gradients, with rows of which the mask leaves nothing: zeros, as torch has it."""
+    torch.manual_seed(3)
+    mask = torch.zeros(5, 7)
+    mask[1] = -float("inf")
+    mask[2, 3:] = -float("inf")
+
+    def f(q, k, v):
+        mine = mask if masked else None
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mine)
+
+    fast, seen = captured(f)
+    sizes = (2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8)
+    given = [torch.randn(s, requires_grad=True) for s in sizes]
+    weights = torch.randn(sizes[0])
+    results = []
+    for g in (f, fast):
+        y = g(*given)
+        results.append([y, *torch.autograd.grad((y * weights).sum(), given)])
+    for mine, theirs in zip(*results, strict=True):
+        near(mine, theirs)
+    assert not seen.made[0].opaque
+    with torch.no_grad():
+        near(fast(*given), results[0][0])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_and_pooling_are_octavos(train):
+    torch.manual_seed(5)
+    layers = nn.BatchNorm2d(3), nn.AvgPool2d(2), nn.BatchNorm2d(3, affine=False)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1)).train(train)
+    twin = copy.deepcopy(model)
+    fast, seen = captured(twin)
+    for n in range(3):
+        x = torch.randn(4, 3, 9, 7) * 2 + n
+        y, z = x.clone().requires_grad_(), x.clone().requires_grad_()
+        for net, given in ((model, y), (fast, z)):
+            (net(given) * torch.arange(12.0).view(4, 3, 1, 1)).sum().backward()
+        torch.testing.assert_close(z.grad, y.grad, rtol=1e-4, atol=1e-4)
+        for p, q in zip(twin.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-4)
+        for p, q in zip(twin.buffers(), model.buffers(), strict=True):
+            near(p, q)
+    if train:
+        assert not any(name != "aten::add.Tensor" for made in seen.made for name in made.opaque)
+
+
 def test_an_unused_output_gives_no_gradient():
     def f(a, b):
         return a * 2, b * 3
