@@ -1,4 +1,5 @@
 // Operators on tensors: what becomes a node, and what its result looks like.
+#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty_strided.h>
 #include <fmt/format.h>
@@ -381,6 +382,10 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     if (holds_array(arg)) give_up(Reason::numpy, repr(target.get()) + " of an array");
   for (const auto& [name, arg] : call.keywords)
     if (holds_array(arg)) give_up(Reason::numpy, repr(target.get()) + " of an array");
+  // Autocast looks at a tensor's device: meta tensors are not cast, and would give the wrong types.
+  if (at::autocast::is_autocast_enabled(at::kCPU))
+    for (const V& arg : call.args)
+      if (holds_tensor(arg)) give_up(Reason::shape_rule, "an operator under autocast");
   if (const auto shape = shape_rule(*this, callable, callable ? "" : utf8(target.get()), call))
     return record_by_rule(op, std::move(target), call, *shape);
   const auto count = static_cast<Py_ssize_t>(call.args.size());

@@ -494,7 +494,7 @@ SIMPLE = (
     "xs.remove(xs[0])", "xs.insert(-1, {a})", "G_LIST.sort(reverse={c})", "G_LIST.extend({i} for _ in range(2))", "G_LIST += [{i}]", "d.update(zip('pq', [{a}, {b}]))",
     "d[{i}] = {a}", "d[({i}, 'a')] = {b}", "G_DICT.update(k={i})", "del G_DICT['k']", "G_DICT.setdefault({s}, []).append(1) if isinstance(G_DICT.get({s}, []), list) else None",
     "box.t, box.n = {a}, {i}", "box.n -= {i}", "box.n *= 2", "box.n **= 2", "box.t *= 2", "delattr(box, 'n')", "box.self = box", "xs.append(xs[:1])", "[x_.add_(1) for x_ in xs[:2]]",
-    "{a}[..., :2].mul_(2)", "{a}[0:1].zero_()", "{a}.view(-1)[0] = {i}", "{a}.T.add_(1)", "{a}.unsqueeze(0)[0].sub_(1)", "{a}.add_({b}[..., :1])", "{a}.resize_(2)",
+    "{a}[..., :2].mul_(2)", "{a}[0:1].zero_()", "{a}.view(-1)[0] = {i}", "{a}.T.add_(1)", "{a}.unsqueeze(0)[0].sub_(1)", "{a}.add_({b}[..., :1])",
     "{a}.clamp_(-1, 1)", "{a}.swapaxes_(0, -1)", "{a}.squeeze_()", "{a}.exponential_()", "{a}.uniform_()", "{a}.bernoulli_(0.5)", "{a}.index_fill_(0, torch.tensor([0]), 1)",
     "{a}.masked_fill_({a} > 0, {i})", "{a}.requires_grad_({c})", "{a}.detach_()", "{a}.data = {b}.data", "{a}.grad = {a}.detach().clone()", "{a}.retain_grad()", "{a}.register_hook(lambda g: g * 2)",
     "{a}.set_({b}.detach())", "x = y = {a}", "x, *_ = {a}, {i}", "(x, y), i = ({a}, {b}), {i}", "i += {i}", "i **= 2", "xs = [*xs, {a}]", "d = {{**d, 'z': {a}}}", "box = Box({a}, {i})",

@@ -374,6 +374,13 @@ def automatic(x, w):
     return y, x @ w.T
 
 
+def automatic_type(x, w):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = torch.nn.functional.linear(x, w)
+        z = y * 2 if y.dtype is torch.bfloat16 else y * 3
+    return y, str(y.dtype), z
+
+
 @pytest.mark.parametrize(
     ("fn", "breaks"),
     [
@@ -385,6 +392,7 @@ def automatic(x, w):
         (gradless_error, []),
         (inference, None),
         (automatic, None),
+        (automatic_type, None),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
