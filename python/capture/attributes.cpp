@@ -1,6 +1,7 @@
 // Attribute lookup as object.__getattribute__ does it, on values.
 #include <fmt/format.h>
 
+#include "known_calls.h"
 #include "python_types.h"
 #include "tracer.h"
 
@@ -368,6 +369,8 @@ V Tracer::attribute(const V& given, PyObject* name) {
         return PyFunction_Check(value.get()) ? lazy(value.get(), trace_.sources.fixed(value.get()))
                                              : constant(value);
       }
+      if (named(name, "parameters") && Py_TYPE(held) == known_type("inspect", "Signature"))
+        return signature_parameters(*this, held);
       if (V value = overridden_attribute(object, Py_TYPE(held), name)) return value;
       return object_attribute(object, name);
     }

@@ -16,5 +16,8 @@ struct CallTable {
 void add_builtins(CallTable& table);
 void add_library(CallTable& table);
 void add_itertools(CallTable& table);
+void add_vmap(CallTable& table);
+void add_signature(CallTable& table);
+void add_autocast(CallTable& table);
 
 }  // namespace octavo::capture

@@ -3,6 +3,7 @@
 
 #include "generator.h"
 #include "python_types.h"
+#include "scoped.h"
 #include "tracer.h"
 
 namespace octavo::capture {
@@ -204,6 +205,10 @@ V Tracer::subscript(const V& container, const V& key) {
   const V c = stored(container, "__getitem__");
   switch (c->kind) {
     case Kind::tensor: {
+      if (index_by_tensors_ > 0) {
+        const Scoped<int> plain(index_by_tensors_, 0);
+        return call(rewritten("item_by_tensors"), {{c, key}, {}});
+      }
       PyObject* getitem = well_known("operator", "getitem");
       if (!is_symbol(key)) return call_tensor_function(constant(getitem), {{c, key}, {}});
       // torch would make the symbol an int.
@@ -325,6 +330,8 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
       return;
     }
     case Kind::dict:
+      if (static_cast<Dict&>(*c).type == &PyDictProxy_Type)
+        give_up(Reason::wrong_call, "setting an item of a mappingproxy");
       dict_set(std::static_pointer_cast<Dict>(c), key, value);
       return;
     case Kind::object:
@@ -346,6 +353,8 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
 void Tracer::delete_subscript(const V& container, const V& key) {
   const V c = stored(container, "__delitem__");
   if (c->kind == Kind::dict) {
+    if (static_cast<Dict&>(*c).type == &PyDictProxy_Type)
+      give_up(Reason::wrong_call, "deleting an item of a mappingproxy");
     if (dict_remove(std::static_pointer_cast<Dict>(c), key)) return;
     auto error = make<Instance>();
     error->type = reinterpret_cast<PyTypeObject*>(PyExc_KeyError);

@@ -65,6 +65,14 @@ bool dynamo_constant(PyObject* function) {
   return own_attribute(function, marker) == Py_True;
 }
 
+bool is_index_by_tensors(PyObject* object) {
+  if (!PyType_Check(object)) return false;
+  auto* type = reinterpret_cast<PyTypeObject*>(object);
+  if (std::string_view(type->tp_name) != "TransformGetItemToIndex") return false;
+  const Ref module = attribute(object, "__module__");
+  return utf8(module.get()) == "torch._dynamo._trace_wrapped_higher_order_op";
+}
+
 bool is_dynamos_own(PyCodeObject* code) {
   if (!ends_with(utf8(code->co_filename), "/torch/_dynamo/eval_frame.py")) return false;
   const std::string name = utf8(code->co_qualname);

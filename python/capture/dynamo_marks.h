@@ -18,6 +18,9 @@ bool dynamo_allows(PyObject* callable);     // by allow_in_graph
 bool dynamo_disallows(PyObject* callable);  // by disallow_in_graph
 bool dynamo_constant(PyObject* function);   // by assume_constant_result
 
+// torch._dynamo's mode TransformGetItemToIndex.
+bool is_index_by_tensors(PyObject* object);
+
 // The code of what torch._dynamo.disable(f) and torch.compile(f) give: what runs within is not
 // ours.
 bool is_dynamos_own(PyCodeObject* code);

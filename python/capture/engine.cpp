@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DefaultDtype.h>
@@ -21,6 +22,7 @@
 #include "dynamo_marks.h"
 #include "python_types.h"
 #include "report.h"
+#include "vmap.h"
 
 namespace octavo::capture {
 namespace {
@@ -143,6 +145,7 @@ Traced trace_piece(const Region& region, CodeState& state, InterpreterFrame* fra
   std::string detail, where;
   PyObject* closure = PyFunction_GET_CLOSURE(reinterpret_cast<PyObject*>(frame->f_func));
   while (true) {
+    const KeepsVmapDepth levels;
     Tracer tracer(settings, code, frame->f_globals, frame->f_builtins, history);
     try {
       Traced made;
@@ -306,6 +309,7 @@ Ref run_graph(const Piece& piece, const std::vector<Ref>& values) {
     args[n] = on_arrays.back().get();
   }
   const Busy guard;
+  const KeepsVmapDepth levels;
   Ref results = Ref::checked(PyObject_Vectorcall(
       piece.compiled.get(), args, piece.inputs.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
   if (piece.outputs == 0) return results;
@@ -398,10 +402,13 @@ PyObject* fail(PyThreadState* thread, InterpreterFrame* frame, const Code& code,
 // The graph raised and what it changed is put back: Python runs the piece, so that the error comes
 // from the line that makes it. Where Python finds none, the backend's function is at fault, and
 // that is said.
-PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame) {
+PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame, bool full_graph) {
   const std::string error = take_error();
   const std::string where = utf8(frame->f_code->co_qualname);
   const bool may_catch = PyBytes_GET_SIZE(frame->f_code->co_exceptiontable) > 0;
+  // The functions that it calls were part of the piece: a break in them is none of the program's.
+  std::optional<Busy> uncaptured;
+  if (full_graph) uncaptured.emplace();
   PyObject* result = run_default(thread, frame, 0);
   if (!result || may_catch) return result;
   if (PyErr_WarnFormat(
@@ -495,7 +502,7 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
         PyErr_SetString(PyExc_RuntimeError, error.what());
         return fail(thread, frame, state.code, unit);
       }
-      if (again) return run_again(thread, frame);
+      if (again) return run_again(thread, frame, region->full_graph);
     }
     try {
       const Linked link(thread, frame);
@@ -579,6 +586,8 @@ GlobalState GlobalState::now() {
           at::autocast::is_autocast_cache_enabled(),
           context.deterministicAlgorithms(),
           context.deterministicAlgorithmsWarnOnly(),
+          vmap_depth() > 0,
+          at::impl::torch_function_mode_enabled(),
           c10::get_default_dtype_as_scalartype(),
           at::autocast::get_autocast_dtype(at::kCPU),
           at::autocast::get_autocast_dtype(at::kCUDA)};

@@ -27,7 +27,8 @@ struct Region {
 };
 
 struct GlobalState {
-  bool grad, inference, autocast, autocast_cache, deterministic, deterministic_warns;
+  bool grad, inference, autocast, autocast_cache, deterministic, deterministic_warns, in_vmap,
+      function_mode;
   at::ScalarType dtype, autocast_cpu, autocast_gpu;
   bool operator==(const GlobalState&) const = default;
   static GlobalState now();

@@ -4,12 +4,18 @@
 
 #include "generator.h"
 #include "tracer.h"
+#include "vmap.h"
 
 namespace octavo::capture {
 
 Tracer::Tracer(const Settings& settings, const Code& code, PyObject* globals, PyObject* builtins,
                SizeHistory& history)
-    : settings_(settings), code_(code), globals_(globals), builtins_(builtins), history_(history) {}
+    : settings_(settings),
+      code_(code),
+      globals_(globals),
+      builtins_(builtins),
+      history_(history),
+      began_in_vmap_(vmap_depth() > 0) {}
 
 Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int stop) {
   stop_ = stop;
@@ -48,6 +54,9 @@ Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int 
   }
   if (trace_.ended == Ended::broke && !root.handled.empty())
     give_up(Reason::exception, "the piece would end while an exception is handled", root.raised_at);
+  if (modes_ > 0)
+    give_up(Reason::side_effect, "the piece would end within a mode that capture follows",
+            modes_begun_);
   // Python closes a generator that is dropped: its `finally` and `with` run.
   for (const V& made : generators_) {
     const auto& generator = static_cast<GeneratorIterator&>(*made);

@@ -122,9 +122,9 @@ void add_torch(CallTable& table) {
   });
   for (const char* name : {"device", "finfo", "iinfo"})
     table.pure.insert(well_known("torch", name));
-  for (const char* name :
-       {"_get_privateuse1_backend_name", "_is_autocast_available", "_get_deterministic_algorithms",
-        "_get_deterministic_algorithms_warn_only"})
+  for (const char* name : {"_is_torch_function_mode_enabled", "_get_privateuse1_backend_name",
+                           "_is_autocast_available", "_get_deterministic_algorithms",
+                           "_get_deterministic_algorithms_warn_only"})
     table.pure.insert(well_known("torch._C", name));
   for (const char* name : {"promote_types", "can_cast", "get_default_dtype"})
     table.pure.insert(well_known("torch", name));
@@ -136,6 +136,9 @@ const CallTable& table() {
     add_builtins(*table);
     add_library(*table);
     add_torch(*table);
+    add_vmap(*table);
+    add_signature(*table);
+    add_autocast(*table);
     return table;
   }();
   return *made;
@@ -164,6 +167,8 @@ V call_known(Tracer& tracer, const V& callee, Call& call, bool& known) {
     case DynamoMark::none:
       break;
   }
+  if (is_index_by_tensors(object))
+    return tracer.call(tracer.rewritten("TransformGetItemToIndex"), {});
   if (dynamo_disallows(object)) give_up(Reason::disabled_call, tracer.describe(callee));
   const auto found = table().handlers.find(object);
   known = found != table().handlers.end();

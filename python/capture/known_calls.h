@@ -16,6 +16,8 @@ bool is_user_function(PyObject* function);
 
 // Why a function of that code is called and not looked into; null if it may be inlined.
 const char* never_inlined(PyCodeObject* code);
+// The parameters of an inspect.Signature, which cannot change.
+V signature_parameters(Tracer& tracer, PyObject* signature);
 // itertools.chain.from_iterable.
 V chain(Tracer& tracer, const V& iterables);
 // A call of an operator.itemgetter, attrgetter or methodcaller; else `known` is false.

@@ -284,7 +284,8 @@ V Tracer::fold_bound(PyObject* bound, const Call& call) {
   const Ref args = Ref::checked(PyTuple_New(static_cast<Py_ssize_t>(call.args.size())));
   for (size_t n = 0; n < call.args.size(); ++n) {
     const V value = real(call.args[n]);
-    Ref arg = value->kind == Kind::object ? Ref() : python_constant(value);
+    const bool is_class = value->object && PyType_Check(value->object.get());
+    Ref arg = value->kind == Kind::object && !is_class ? Ref() : python_constant(value);
     if (!arg) return nullptr;
     PyTuple_SET_ITEM(args.get(), static_cast<Py_ssize_t>(n), arg.release());
   }

@@ -170,6 +170,7 @@ class Builder {
     auto& dict = static_cast<Dict&>(*value);
     if (const auto owner = dict.owner.lock())
       return emit(Step::Op::call, {place(owner), constant(interned("__dict__"))}, getattr());
+    if (dict.type == &PyDictProxy_Type) cannot(value);
     const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(dict.type));
     if (dict.is_set()) {
       std::vector<V> keys;
@@ -227,6 +228,10 @@ class Builder {
     // One that was raised has a traceback and a context, which only Python's own raising gives.
     if (const int at = tracer_.raised_at(value); at >= 0)
       give_up(Reason::exception, tracer_.describe(value), at);
+    // Python itself makes the real one.
+    if (std::string_view(instance.type->tp_name) == "TransformGetItemToIndex" &&
+        type.get() == well_known("octavo.capture.rewritten", "TransformGetItemToIndex"))
+      cannot(value);
     int made = 0;
     if (instance.function) {
       made = emit(Step::Op::partial,

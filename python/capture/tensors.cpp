@@ -16,25 +16,14 @@
 #include "dynamo_marks.h"
 #include "known_calls.h"
 #include "python_types.h"
+#include "scoped.h"
 #include "shape_rules.h"
 #include "tensor_meta.h"
 #include "tracer.h"
+#include "vmap.h"
 
 namespace octavo::capture {
 namespace {
-
-template <class T>
-class Scoped {
- public:
-  Scoped(T& place, T value) : place_(place), before_(std::exchange(place, value)) {}
-  Scoped(const Scoped&) = delete;
-  Scoped& operator=(const Scoped&) = delete;
-  ~Scoped() { place_ = before_; }
-
- private:
-  T& place_;
-  T before_;
-};
 
 // Every function of these namespaces maps tensors to tensors without other effects.
 const std::unordered_set<PyObject*>& recorded() {
@@ -67,6 +56,8 @@ const std::unordered_set<PyObject*>& recorded() {
           add(value);
       }
     }
+    for (const char* name : {"_add_batch_dim", "_remove_batch_dim"})
+      add(well_known("torch._functorch.predispatch", name));
     for (const char* name : {"from_numpy", "frombuffer", "get_device", "is_grad_enabled",
                              "is_inference_mode_enabled", "set_grad_enabled"}) {
       const Ref object = attribute(import("torch").get(), name);
@@ -386,10 +377,11 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   if (at::autocast::is_autocast_enabled(at::kCPU))
     for (const V& arg : call.args)
       if (holds_tensor(arg)) give_up(Reason::shape_rule, "an operator under autocast");
-  if (const auto shape = shape_rule(*this, callable, callable ? "" : utf8(target.get()), call))
-    return record_by_rule(op, std::move(target), call, *shape);
+  // Within vmap torch's own rules know of the batch.
+  if (!vmap_depth())
+    if (const auto shape = shape_rule(*this, callable, callable ? "" : utf8(target.get()), call))
+      return record_by_rule(op, std::move(target), call, *shape);
   const auto count = static_cast<Py_ssize_t>(call.args.size());
-  const Ref args = Ref::checked(PyTuple_New(count));
   bool tensors = false;
   // Inference tensors have no versions.
   const auto version_of = [](const at::Tensor& one) {
@@ -398,6 +390,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   bool with_symbols = false;
   for (const V& arg : call.args) with_symbols = with_symbols || holds_symbol(arg);
   for (const auto& [name, arg] : call.keywords) with_symbols = with_symbols || holds_symbol(arg);
+  if (with_symbols && vmap_depth()) throw NoSymbols{};
   const Scoped<bool> with_torch_symbols(symbolic_, with_symbols);
   std::vector<std::pair<at::Tensor, int64_t>> versions;
   const std::function<void(const V&)> note = [&](const V& given) {
@@ -422,43 +415,50 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   };
   for (V& arg : read.args) settle(arg);
   for (auto& [name, value] : read.keywords) settle(value);
-  for (Py_ssize_t n = 0; n < count; ++n) {
-    const V& arg = read.args[static_cast<size_t>(n)];
-    note(arg);
-    PyTuple_SET_ITEM(args.get(), n, meta_object(arg).release());
-  }
-  const Ref keywords = Ref::checked(PyDict_New());
-  for (const auto& [name, value] : read.keywords) {
-    note(value);
-    const bool device = PyUnicode_CompareWithASCIIString(name.get(), "device") == 0;
-    Ref given = meta_object(value);
-    if (device && given.get() != Py_None) {
-      const Ref wanted = python_constant(value);
-      const std::string shown = utf8(Ref::checked(PyObject_Str(wanted.get())).get());
-      if (shown.rfind("cpu", 0) != 0) give_up(Reason::shape_rule, "device " + shown);
-      given = meta_device();
+  for (const V& arg : read.args) note(arg);
+  for (const auto& [name, value] : read.keywords) note(value);
+  const auto call_rule = [&] {
+    const Ref args = Ref::checked(PyTuple_New(count));
+    for (Py_ssize_t n = 0; n < count; ++n)
+      PyTuple_SET_ITEM(args.get(), n, meta_object(read.args[static_cast<size_t>(n)]).release());
+    const Ref keywords = Ref::checked(PyDict_New());
+    for (const auto& [name, value] : read.keywords) {
+      const bool device = PyUnicode_CompareWithASCIIString(name.get(), "device") == 0;
+      Ref given = meta_object(value);
+      if (device && given.get() != Py_None) {
+        const Ref wanted = python_constant(value);
+        const std::string shown = utf8(Ref::checked(PyObject_Str(wanted.get())).get());
+        if (shown.rfind("cpu", 0) != 0) give_up(Reason::shape_rule, "device " + shown);
+        given = meta_device();
+      }
+      if (device && given.get() == Py_None) given = meta_device();
+      check(PyDict_SetItem(keywords.get(), name.get(), given.get()));
     }
-    if (device && given.get() == Py_None) given = meta_device();
-    check(PyDict_SetItem(keywords.get(), name.get(), given.get()));
-  }
-  if (!tensors && op == Node::Op::call_function)
-    check(PyDict_SetItemString(keywords.get(), "device", meta_device().get()));
-
-  Ref result;
-  {
+    if (!tensors && op == Node::Op::call_function)
+      check(PyDict_SetItemString(keywords.get(), "device", meta_device().get()));
     const at::AutoGradMode grad(trace_.grad_enabled);
     ++trace_.python_rules;
     const Ref mode = symbolic_ ? octavo::capture::attribute(torch_symbols().get(), "mode") : Ref();
     if (mode) Ref::checked(PyObject_CallMethod(mode.get(), "__enter__", nullptr));
-    result = meta(args.get(), keywords.get());
+    Ref made = meta(args.get(), keywords.get());
     if (mode) {
       const SavedError saved;
       Ref::checked(PyObject_CallMethod(mode.get(), "__exit__", "OOO", Py_None, Py_None, Py_None));
     }
-  }
+    return made;
+  };
+
+  const Ref result = call_rule();
   if (!result) {
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) throw PythonError{};
-    give_up(Reason::shape_rule, fmt::format("{}: {}", repr(target.get()), take_error()));
+    const std::string said = take_error();
+    if (symbolic_) {
+      // Some rules know sizes as numbers alone. What is refused even so ends the piece.
+      const Scoped<bool> plain(symbolic_, false);
+      if (call_rule()) throw NoSymbols{};
+      PyErr_Clear();
+    }
+    give_up(Reason::shape_rule, fmt::format("{}: {}", repr(target.get()), said));
   }
   bool impure = false;
   const bool wants = PyUnicode_Check(target.get()) && utf8(target.get()) == "requires_grad_";

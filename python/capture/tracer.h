@@ -256,6 +256,13 @@ class Tracer {
   Trace& trace() { return trace_; }
   Frame* frame() { return frame_; }
   const Settings& settings() const { return settings_; }
+  // A function of octavo.capture.rewritten, which is traced in the place of torch's.
+  V rewritten(const char* name);
+  // A mode that the trace alone knows of begins or ends: no piece ends within one.
+  void count_mode(int& mode, bool begin);
+  void index_by_tensors(bool begin) { count_mode(index_by_tensors_, begin); }
+  int autocast_nesting(bool begin);  // what torch's counter would be
+  bool began_in_vmap() const { return began_in_vmap_; }
   bool grad_enabled() const { return trace_.grad_enabled; }
   void set_grad_enabled(bool enabled);
 
@@ -347,7 +354,12 @@ class Tracer {
   Ref torch_symbols_;  // octavo.capture.symbolic.Symbols, made when a rule of torch needs it
   std::vector<Ref> torch_symbol_objects_;
   bool symbolic_ = false;  // arguments are made with torch's symbols
-  int quiet_ = 0;          // inside a leaf module: operators are not recorded
+  bool began_in_vmap_;
+  int index_by_tensors_ = 0;  // within TransformGetItemToIndex
+  int autocast_nesting_ = 0;  // torch.autocast that changes nothing
+  int modes_ = 0;             // all of these
+  int modes_begun_ = 0;       // at this instruction of the root frame
+  int quiet_ = 0;             // inside a leaf module: operators are not recorded
   std::unordered_map<PyObject*, V> lifted_;
   std::unordered_map<const at::TensorImpl*, std::weak_ptr<Tensor>> by_meta_;
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes

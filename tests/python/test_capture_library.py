@@ -2,8 +2,10 @@
 # ruff: noqa: PLW0108, RUF005, UP006, UP045
 """itertools, operator, functools and torch's questions about itself in captured functions."""
 
+import copy
 import enum
 import functools
+import inspect
 import itertools
 import operator
 import typing
@@ -248,3 +250,115 @@ def test_annotations_of_typing() -> None:
     eager, captured = fn(X), capture.compile(fn, backend="eager", fullgraph=True)(X)
     for n in (1, 2):
         assert captured[n].__annotations__ == eager[n].__annotations__
+
+
+def wanted(a, b=2, *rest, c, d: int = 4, **more):
+    return a
+
+
+@functools.wraps(wanted)
+def wrapped(*args, **kwargs):
+    return wanted(*args, **kwargs)
+
+
+class Counted:
+    def three(self, a, b, c=1):
+        return a
+
+
+def test_signatures():
+    counted = Counted()
+
+    def fn(x):
+        count = len(inspect.signature(wanted).parameters)
+        names = list(inspect.signature(wrapped).parameters)
+        has = "b" in inspect.signature(counted.three).parameters
+        return x + count, names, has, len(inspect.signature(counted.three).parameters)
+
+    whole(fn, (X,))
+
+
+def test_a_signature_is_guarded():
+    def target(a, b=1):
+        return a
+
+    def fn(x):
+        return x + inspect.signature(target).parameters["b"].default
+
+    captured = capture.compile(fn, backend="eager", fullgraph=True)
+    assert torch.equal(captured(X), X + 1)
+    target.__defaults__ = (5,)
+    assert torch.equal(captured(X), X + 5)
+    target.__wrapped__ = lambda a, b=7: a
+    assert torch.equal(captured(X), X + 7)
+
+
+class Settings:
+    scale = 2
+
+    def __init__(self):
+        self.sizes = [1, 2, 3]
+        self.name = "first"
+        self.own = {"a": self.sizes, "b": (4, [5])}
+        self.own["self"] = self
+
+
+class Fixed(Settings):
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_deepcopy():
+    settings = Settings()
+
+    def fn(x):
+        made = copy.deepcopy(settings)
+        made.sizes.append(4)
+        del made.name
+        made.scale = 3
+        same = made.own["a"] is made.sizes, made.own["self"] is made
+        pair = (1, "b")
+        return x * sum(made.sizes), made, same, copy.deepcopy(pair) is pair, settings.scale
+
+    whole(fn, (X,))
+    assert settings.sizes == [1, 2, 3]
+
+
+def test_deepcopy_is_guarded():
+    settings = Settings()
+    captured = capture.compile(
+        lambda x: x * sum(copy.deepcopy(settings).sizes), backend="eager", fullgraph=True
+    )
+    assert torch.equal(captured(X), X * 6)
+    settings.sizes.append(4)
+    assert torch.equal(captured(X), X * 10)
+
+
+def test_deepcopy_by_python():
+    assert_capture(lambda x: (x + 1, copy.deepcopy([x + 1, 2])), (X,))
+    fixed = Fixed()
+    assert_capture(lambda x: (x + 1, copy.deepcopy(fixed) is fixed), (X,))
+
+
+def test_autocast_switched_off():
+    def fn(x):
+        with torch.autocast("cpu", enabled=False):
+            y = x @ x.T
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return y.cos() + torch.is_autocast_enabled("cpu")
+
+    whole(fn, (X,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_capture(fn, (X,))
+
+
+def test_a_break_within_autocast():
+    def fn(x):
+        with torch.autocast("cpu", enabled=False):
+            y = x @ x.T
+            print("within")
+            return y + 1
+
+    assert_capture(fn, (X,))
+    assert torch.autocast_increment_nesting() == 1
+    assert torch.autocast_decrement_nesting() == 0

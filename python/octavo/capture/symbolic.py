@@ -7,6 +7,7 @@ asks of the sizes goes back as nested tuples: an int, ``("s", n)``, ``(op, a, b)
 
 from __future__ import annotations
 
+import logging
 from functools import reduce
 from typing import Any, cast
 
@@ -40,6 +41,26 @@ class _Input(Source):  # type: ignore[misc]
         return self._label
 
 
+class _Rules:
+    """The mode in which torch's rules run. What they refuse they also log, which is of no use: the
+    tracer goes another way."""
+
+    _log = logging.getLogger("torch._subclasses.fake_tensor")
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self._mode = mode
+        self._was_disabled = False
+
+    def __enter__(self) -> None:
+        self._was_disabled = self._log.disabled
+        self._log.disabled = True
+        self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._mode.__exit__(*error)
+        self._log.disabled = self._was_disabled
+
+
 class Symbols:
     """The symbols of one trace.
 
@@ -50,7 +71,7 @@ class Symbols:
     def __init__(self) -> None:
         self._env = ShapeEnv(duck_shape=False)
         # Torch's rules for symbolic sizes are those of its fake tensors.
-        self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
+        self.mode = _Rules(FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True))
         self._numbers: dict[sympy.Symbol, int] = {}
         self._taken = 0
 
