@@ -147,7 +147,7 @@ bool is_array_number(PyObject* object) {
 
 bool is_array_dtype(PyObject* object) {
   static PyTypeObject* type = known_type("numpy", "dtype");
-  return Py_TYPE(object) != &PyUnicode_Type && PyObject_TypeCheck(object, type);
+  return PyObject_TypeCheck(object, type);
 }
 
 bool same_array_number(PyObject* a, PyObject* b) {
@@ -248,6 +248,7 @@ Ref Tracer::array_argument(const V& given, std::vector<std::shared_ptr<Array>>& 
     }
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*value);
+      if (sequence.is_deque()) break;
       Ref items = Ref::checked(PyList_New(0));
       for (const V& item : sequence.items)
         check(PyList_Append(items.get(), array_argument(item, arrays).get()));

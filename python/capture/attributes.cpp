@@ -95,6 +95,11 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
     return lazy(value.get(), trace_.sources.of(SourceKind::attribute, object->source, name));
   }
   if (kind == &PyGetSetDescr_Type) {
+    if (named(name, "args") && object->kind == Kind::object && object->source &&
+        reinterpret_cast<PyObject*>(reinterpret_cast<PyDescrObject*>(found)->d_type) ==
+            PyExc_BaseException)
+      return lazy(reinterpret_cast<PyBaseExceptionObject*>(object->object.get())->args,
+                  trace_.sources.of(SourceKind::exception_args, object->source));
     if (named(name, "__dict__") && object->object) {
       if (!object->source) give_up(Reason::attribute, "__dict__ of " + describe(object));
       for (const Write& write : trace_.writes)
@@ -433,6 +438,9 @@ V Tracer::attribute(const V& given, PyObject* name) {
   if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(type));
   if (object->kind == Kind::sequence)
     if (V field = field_of(static_cast<Sequence&>(*object), name)) return field;
+  if (object->kind == Kind::sequence && static_cast<Sequence&>(*object).is_deque() &&
+      named(name, "maxlen"))
+    return static_cast<Sequence&>(*object).most;
   if (object->kind == Kind::dict && named(name, "default_factory") && type == default_dict_type()) {
     const V& factory = static_cast<Dict&>(*object).factory;
     return factory ? factory : none();

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "call_table.h"
+#include "deque.h"
 #include "generator.h"
 #include "python_types.h"
 
@@ -184,7 +185,7 @@ V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call) {
   size_t first = 0;
   if (type == default_dict_type() && !call.args.empty()) dict->factory = call.args[first++];
   if (call.args.size() > first) {
-    const V from = tracer.real(call.args[first]);
+    const V from = tracer.stored(call.args[first], "__iter__");
     if (from->kind == Kind::dict && !static_cast<Dict&>(*from).is_set()) {
       for (const auto& [key, value] : static_cast<Dict&>(*from).items)
         tracer.dict_set(dict, key, value);
@@ -494,6 +495,7 @@ void add_builtins(CallTable& table) {
     if (value->kind == Kind::sequence) {
       auto made = t.make<SequenceIterator>();
       made->sequence = value;
+      made->changes = static_cast<Sequence&>(*value).changes;
       made->backward = true;
       made->position = static_cast<Sequence&>(*value).items.size();
       return made;
@@ -560,6 +562,22 @@ void add_library(CallTable& table) {
      [](Tracer& t, Call& c) { return make_dict(t, &PyODict_Type, c); });
   on("collections", "defaultdict",
      [](Tracer& t, Call& c) { return make_dict(t, default_dict_type(), c); });
+  on("collections", "deque", make_deque);
+  on("collections", "_count_elements", [](Tracer& t, Call& c) {
+    const V self = t.real(c.args.at(0));
+    const bool plain =
+        self->kind == Kind::dict ||
+        (self->kind == Kind::instance && static_cast<Instance&>(*self).items &&
+         t.stored(self, "get")->kind == Kind::dict && t.stored(self, "__setitem__") != self);
+    if (!plain) give_up(Reason::unknown_call, "counting into " + t.describe(self));
+    const auto counts = std::static_pointer_cast<Dict>(
+        self->kind == Kind::dict ? self : V(static_cast<Instance&>(*self).items));
+    for (const V& item : t.items_of(c.args.at(1))) {
+      const V before = t.dict_get(*counts, item);
+      t.dict_set(counts, item, before ? t.binary(0, before, t.integer(1)) : t.integer(1));
+    }
+    return t.none();
+  });
   on("typing", "cast", [](Tracer&, Call& c) { return c.args.at(1); });
 
   // The functions of module operator are the operators.

@@ -433,6 +433,11 @@ V Tracer::call_type(const V& callee, Call call) {
   if (meta_call && PyFunction_Check(meta_call))
     return this->call(class_attribute(callee, Py_TYPE(type), call_name, meta_call, callee),
                       std::move(call));
+  return make_object(callee, std::move(call));
+}
+
+V Tracer::make_object(const V& callee, Call call) {
+  auto* type = reinterpret_cast<PyTypeObject*>(callee->object.get());
   static PyObject* new_name = interned("__new__").release();
   static PyObject* init_name = interned("__init__").release();
   PyObject* maker = lookup(type, new_name);
@@ -523,6 +528,9 @@ V Tracer::call_descriptor(const V& callee, Call& call) {
   const std::string text = utf8(name.get());
   if (self->kind == Kind::tensor) return call_tensor_method(self, name.get(), rest);
   if (self->kind == Kind::array) return call_array_method(self, text, rest);
+  if (owner == &PyType_Type && text == "__call__" && self->kind == Kind::object &&
+      PyType_Check(self->object.get()))
+    return make_object(self, std::move(rest));
   if (owner == &PyBaseObject_Type) {
     if (text == "__init__") return none();
     if (text == "__setattr__" && rest.args.size() == 2) {

@@ -203,6 +203,13 @@ V Tracer::stored(const V& given, const char* method) {
 
 V Tracer::subscript(const V& container, const V& key) {
   const V c = stored(container, "__getitem__");
+  // An instance of a dict's subclass, Counter for one, may answer for the keys it has not.
+  if (c->kind == Kind::dict && real(container)->kind == Kind::instance) {
+    const Ref name = interned("__missing__");
+    PyObject* missing = lookup(type_of(container), name.get());
+    if (missing && PyFunction_Check(missing) && !dict_find(static_cast<Dict&>(*c), key))
+      return call_method(real(container), "__missing__", {key});
+  }
   switch (c->kind) {
     case Kind::tensor: {
       if (index_by_tensors_ > 0) {
@@ -231,6 +238,8 @@ V Tracer::subscript(const V& container, const V& key) {
       if (k->kind == Kind::slice) {
         const Ref slice = python_constant(k);
         Py_ssize_t start = 0, stop = 0, step = 0;
+        if (sequence.is_deque())
+          raise(PyExc_TypeError, "sequence index must be integer, not 'slice'");
         if (!slice) give_up(Reason::unknown_object, "a slice of tensors");
         if (PySlice_Unpack(slice.get(), &start, &stop, &step) < 0) raise_python_error();
         const Py_ssize_t count = PySlice_AdjustIndices(size, &start, &stop, step);
@@ -244,7 +253,9 @@ V Tracer::subscript(const V& container, const V& key) {
       if (at < 0) at += size;
       if (at < 0 || at >= size)
         raise(PyExc_IndexError,
-              fmt::format("{} index out of range", sequence.is_list() ? "list" : "tuple"));
+              fmt::format("{} index out of range", sequence.is_list()    ? "list"
+                                                   : sequence.is_deque() ? "deque"
+                                                                         : "tuple"));
       return sequence.items[static_cast<size_t>(at)];
     }
     case Kind::dict: {
@@ -304,8 +315,10 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
       return;
     case Kind::sequence: {
       auto& sequence = static_cast<Sequence&>(*c);
-      if (!sequence.is_list())
+      if (!sequence.is_list() && !sequence.is_deque())
         raise(PyExc_TypeError, "'tuple' object does not support item assignment");
+      if (sequence.is_deque() && real(key)->kind == Kind::slice)
+        give_up(Reason::wrong_call, "a slice of a deque");
       const V k = real(key);
       const auto size = static_cast<int64_t>(sequence.items.size());
       if (k->kind == Kind::slice) {
@@ -324,7 +337,9 @@ void Tracer::set_subscript(const V& container, const V& key, const V& value) {
       }
       int64_t at = index(k);
       if (at < 0) at += size;
-      if (at < 0 || at >= size) raise(PyExc_IndexError, "list assignment index out of range");
+      if (at < 0 || at >= size)
+        raise(PyExc_IndexError, sequence.is_deque() ? "deque index out of range"
+                                                    : "list assignment index out of range");
       sequence.items[static_cast<size_t>(at)] = value;
       changed(c);
       return;
@@ -399,6 +414,7 @@ V Tracer::iterate(const V& given) {
         give_up(Reason::wrong_call, "iterating over " + describe(value));
       auto iterator = make<SequenceIterator>();
       iterator->sequence = value;
+      if (value->kind == Kind::sequence) iterator->changes = static_cast<Sequence&>(*value).changes;
       return iterator;
     }
     case Kind::dict:
@@ -526,8 +542,9 @@ std::pair<V, V>* Tracer::dict_find(Dict& dict, const V& key) {
   const V k = real(key);
   if (k->kind == Kind::array) give_up(Reason::unknown_object, "a key that is " + describe(k));
   const Ref constant = python_constant(k);
-  if (k->kind == Kind::sequence && static_cast<Sequence&>(*k).is_list())
-    raise(PyExc_TypeError, "unhashable type: 'list'");
+  if (k->kind == Kind::sequence &&
+      (static_cast<Sequence&>(*k).is_list() || static_cast<Sequence&>(*k).is_deque()))
+    raise(PyExc_TypeError, fmt::format("unhashable type: '{}'", type_of(k)->tp_name));
   if (k->kind == Kind::dict && static_cast<Dict&>(*k).type != &PyFrozenSet_Type)
     raise(PyExc_TypeError, fmt::format("unhashable type: '{}'", type_of(k)->tp_name));
   for (auto& item : dict.items) {

@@ -20,6 +20,7 @@ struct SequenceIterator : Iterator {
   size_t position = 0;
   bool backward = false;   // `position` items are left
   bool exhausted = false;  // it stays so, whatever the list gets
+  int changes = 0;         // of a deque when it was made
   V next(Tracer& tracer) override;
   bool rest(std::vector<V>& items) override;
 };

@@ -60,6 +60,11 @@ Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
         return {
             source.index < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, source.index) : nullptr,
             false};
+      if (Py_TYPE(base) == deque_type()) {
+        PyObject* item = PySequence_GetItem(base, source.index);
+        if (!item) PyErr_Clear();
+        return {item, item != nullptr};
+      }
       return {};
     case SourceKind::dict_item:
       return {PyDict_Check(base) ? PyDict_GetItemWithError(base, source.key.get()) : nullptr,
@@ -96,6 +101,10 @@ Look evaluate(const Source& source, PyObject* base, const FrameView& frame) {
       if (!dict) PyErr_Clear();
       return {dict, dict != nullptr};
     }
+    case SourceKind::exception_args:
+      return {PyExceptionInstance_Check(base) ? reinterpret_cast<PyBaseExceptionObject*>(base)->args
+                                              : nullptr,
+              false};
     case SourceKind::context_variable: {
       PyObject* value = nullptr;
       if (PyContextVar_Get(base, nullptr, &value) < 0) PyErr_Clear();
@@ -206,6 +215,13 @@ bool equal_constants(PyObject* object, PyObject* wanted) {
   return equal == 1 && (!PyAnySet_Check(object) || same_types(object, wanted));
 }
 
+// A deque's maxlen never changes, but another deque may stand in its place.
+bool is_deque_of(PyObject* object, const Guard& guard) {
+  if (Py_TYPE(object) != deque_type() || PySequence_Size(object) != guard.number) return false;
+  const Ref most = attribute(object, "maxlen");
+  return equal_constants(most.get(), guard.object.get());
+}
+
 bool holds(const Guard& guard, PyObject* object) {
   if (guard.kind == GuardKind::lacks_item) return object == nullptr;
   if (!object) return false;
@@ -222,7 +238,7 @@ bool holds(const Guard& guard, PyObject* object) {
       return PyList_Check(object)    ? PyList_GET_SIZE(object) == guard.number
              : PyTuple_Check(object) ? PyTuple_GET_SIZE(object) == guard.number
              : PyDict_Check(object)  ? PyDict_GET_SIZE(object) == guard.number
-                                     : false;
+                                     : is_deque_of(object, guard);
     case GuardKind::keys:
       return PyDict_Check(object) && same_keys(object, guard.object.get());
     case GuardKind::lacks_key:

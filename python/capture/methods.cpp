@@ -1,6 +1,7 @@
 // Methods of lists, tuples, dicts, sets, strings and iterators.
 #include <fmt/format.h>
 
+#include "deque.h"
 #include "generator.h"
 #include "known_calls.h"
 #include "python_types.h"
@@ -257,6 +258,8 @@ V set_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& na
 V Tracer::call_builtin_method(const V& self, PyObject* name, Call& call, bool& known) {
   const std::string text = utf8(name);
   known = true;
+  if (self->kind == Kind::sequence && static_cast<Sequence&>(*self).is_deque())
+    return deque_method(*this, std::static_pointer_cast<Sequence>(self), text, call, known);
   if (self->kind == Kind::sequence)
     return list_method(*this, std::static_pointer_cast<Sequence>(self), text, call, known);
   if (self->kind == Kind::dict) {

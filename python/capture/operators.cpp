@@ -94,6 +94,14 @@ V Tracer::binary(int operation, const V& left, const V& right) {
     if (a->kind != Kind::tensor) function = well_known("operator", operators[base].function);
     return call_tensor_function(constant(function), {{a, b}, {}});
   }
+  const auto is_deque = [](const V& value) {
+    return value->kind == Kind::sequence && static_cast<Sequence&>(*value).is_deque();
+  };
+  if (is_deque(a) && changes && base == 0) {
+    call_method(a, "extend", {b});
+    return a;
+  }
+  if (is_deque(a) || is_deque(b)) give_up(Reason::unknown_object, "an operator of a deque");
   if (a->kind == Kind::sequence) {
     auto& first = static_cast<Sequence&>(*a);
     if (base == 0 && b->kind == Kind::sequence &&
@@ -291,7 +299,8 @@ V Tracer::compare(int operation, const V& left, const V& right) {
     const auto &first = static_cast<Sequence&>(*a).items,
                &second = static_cast<Sequence&>(*b).items;
     const bool same_kind =
-        static_cast<Sequence&>(*a).is_list() == static_cast<Sequence&>(*b).is_list();
+        static_cast<Sequence&>(*a).is_list() == static_cast<Sequence&>(*b).is_list() &&
+        static_cast<Sequence&>(*a).is_deque() == static_cast<Sequence&>(*b).is_deque();
     if (!same_kind) {
       if (operation == 2 || operation == 3) return boolean(operation == 3);
       give_up(Reason::wrong_call, "ordering a list and a tuple");
@@ -379,14 +388,19 @@ V Tracer::compare(int operation, const V& left, const V& right) {
 // str() or repr() of an exception that the trace made, where its class leaves that to Python; null
 // elsewhere.
 V Tracer::format_exception(const V& value, bool repr) {
-  auto& instance = static_cast<Instance&>(*value);
-  if (value->kind != Kind::instance || !instance.args || instance.function) return nullptr;
+  PyTypeObject* own = type_of(value);
+  V given;
+  if (value->kind == Kind::instance && !static_cast<Instance&>(*value).function)
+    given = static_cast<Instance&>(*value).args;
+  else if (value->kind == Kind::object && PyExceptionInstance_Check(value->object.get()))
+    given = attribute(value, interned("args").get());
+  if (!given) return nullptr;
   const Ref name = interned(repr ? "__repr__" : "__str__");
-  PyObject* found = lookup(instance.type, name.get());
+  PyObject* found = lookup(own, name.get());
   if (!found || Py_TYPE(found) != &PyWrapperDescr_Type) return nullptr;
   needs_words(value);
   auto* owner = reinterpret_cast<PyObject*>(reinterpret_cast<PyDescrObject*>(found)->d_type);
-  const Ref args = python_constant(instance.args);
+  const Ref args = python_constant(given);
   if (!args || (owner != PyExc_BaseException && owner != PyExc_KeyError)) return nullptr;
   const Py_ssize_t count = PyTuple_GET_SIZE(args.get());
   if (count == 0 && !repr) return string("");
@@ -395,8 +409,8 @@ V Tracer::format_exception(const V& value, bool repr) {
   const Ref text = Ref::steal(quoted ? PyObject_Repr(shown) : PyObject_Str(shown));
   if (!text) raise_python_error();
   if (!repr) return constant(text);
-  const std::string type = utf8(
-      octavo::capture::attribute(reinterpret_cast<PyObject*>(instance.type), "__name__").get());
+  const std::string type =
+      utf8(octavo::capture::attribute(reinterpret_cast<PyObject*>(own), "__name__").get());
   return string(count == 1 ? type + "(" + utf8(text.get()) + ")" : type + utf8(text.get()));
 }
 
@@ -409,7 +423,8 @@ V Tracer::format(const V& given, const V& spec, int conversion) {
       return call(class_attribute(value, type_of(value), name.get(), found, value),
                   {{spec ? spec : string("")}, {}});
   }
-  if (value->kind == Kind::instance && conversion != 3 && (!spec || !truth(spec)))
+  const bool made = value->kind == Kind::instance || value->kind == Kind::object;
+  if (made && conversion != 3 && (!spec || !truth(spec)))
     if (V shown = format_exception(value, conversion == 2)) return shown;
   const Ref constant_value = python_constant(value);
   if (!constant_value) {

@@ -32,6 +32,10 @@ PyTypeObject* default_dict_type() {
   static PyTypeObject* type = known_type("collections", "defaultdict");
   return type;
 }
+PyTypeObject* deque_type() {
+  static PyTypeObject* type = known_type("collections", "deque");
+  return type;
+}
 PyTypeObject* parameter_type() {
   static PyTypeObject* type = known_type("torch.nn", "Parameter");
   return type;

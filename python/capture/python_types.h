@@ -6,6 +6,7 @@ namespace octavo::capture {
 
 PyTypeObject* known_type(const char* module, const char* name);
 PyTypeObject* default_dict_type();
+PyTypeObject* deque_type();
 PyTypeObject* parameter_type();
 PyTypeObject* tensor_type();
 PyTypeObject* module_type();   // torch.nn.Module

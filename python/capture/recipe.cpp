@@ -150,6 +150,14 @@ class Builder {
 
   int make_sequence(const V& value) {
     auto& sequence = static_cast<Sequence&>(*value);
+    if (sequence.is_deque()) {
+      const int most = place(sequence.most);
+      const int empty = emit(Step::Op::tuple);
+      const Ref type = Ref::borrow(reinterpret_cast<PyObject*>(deque_type()));
+      const int deque = places_[value.get()] = emit(Step::Op::call, {empty, most}, type);
+      fill(Step::Op::fill_deque, deque, place_all(sequence.items));
+      return deque;
+    }
     if (sequence.is_list()) {
       if (sequence.type != &PyList_Type) cannot(value);
       const int list = places_[value.get()] = emit(Step::Op::list);
@@ -261,11 +269,15 @@ class Builder {
     };
     if (auto* it = dynamic_cast<SequenceIterator*>(value.get())) {
       if (it->exhausted) return emit(Step::Op::iterator, {constant(Ref::checked(PyTuple_New(0)))});
+      const bool deque =
+          it->sequence->kind == Kind::sequence && static_cast<Sequence&>(*it->sequence).is_deque();
+      if (deque && (it->backward || it->position > 0)) cannot(value, Reason::iterator);
       const int position = static_cast<int>(it->position) - (it->backward ? 1 : 0);
       const Ref backward = it->backward ? Ref::borrow(well_known("builtins", "reversed")) : Ref();
       const int made = emit(Step::Op::iterator, {place(it->sequence)}, backward, position);
       // A list that the frame had gets its items after this; the place may lie beyond the old ones.
-      if (it->sequence->source && static_cast<Sequence&>(*it->sequence).is_list())
+      if (it->sequence->source && it->sequence->kind == Kind::sequence &&
+          static_cast<Sequence&>(*it->sequence).is_list())
         states_.push_back({Step::Op::iterator_state, made, position, {}, {}, nullptr});
       return made;
     }
@@ -401,7 +413,8 @@ Recipe make_recipe(Tracer& tracer, Trace& trace, const Code& code) {
     if (!value->source) continue;
     const int into = builder.place(value);
     if (value->kind == Kind::sequence) {
-      builder.effect(Step::Op::fill_list, into,
+      const bool deque = static_cast<Sequence&>(*value).is_deque();
+      builder.effect(deque ? Step::Op::fill_deque : Step::Op::fill_list, into,
                      builder.place_all(static_cast<Sequence&>(*value).items));
     } else if (value->kind == Kind::cell) {
       const V& content = static_cast<Cell&>(*value).content;
@@ -585,6 +598,10 @@ std::vector<Ref> run_recipe(const Recipe& recipe, const std::vector<Ref>& values
         check(PyList_SetSlice(into, 0, PyList_GET_SIZE(into), list.get()));
         break;
       }
+      case Step::Op::fill_deque:
+        Ref::checked(PyObject_CallMethod(into, "clear", nullptr));
+        Ref::checked(PyObject_CallMethod(into, "extend", "(O)", tuple_of(step.args).get()));
+        break;
       case Step::Op::fill_dict:
         fill_dict(into, at, step.args);
         break;

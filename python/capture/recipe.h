@@ -32,6 +32,7 @@ struct Step {
     call,           // object: callable; args
     number,         // expr, of the symbols
     fill_list,      // into: list; args
+    fill_deque,     // into: deque; args
     fill_dict,      // into: dict; args: key, value, key, value, ...
     fill_set,       // into: set; args
     fill_cell,      // into: cell; args: content or none

@@ -72,6 +72,8 @@ std::string source_name(const Source& source, PyCodeObject* code) {
       return base + ".__func__";
     case SourceKind::dictionary:
       return base + ".__dict__";
+    case SourceKind::exception_args:
+      return base + ".args";
     case SourceKind::context_variable:
       return base + ".get()";
   }

@@ -35,6 +35,7 @@ enum class SourceKind : uint8_t {
   method_self,
   method_function,
   dictionary,        // base.__dict__
+  exception_args,    // of a builtin exception
   context_variable,  // what the contextvars.ContextVar that base is holds
 };
 
@@ -55,7 +56,7 @@ enum class GuardKind : uint8_t {
   type,             // exactly of the type `object`
   equals,           // of `object`'s type and equal to it
   set_order,        // set that is iterated over in the order of the tuple `object`
-  length,           // list, tuple or dict of `number` items
+  length,           // list, tuple, dict or deque (of maxlen `object`) of `number` items
   keys,             // dict whose keys are the tuple `object`, in order
   lacks_key,        // dict without the key `object`
   lacks_attribute,  // object whose own dictionary has no `object`

@@ -207,6 +207,7 @@ Ref Tracer::meta_object(const V& given) {
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*value);
       const auto size = static_cast<Py_ssize_t>(sequence.items.size());
+      if (sequence.is_deque()) break;
       if (sequence.is_list()) {
         Ref list = Ref::checked(PyList_New(size));
         for (Py_ssize_t n = 0; n < size; ++n)

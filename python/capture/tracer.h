@@ -211,6 +211,7 @@ class Tracer {
   V special(const V& object, const char* name);
   V inline_function(const V& function, Call call);
   V call_type(const V& type, Call call);
+  V make_object(const V& type, Call call);  // as type.__call__ does
   V call_new(PyTypeObject* base, Call& call);
   V call_descriptor(const V& callee, Call& call);
   // A method of a builtin container or constant; `known` says whether it is modelled.

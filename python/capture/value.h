@@ -25,7 +25,7 @@ enum class Kind : uint8_t {
   constant,  // an immutable Python object, specialised upon
   object,    // an existing Python object, used through its attributes
   tensor,
-  sequence,  // tuple, list, torch.Size, named tuple
+  sequence,  // tuple, list, torch.Size, named tuple, deque
   dict,      // dict, OrderedDict, defaultdict, set, frozenset
   slice,
   function,  // made by MAKE_FUNCTION
@@ -90,11 +90,16 @@ struct Array : Value {
   bool writable = true;
 };
 
+PyTypeObject* deque_type();
+
 struct Sequence : Value {
   Sequence() : Value(Kind::sequence) {}
   PyTypeObject* type = nullptr;
   std::vector<V> items;
   bool changed = false;
+  V most;           // maxlen of a deque: a number or None
+  int changes = 0;  // of a deque: an iterator over it notices them
+  bool is_deque() const { return type == deque_type(); }
   bool is_list() const { return PyType_IsSubtype(type, &PyList_Type); }
 };
 

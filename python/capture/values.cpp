@@ -186,6 +186,18 @@ V Tracer::look(const V& given) {
                      sources.of(SourceKind::item, source, static_cast<int>(n))));
     return remember(sequence);
   }
+  if (type == deque_type()) {
+    auto deque = make<Sequence>();
+    deque->type = type;
+    const Ref most = octavo::capture::attribute(object, "maxlen");
+    deque->most = constant(most);
+    const Py_ssize_t size = PySequence_Size(object);
+    sources.guard(source, GuardKind::length, most.get(), size);
+    for (Py_ssize_t n = 0; n < size; ++n)
+      deque->items.push_back(this->lazy(Ref::checked(PySequence_GetItem(object, n)).get(),
+                                        sources.of(SourceKind::item, source, static_cast<int>(n))));
+    return remember(deque);
+  }
   if (type == &PyDict_Type || type == &PyODict_Type || type == default_dict_type()) {
     auto dict = make<Dict>();
     dict->type = type;
@@ -256,7 +268,7 @@ Ref Tracer::python_constant(const V& given) {
       return {};
     case Kind::sequence: {
       const auto& sequence = static_cast<Sequence&>(*value);
-      if (sequence.is_list()) return {};
+      if (sequence.is_list() || sequence.is_deque()) return {};
       Ref made = Ref::checked(PyTuple_New(static_cast<Py_ssize_t>(sequence.items.size())));
       for (size_t n = 0; n < sequence.items.size(); ++n) {
         Ref item = python_constant(sequence.items[n]);

@@ -279,6 +279,26 @@ def test_odd_arrays():
     assert capture.compile(lambda a: a["x"], backend="eager")(structured).dtype == np.float32
 
 
+@pytest.mark.parametrize("backend", ["torchscript", "octavo", "aot_eager", "onnxruntime"])
+def test_backends(backend):
+    """Backends get tensors and what torch makes of them."""
+    if backend == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+
+    def f(a, x):
+        b = a.reshape(4, 3).T * 2 - 1
+        return b, np.where(b > 0, b, np.float32(0.5)), x + torch.tensor(a)
+
+    stats = []
+    captured = capture.compile(f, backend=backend, stats=stats)
+    for _ in range(2):
+        for a, b in zip(f(F, X), captured(F, X), strict=True):
+            assert type(a) is type(b)
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert graphs_of(stats) == 1
+
+
 def test_guards():
     stats = []
     f = lambda a, b: a + b

@@ -259,6 +259,63 @@ def deque(x, y):
     return d, d[0] * 2, len(d)
 
 
+def deque_methods(x, y):
+    d = collections.deque([x, 1, y], 4)
+    d.extend([2, 3])
+    d.extendleft((4, 5))
+    d.rotate(-1)
+    d.rotate(5)
+    last, first = d.pop(), d.popleft()
+    d.insert(1, 7)
+    d.reverse()
+    d[0] = "zero"
+    d += [8]
+    e = d.copy()
+    e.remove(7)
+    e.clear()
+    return d, e, last + 1, first, d.maxlen, 8 in d, d.count(8), list(reversed(d)), d == e, bool(e)
+
+
+def deque_as_argument(x, d):
+    d.append(x + 1)
+    old = d.popleft()
+    total = x
+    for item in d:
+        total = total + item
+    try:
+        for item in d:
+            d.append(item)
+    except RuntimeError as error:
+        return str(error), total, old
+    return total, old
+
+
+def counter_methods(x, words):
+    counter = collections.Counter(words)
+    counter["a"] += 3
+    counter.update("bb")
+    other = collections.Counter(a=1)
+    return x * counter["b"], counter, counter["none"], len(counter), other["a"], dict(counter)
+
+
+class Missing(dict):
+    def __missing__(self, key):
+        self[key] = key * 2
+        return self[key]
+
+
+def missing(x):
+    d = Missing(a=x)
+    return d["a"] + 1, d["bc"], d, d.get("none")
+
+
+def exception_text(x):
+    try:
+        raise ValueError("no", 3)
+    except ValueError as error:
+        return x * len(error.args), str(error), f"{error}", repr(error)
+
+
 def named_tuple(x):
     p = Point(x, q=3)
     r = p._replace(q=4)
@@ -471,6 +528,11 @@ WHOLE = [
     (counted, (X,), 2),
     (sets, (X, 2), 1),
     (deque, (X, Y), 2),
+    (deque_methods, (X, Y), 1),
+    (deque_as_argument, (X, collections.deque([X, Y], 3)), 3),
+    (counter_methods, (X, "abca"), 1),
+    (missing, (X,), 1),
+    (exception_text, (X,), 1),
     (named_tuple, (X,), 2),
     (sizes_and_slices, (X,), 8),
     (enums, (X, Colour.RED), 1),
@@ -515,6 +577,12 @@ def test_value(fn, args, ops):
         (sets, (X, 2), [(X, 3), (X, 1)]),
         (chained_comparison, (X, 2), [(X, 3), (X, 7)]),
         (closures, (X, 2), [(X, 3)]),
+        (
+            deque_as_argument,
+            (X, collections.deque([X, Y], 3)),
+            [(X, collections.deque([X, Y, X], 3)), (X, collections.deque([X, Y]))],
+        ),
+        (counter_methods, (X, "abca"), [(X, "xyz"), (X, ["a", "b"])]),
         (tensor_metadata, (X,), [(X.double(),), (X.T,), (X.int(),)]),
         (shapes, (X,), [(X[:, :3].contiguous(),), (torch.ones(3, 1),)]),
     ],

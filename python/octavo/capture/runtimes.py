@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import Any, cast
 
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from octavo.capture.arrays import ArrayCall
 from octavo.capture.backends import register_backend
 from octavo.capture.errors import BackendError
 from octavo.capture.frozen import Outputs, Run, frozen
@@ -56,6 +58,13 @@ def torchscript(gm: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable
         BackendError: TorchScript cannot say the graph.
     """
     try:
+        if any(isinstance(node.target, ArrayCall) for node in gm.graph.nodes):
+            # TorchScript knows no NumPy, but the operators that it comes to.
+            gm = make_fx(gm, tracing_mode="fake")(*example_inputs)
+            for node in gm.graph.nodes:  # it chooses the overload itself
+                if isinstance(node.target, torch._ops.OpOverload):
+                    node.target = node.target.overloadpacket
+            gm.recompile()
         return cast(Callable[..., Any], torch.jit.script(gm))
     except Exception as error:
         raise BackendError(
