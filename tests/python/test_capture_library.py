@@ -362,3 +362,17 @@ def test_a_break_within_autocast():
     assert_capture(fn, (X,))
     assert torch.autocast_increment_nesting() == 1
     assert torch.autocast_decrement_nesting() == 0
+
+
+def test_an_iterator_over_a_changed_dict():
+    """It is made where the dict has changed, not before."""
+
+    def f(d):
+        d["m"] = 2
+        total = 0
+        for key, value in d.items():
+            print(key)
+            total = total + value
+        return total
+
+    assert_capture(f, ({"k": X, "q": X + 1},))
