@@ -268,6 +268,7 @@ def judge_minilm(options: argparse.Namespace) -> bool:
     enter_torch(contest, "torch.ao dynamic", lambda: torch_ao_dynamic(net), unseen)
     enter_torch(contest, "torch.ao FX", lambda: torch_ao(net, batches), unseen)
     methods = [{"calibrator": "mse", "smooth": smooth} for smooth in ("folded", "all")]
+    methods.append(methods[-1] | {"weights": "adaround"})
     enter_octavo(contest, model, samples, methods, unseen)
     return contest.judge()
 

@@ -246,6 +246,12 @@ each_scale("transpose", lambda b, scale: around(b, scale, "Transpose", perm=[0, 
 
 
 @pattern
+def mean_that_drops_its_axes(b: Builder) -> str:
+    pooled = b.op("ReduceMean", b.qdq(b.conv(b.qdq("x"), "A")), name="P", axes=[2, 3], keepdims=0)
+    return b.qdq(b.op("Gemm", b.qdq(pooled), b.weights((32, 32)), name="G", transB=1))
+
+
+@pattern
 def activation_per_channel(b: Builder) -> str:
     return b.qdq(b.conv(b.qdq("x", scale=np.linspace(0.01, 0.2, 32)), "A"))
 

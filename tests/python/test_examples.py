@@ -135,6 +135,18 @@ def test_torch_ao(tmp_path, name):
 
 
 @pytest.mark.peers
+def test_torch_ao_fx(tmp_path):
+    """Beside torch.ao's FX graph mode: test_quantization_fx.py."""
+    pytest.importorskip("torch")
+    text = run(tmp_path, sys.executable, EXAMPLES / "torch_ao_fx.py")
+    sqnr = re.search(r"SQNR: ([\d.]+) dB", text)
+    assert sqnr
+    assert float(sqnr[1]) > 30
+    assert "loaded: True" in text
+    assert "QuantizedConvReLU2d" in text
+
+
+@pytest.mark.peers
 def test_torch_ao_training(tmp_path):
     pytest.importorskip("torch")
     text = run(tmp_path, sys.executable, EXAMPLES / "torch_ao_qat.py")

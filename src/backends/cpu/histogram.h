@@ -30,11 +30,12 @@ struct HistogramKernels {
   // Counts value v in bin floor(v * scale) + bins / 2, where scale is a power of two and each
   // |v * scale| <= bins / 2; the upper end goes into the last bin. At most histogram_chunk values.
   void (*count)(const float* x, int64_t count, float scale, uint16_t (*tables)[histogram_bins]);
-  // Adds finite values to tables[histogram_tables][bins], at most magnitude_chunk of them before
-  // the tables are emptied. Returns how many of bin 0 are in no table: what relu made 0 need not
-  // wait for one counter.
+  // Adds values to tables[histogram_tables][bins], at most magnitude_chunk of them before the
+  // tables are emptied. Returns how many of bin 0 are in no table: what relu made 0 need not wait
+  // for one counter. Raises *largest to the bits of the largest magnitude, those of NaN being above
+  // those of numbers; where that is beyond the last edge, the counts say nothing.
   int64_t (*count_magnitudes)(const float* x, int64_t count, const MagnitudeBins& bins,
-                              uint16_t* tables);
+                              uint16_t* tables, int32_t* largest);
 };
 // By best_isa().
 const HistogramKernels& histogram_kernels();

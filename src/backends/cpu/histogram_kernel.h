@@ -85,27 +85,35 @@ void histogram_count(const float* x, int64_t count, float scale,
 }
 
 int64_t histogram_count_magnitudes(const float* x, int64_t count, const MagnitudeBins& bins,
-                                   uint16_t* tables) {
+                                   uint16_t* tables, int32_t* largest) {
   const auto n = static_cast<float>(bins.bins);
-  const Vec::F factor = Vec::set(bins.factor), scale = Vec::set(n), last = Vec::set(n - 1);
-  const Vec::F divisor = Vec::set(bins.divisor), inverse = Vec::set(1 / bins.divisor);
-  // Multiplying by the inverse is off by less than 4 * 2^-24 of the quotient. Where no whole number
-  // is so near, the floor is the same; elsewhere, seldom, it takes the division.
-  const Vec::F tolerance = Vec::set(0x1p-22f), least = Vec::set(1e-30f), one = Vec::set(1),
-               zero = Vec::set(0);
+  const Vec::F factor = Vec::set(bins.factor), scale = Vec::set(n), last = Vec::set(n - 1),
+               divisor = Vec::set(bins.divisor), one = Vec::set(1), zero = Vec::set(0);
+  // One multiplication is off by less than 4 * 2^-24 of the quotient. Where no whole number is so
+  // near, the floor is the same; elsewhere, seldom, it takes the division.
+  const float per_unit = static_cast<float>(static_cast<double>(n) * bins.factor / bins.divisor);
+  const Vec::F low = Vec::set(per_unit * (1 - 0x1p-21f)),
+               high = Vec::set(per_unit * (1 + 0x1p-21f));
+  // Denormal numbers are less exact.
+  const bool multiplies = bins.divisor > 1e-30f && per_unit > 1e-30f;
+  Vec::I most = Vec::set_int(*largest);
   const auto place = [&](Vec::F v, int32_t* to) {
-    const Vec::F t = Vec::mul(Vec::mul(Vec::abs(v), factor), scale);
-    Vec::F q = Vec::min(Vec::mul(t, inverse), scale);
-    Vec::F near = Vec::to_float(Vec::round(q));
-    const Vec::F distance = Vec::add(Vec::abs(Vec::sub(q, near)), least);
-    if (!Vec::all(Vec::less(Vec::mul(q, tolerance), distance))) {
-      q = Vec::div(t, divisor);
-      near = Vec::to_float(Vec::round(q));
-    }
+    const Vec::F magnitude = Vec::abs(v);
+    most = Vec::max_int(most, Vec::float_to_bits(magnitude));
+    const Vec::I bin = Vec::truncate(Vec::min(Vec::mul(magnitude, low), last));
+    if (multiplies && Vec::same(bin, Vec::truncate(Vec::min(Vec::mul(magnitude, high), last))))
+      return Vec::store_nonzero(to, bin);
+    const Vec::F t = Vec::mul(Vec::mul(magnitude, factor), scale);
+    const Vec::F q = Vec::min(Vec::div(t, divisor), scale);
+    const Vec::F near = Vec::to_float(Vec::round(q));
     const Vec::F floor = Vec::sub(near, Vec::select(Vec::less(q, near), one, zero));
     return Vec::store_nonzero(to, Vec::round(Vec::min(floor, last)));
   };
-  return histogram_blocks(x, count, tables, bins.bins, place);
+  const int64_t left_out = histogram_blocks(x, count, tables, bins.bins, place);
+  int32_t lanes[Vec::width];
+  Vec::store_int(lanes, most);
+  for (const int32_t bits : lanes) *largest = bits > *largest ? bits : *largest;
+  return left_out;
 }
 
 }  // namespace

@@ -55,6 +55,9 @@ struct Vec {
   static I shift_right_1(I a) { return _mm256_srai_epi32(a, 1); }
   static F to_float(I v) { return _mm256_cvtepi32_ps(v); }
   static I round(F v) { return _mm256_cvtps_epi32(v); }
+  static I truncate(F v) { return _mm256_cvttps_epi32(v); }
+  static I max_int(I a, I b) { return _mm256_max_epi32(a, b); }
+  static bool same(I a, I b) { return _mm256_movemask_epi8(_mm256_cmpeq_epi32(a, b)) == -1; }
   static F bits_to_float(I v) { return _mm256_castsi256_ps(v); }
   static I float_to_bits(F v) { return _mm256_castps_si256(v); }
 

@@ -57,6 +57,9 @@ struct Vec {
   static I shift_right_1(I a) { return _mm512_srai_epi32(a, 1); }
   static F to_float(I v) { return _mm512_cvtepi32_ps(v); }
   static I round(F v) { return _mm512_cvtps_epi32(v); }
+  static I truncate(F v) { return _mm512_cvttps_epi32(v); }
+  static I max_int(I a, I b) { return _mm512_max_epi32(a, b); }
+  static bool same(I a, I b) { return _mm512_cmpeq_epi32_mask(a, b) == 0xffff; }
   static F bits_to_float(I v) { return _mm512_castsi512_ps(v); }
   static I float_to_bits(F v) { return _mm512_castps_si512(v); }
 

@@ -80,6 +80,9 @@ struct Vec {
     const F magic = set(12582912.0f);
     return __builtin_convertvector((v + magic) - magic, I);
   }
+  static I truncate(F v) { return __builtin_convertvector(v, I); }
+  static I max_int(I a, I b) { return a > b ? a : b; }
+  static bool same(I a, I b) { return all(a == b); }
   static F bits_to_float(I v) { return reinterpret_cast<F>(v); }
   static I float_to_bits(F v) { return reinterpret_cast<I>(v); }
 

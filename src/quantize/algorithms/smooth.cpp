@@ -187,7 +187,9 @@ class Judge {
 
   // The squared error with (x - z) / s and s W rounded; without factors, of what a gelu of integers
   // makes where there is one.
-  double noise(const std::vector<float>* s, const std::vector<float>& z) {
+  // `offsets`: parts of a step that are added before rounding; none: nothing is.
+  double noise(const std::vector<float>* s, const std::vector<float>& z,
+               const std::vector<float>& offsets = {}) {
     const size_t channels = w_.rows;
     const Extremes range = site_.even.shifted(z);
     float least = 0, most = 0;
@@ -204,8 +206,9 @@ class Judge {
       if (!s && site_.before_gelu)
         x = static_cast<float>(gelu(static_cast<double>(before(site_.rows_before[i]))));
       x -= z[i % channels];
-      rounded[i] = steps(x / factor);
-      error[i] = rounded[i] * factor - (site_.rows[i] - z[i % channels]);
+      const float offset = offsets.empty() ? 0 : offsets[i % channels] * steps.scale;
+      rounded[i] = steps(x / factor + offset);
+      error[i] = (rounded[i] - offset) * factor - (site_.rows[i] - z[i % channels]);
     }
     std::vector<float> change(w_.values.size());
     std::vector<float> scale(w_.columns, 0);
@@ -263,6 +266,7 @@ struct Choice {
 struct Changed {
   std::vector<size_t> copies;  // empty: all channels stand once
   std::vector<float> shifts, factors;
+  std::vector<float> offsets = {};  // of copies, in steps; they add up to 0
 };
 
 Changed change(const Extremes& x, const ChannelMatrix& w, const Choice& choice) {
@@ -279,7 +283,30 @@ Changed change(const Extremes& x, const ChannelMatrix& w, const Choice& choice) 
   for (size_t k = 0; k < w.rows; ++k) result.factors[k] *= static_cast<float>(result.copies[k]);
   result.factors = repeated(result.factors, result.copies);
   result.shifts = repeated(result.shifts, result.copies);
+  // Copies are equal: rounded alike, their errors would add up. Parts of a step apart, they do not.
+  for (const size_t m : result.copies)
+    for (size_t j = 0; j < m; ++j)
+      result.offsets.push_back((static_cast<float>(j) + 0.5f) / static_cast<float>(m) - 0.5f);
   return result;
+}
+
+// Adds the copies' offsets to x, in the steps of its whole range.
+void add_offsets(Graph& graph, Site& site, const Changed& changed) {
+  const auto divided = [&](const std::vector<float>& extremes) {
+    std::vector<float> values = repeated(extremes, changed.copies);
+    for (size_t k = 0; k < values.size(); ++k) values[k] /= changed.factors[k];
+    return values;
+  };
+  const Steps steps(std::ranges::min(divided(site.all.least)),
+                    std::ranges::max(divided(site.all.most)));
+  std::vector<float> offsets = changed.offsets;
+  for (float& offset : offsets) offset *= steps.scale;
+  Node* producer = site.x->producer();
+  Value* constant = graph.add_constant(
+      producer->name() + "/offsets",
+      Tensor::from(Dims{static_cast<int64_t>(offsets.size())}, std::move(offsets)));
+  site.x = graph.apply("add", {site.x, constant}, {}, site.x->name() + "/offset", producer->next());
+  for (Node* product : site.products) product->set_input(0, site.x);
 }
 
 Site with_copies(const Site& site, const std::vector<size_t>& copies) {
@@ -322,7 +349,7 @@ std::pair<Choice, double> best_choice(const Graph& graph, const Site& site, cons
       const Site more = with_copies(site, changed.copies);
       const ChannelMatrix shared = with_copies(w, changed.copies);
       choice.noise = Judge(more, shared, options.weight_error, options.threads)
-                         .noise(&changed.factors, changed.shifts);
+                         .noise(&changed.factors, changed.shifts, changed.offsets);
     }
     if (choice.noise < best.noise) best = choice;
   };
@@ -370,6 +397,7 @@ std::vector<SmoothedTensor> smooth_activations(Graph& graph, const Dataset& data
     if (choice.copies > 0) repeat_channels(graph, site, changed.copies);
     if (choice.shift == 0) changed.shifts.clear();
     const std::string by = apply_factors(graph, site, changed.factors, changed.shifts);
+    if (choice.copies > 0) add_offsets(graph, site, changed);
     SmoothedTensor done{.tensor = site.x->name(),
                         .products = {},
                         .by = by,

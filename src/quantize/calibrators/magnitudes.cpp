@@ -1,6 +1,7 @@
 #include "quantize/calibrators/magnitudes.h"
 
 #include <algorithm>
+#include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
@@ -104,25 +105,29 @@ void MagnitudeHistogram::reach(float most) {
 
 void MagnitudeHistogram::collect(std::span<const float> values, bool skip_zeros) {
   if (values.empty()) return;
-  const cpu::Extremes found = extremes(values);
-  if (!found.finite)
-    throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
-                    "clean the data");
-  reach(std::max(-found.min, found.max));
-  if (last_ == 0)
-    counts_[0] += static_cast<int64_t>(values.size());
-  else
-    count(values);
+  // Most batches reach no further than those before: they are read once.
+  if (last_ == 0 || !count(values)) {
+    const cpu::Extremes found = extremes(values);
+    if (!found.finite)
+      throw UserError(ErrorKind::value, "calibration", "the data hold NaN or infinity",
+                      "clean the data");
+    reach(std::max(-found.min, found.max));
+    if (last_ == 0)
+      counts_[0] += static_cast<int64_t>(values.size());
+    else
+      OCTAVO_CHECK(count(values));
+  }
   const int64_t skipped = skip_zeros ? std::ranges::count(values, 0.0F) : 0;
   counts_[0] -= skipped;
   total_ += static_cast<int64_t>(values.size()) - skipped;
 }
 
-void MagnitudeHistogram::count(std::span<const float> values) {
+bool MagnitudeHistogram::count(std::span<const float> values) {
   struct Local {
     std::vector<uint16_t> tables;
     std::vector<int64_t> counts;
     int64_t in_tables = 0;
+    int32_t largest = 0;  // bits of a magnitude
   };
   ThreadPool& pool = default_pool();
   std::vector<Local> locals(static_cast<size_t>(pool.size()));
@@ -130,7 +135,7 @@ void MagnitudeHistogram::count(std::span<const float> values) {
   const float factor = last_ > 0x1p80F ? shrink : 1.0F;
   const cpu::MagnitudeBins bins{static_cast<int>(size), factor, last_ * factor};
   auto task = [&](int64_t index, int thread) {
-    auto& [tables, counts, in_tables] = locals[static_cast<size_t>(thread)];
+    auto& [tables, counts, in_tables, largest] = locals[static_cast<size_t>(thread)];
     if (tables.empty()) {
       tables.assign(cpu::histogram_tables * size, 0);
       counts.assign(size, 0);
@@ -142,14 +147,17 @@ void MagnitudeHistogram::count(std::span<const float> values) {
     const auto part = chunk_of(values, index);
     in_tables += chunk;
     counts[0] += cpu::histogram_kernels().count_magnitudes(
-        part.data(), static_cast<int64_t>(part.size()), bins, tables.data());
+        part.data(), static_cast<int64_t>(part.size()), bins, tables.data(), &largest);
   };
   pool.run(chunks_of(values), task);
+  for (const Local& local : locals)
+    if (local.largest > std::bit_cast<int32_t>(last_)) return false;
   for (Local& local : locals) {
     if (local.tables.empty()) continue;
     drain(local.tables, local.counts);
     for (size_t i = 0; i < size; ++i) counts_[i] += local.counts[i];
   }
+  return true;
 }
 
 namespace {

@@ -42,7 +42,8 @@ class MagnitudeHistogram {
 
  private:
   void reach(float most);
-  void count(std::span<const float> values);
+  // False, and nothing counted, where a value is NaN or beyond the last edge.
+  bool count(std::span<const float> values);
 
   int bins_;         // as constructed
   float last_ = 0;   // 0: nothing but zeros yet, all in bin 0

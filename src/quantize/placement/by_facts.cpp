@@ -119,6 +119,7 @@ class Placer {
       return std::all_of(node.inputs().begin(), node.inputs().end(), is_activation);
     if (node.is("max_pool") || node.is("avg_pool")) return node.input(0)->shape().rank() == 4;
     if (node.is("reduce_mean")) {
+      if (facts_.averages_keep_axes && node.integer("keepdims") == 0) return false;
       Ints axes = node.integers("axes");
       for (int64_t& axis : axes) axis = axis < 0 ? axis + 4 : axis;
       return node.input(0)->shape().rank() == 4 && (axes == Ints{2, 3} || axes == Ints{3, 2});

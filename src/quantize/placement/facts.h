@@ -49,6 +49,8 @@ struct TargetFacts {
   bool products_take_additions;
   // Inputs and output of a concat share one scale.
   bool shared_concat;
+  // An average over the picture has a form on integers only where it keeps the axes it is over.
+  bool averages_keep_axes;
   // A dequantized i8 value that several nodes read keeps them all in float.
   bool i8_needs_single_reader;
   // Where weights alone are integers: the products and tables that the runtime does not dequantize

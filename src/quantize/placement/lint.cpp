@@ -399,6 +399,9 @@ class Linter {
   }
 
   Why arithmetic(const Node& node, const OpFact& fact) const {
+    if (facts_.averages_keep_axes && node.is("reduce_mean") && node.integer("keepdims") == 0)
+      return fmt::format("{} has integers for averages that keep their axes alone; keepdims=True",
+                         facts_.name);
     std::string why;
     const Node* first = nullptr;
     bool taken = false;  // one operand of an addition may come from the product that takes it

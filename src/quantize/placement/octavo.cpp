@@ -288,6 +288,7 @@ const TargetFacts& octavo_facts() {
       .function_tables = true,
       .products_take_additions = true,
       .shared_concat = false,
+      .averages_keep_axes = false,
       .i8_needs_single_reader = false,
       .weight_only = {.int8 = true,
                       .conv = true,

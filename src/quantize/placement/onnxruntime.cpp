@@ -44,6 +44,7 @@ const TargetFacts& onnxruntime_facts() {
       .function_tables = false,
       .products_take_additions = false,
       .shared_concat = false,
+      .averages_keep_axes = true,
       .i8_needs_single_reader = true,
       .weight_only = {.int8 = true,
                       .conv = false,

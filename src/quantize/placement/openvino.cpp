@@ -40,6 +40,7 @@ const TargetFacts& openvino_facts() {
       .function_tables = false,
       .products_take_additions = false,
       .shared_concat = false,
+      .averages_keep_axes = false,
       .i8_needs_single_reader = false,
       .weight_only = {.int8 = true,
                       .conv = false,

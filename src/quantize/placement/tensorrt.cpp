@@ -30,6 +30,7 @@ const TargetFacts& tensorrt_facts() {
       .function_tables = false,
       .products_take_additions = true,
       .shared_concat = true,
+      .averages_keep_axes = false,
       .i8_needs_single_reader = false,
       .weight_only = {.int8 = false,
                       .conv = false,

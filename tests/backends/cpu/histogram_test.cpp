@@ -1,6 +1,8 @@
 // Extremes and counts on every instruction set, against one value at a time in float64.
 #include "backends/cpu/histogram.h"
 
+#include <bit>
+
 #include "backends/cpu/kernel_test.h"
 #include "backends/cpu/vector_kernels.h"
 
@@ -115,6 +117,9 @@ TEST_F(Histogram, Magnitudes) {
       v = std::min(v, last);
       if (pick(0, 1)) v = -v;
     }
+    float most = 0;
+    for (const float v : x) most = std::max(most, std::fabs(v));
+    const float before = pick(0, 1) ? most / 2 : std::min(most, 1e38f) * 2;
     std::vector<int64_t> wanted(static_cast<size_t>(bins), 0);
     for (const float v : x) {
       const float t = std::fabs(v) * factor * n;
@@ -123,7 +128,10 @@ TEST_F(Histogram, Magnitudes) {
     std::vector<uint16_t> counted;
     on_every_isa([&](const HistogramKernels& kernels) {
       counted.assign(static_cast<size_t>(histogram_tables * bins), 0);
-      const int64_t zeros = kernels.count_magnitudes(x.data(), count, where, counted.data());
+      auto largest = std::bit_cast<int32_t>(before);
+      const int64_t zeros =
+          kernels.count_magnitudes(x.data(), count, where, counted.data(), &largest);
+      ASSERT_EQ(std::bit_cast<float>(largest), std::max(most, before));
       for (size_t b = 0; b < wanted.size(); ++b) {
         int64_t sum = 0;
         for (size_t t = 0; t < histogram_tables; ++t) sum += counted[t * wanted.size() + b];

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <set>
 
 #include "api/octavo.h"
 #include "backends/reference/interpreter.h"
@@ -158,6 +160,13 @@ TEST(Smooth, SplitsTheLargestChannelsAndShiftsThoseThatLieAside) {
   ASSERT_TRUE(behind);
   EXPECT_EQ(behind->copies, 16u);
   EXPECT_EQ(graph.find_value(behind->tensor)->shape().back().value(), 24 + 16);
+  // Copies are parts of a step apart, which together change nothing.
+  const Node* add = graph.find_value(behind->tensor)->producer();
+  ASSERT_TRUE(add->is("add"));
+  const auto offsets = add->input(1)->constant().values<float>();
+  ASSERT_EQ(offsets.size(), 24u + 16);
+  EXPECT_GT(std::set<float>(offsets.begin(), offsets.end()).size(), 8u);
+  EXPECT_NEAR(std::accumulate(offsets.begin(), offsets.end(), 0.0), 0, 1e-6);
   const SmoothedTensor* norm = find(report, "own norm");
   ASSERT_TRUE(norm);
   EXPECT_GT(norm->shift, 0);
