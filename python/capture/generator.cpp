@@ -41,8 +41,10 @@ V SequenceIterator::next(Tracer& tracer) {
     return tracer.subscript(sequence, tracer.integer(static_cast<int64_t>(position++)));
   }
   const auto& items = static_cast<Sequence&>(*sequence).items;
-  if (changes != static_cast<Sequence&>(*sequence).changes)
-    tracer.raise(PyExc_RuntimeError, "deque mutated during iteration");
+  if (changes != static_cast<Sequence&>(*sequence).changes) {
+    PyErr_SetString(PyExc_RuntimeError, "deque mutated during iteration");  // Python's own words
+    tracer.raise_python_error();
+  }
   exhausted =
       exhausted || (backward ? position == 0 || position > items.size() : position >= items.size());
   if (exhausted) return nullptr;
