@@ -1,9 +1,15 @@
 #include "meta.h"
 
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <unordered_map>
+
+#include "meta_rules.h"
 
 namespace octavo::aten {
 namespace {
@@ -42,8 +48,13 @@ bool is_python(const c10::impl::AnnotatedKernel& kernel) {
          kernel.debug.find("/dev/null") != std::string::npos;
 }
 
-// The newest C++ kernel that says what the operator gives on meta tensors, or null.
-const c10::KernelFunction* cpp_kernel(const c10::OperatorHandle& op) {
+struct MetaKernel {
+  const c10::KernelFunction* function = nullptr;
+  bool composite = false;  // it calls other operators
+};
+
+// The newest C++ kernel that says what the operator gives on meta tensors.
+MetaKernel cpp_kernel(const c10::OperatorHandle& op) {
   const auto& kernels = entry_of(op).*kernels_of(nullptr);
   for (const DispatchKey key :
        {DispatchKey::Meta, DispatchKey::CompositeExplicitAutogradNonFunctional,
@@ -52,39 +63,108 @@ const c10::KernelFunction* cpp_kernel(const c10::OperatorHandle& op) {
     if (found == kernels.end()) continue;
     for (const auto& kernel : found->second)
       if (!is_python(kernel) && kernel.kernel.isValid() && !kernel.kernel.isFallthrough())
-        return &kernel.kernel;
+        return {&kernel.kernel, key != DispatchKey::Meta};
   }
-  return nullptr;
+  return {};
 }
 
+struct Ways {
+  MetaRule rule = nullptr;
+  MetaKernel kernel;
+};
+
+thread_local bool shaping = false;
+thread_local int python_rules = 0;
+
 // By schema, whose address is the operator's own.
-const c10::KernelFunction* known_kernel(const c10::OperatorHandle& op) {
-  static thread_local std::unordered_map<const c10::FunctionSchema*, const c10::KernelFunction*>
-      seen;
+const Ways& ways_of(const c10::OperatorHandle& op) {
+  static thread_local std::unordered_map<const c10::FunctionSchema*, Ways> seen;
   const auto [at, fresh] = seen.try_emplace(&op.schema());
-  if (fresh) at->second = cpp_kernel(op);
+  if (fresh) at->second = {find_meta_rule(op), cpp_kernel(op)};
   return at->second;
+}
+
+bool is_meta(const c10::IValue& argument) {
+  if (argument.isTensor()) return argument.toTensor().defined() && argument.toTensor().is_meta();
+  if (argument.isDevice()) return argument.toDevice().is_meta();
+  if (argument.isTensorList() || argument.isOptionalTensorList()) {
+    const auto items = argument.toListRef();
+    return std::any_of(items.begin(), items.end(), is_meta);
+  }
+  return false;
+}
+
+// What a rule refuses or finds wrong is for torch to say.
+bool by_rule(MetaRule rule, std::size_t first, torch::jit::Stack& stack) {
+  const std::span<const c10::IValue> all(stack);
+  MetaCall call(all.subspan(first));
+  try {
+    if (!rule(call)) return false;
+  } catch (const c10::Error&) {
+    return false;
+  }
+  torch::jit::Stack results = call.take();
+  stack.resize(first);
+  std::move(results.begin(), results.end(), std::back_inserter(stack));
+  return true;
 }
 
 }  // namespace
 
 Rule infer(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
   constexpr c10::DispatchKeySet meta(DispatchKey::Meta);
-  if (const c10::KernelFunction* kernel = known_kernel(op)) {
-    const auto first = stack.end() - static_cast<std::ptrdiff_t>(op.schema().arguments().size());
-    const torch::jit::Stack arguments(first, stack.end());
-    const auto below = static_cast<std::size_t>(first - stack.begin());
+  const std::size_t first = stack.size() - op.schema().arguments().size();
+  const Ways& ways = ways_of(op);
+  if (ways.rule && by_rule(ways.rule, first, stack)) return Rule::own;
+  if (ways.kernel.function) {
+    const torch::jit::Stack arguments(stack.begin() + static_cast<std::ptrdiff_t>(first),
+                                      stack.end());
     try {
-      kernel->callBoxed(op, meta, &stack);
+      std::optional<Shaping> others;
+      if (ways.kernel.composite) others.emplace();
+      ways.kernel.function->callBoxed(op, meta, &stack);
       return Rule::kernel;
     } catch (const c10::Error&) {
       // A kernel made of others may ask for a device that meta is not: Python's rule decides.
-      stack.resize(below);
+      stack.resize(first);
       stack.insert(stack.end(), arguments.begin(), arguments.end());
     }
   }
+  ++python_rules;
+  const Shaping others;
   op.redispatchBoxed(meta, &stack);
   return Rule::python;
+}
+
+Shaping::Shaping()
+    : included_(c10::impl::tls_is_dispatch_key_included(DispatchKey::Fake)),
+      excluded_(c10::impl::tls_is_dispatch_key_excluded(DispatchKey::Fake)),
+      before_(std::exchange(shaping, true)),
+      python_rules_(octavo::aten::python_rules) {
+  c10::impl::tls_set_dispatch_key_included(DispatchKey::Fake, true);
+  c10::impl::tls_set_dispatch_key_excluded(DispatchKey::Fake, false);
+}
+
+Shaping::~Shaping() {
+  c10::impl::tls_set_dispatch_key_included(DispatchKey::Fake, included_);
+  c10::impl::tls_set_dispatch_key_excluded(DispatchKey::Fake, excluded_);
+  shaping = before_;
+}
+
+int Shaping::python_rules() const { return octavo::aten::python_rules - python_rules_; }
+
+bool Shaping::active() { return shaping; }
+
+void shape_only(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
+  const c10::impl::ExcludeDispatchKeyGuard below(
+      c10::DispatchKeySet(DispatchKey::Fake) | c10::autograd_dispatch_keyset_with_ADInplaceOrView);
+  const std::size_t first = stack.size() - op.schema().arguments().size();
+  const bool meta = std::any_of(stack.begin() + static_cast<std::ptrdiff_t>(first), stack.end(),
+                                [](const c10::IValue& argument) { return is_meta(argument); });
+  if (meta)
+    infer(op, stack);
+  else
+    op.callBoxed(&stack);
 }
 
 }  // namespace octavo::aten

@@ -86,6 +86,7 @@ bool is_identity(std::string_view name) {
 }
 
 void record_boxed(const c10::OperatorHandle& op, Stack* stack) {
+  if (Shaping::active()) return shape_only(op, *stack);
   if (!tracing)
     throw Untraceable(op.operator_name().name + ": a traced tensor outside its tracing");
   tracing->record(op, *stack);

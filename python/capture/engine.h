@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpython_311/interpreter_frame.h"
+#include "guards.h"
 #include "recipe.h"
 #include "rollback.h"
 

@@ -21,6 +21,20 @@ Ref make_named_tuple(PyTypeObject* type, const Ref& items);
 bool is_module(PyObject* object);
 // By the type alone: isinstance() would run the object's own code.
 bool is_tensor_object(PyObject* object);
+// visit(key, value) for the items of a dict in Python's order: an OrderedDict has one of its own.
+template <class F>
+void for_each_item(PyObject* dict, const F& visit) {
+  if (PyODict_CheckExact(dict)) {
+    const Ref iterator = Ref::checked(PyObject_GetIter(dict));
+    while (const Ref key = Ref::steal(PyIter_Next(iterator.get())))
+      visit(key.get(), PyDict_GetItemWithError(dict, key.get()));
+    if (PyErr_Occurred()) throw PythonError{};
+    return;
+  }
+  PyObject *key = nullptr, *value = nullptr;
+  Py_ssize_t position = 0;
+  while (PyDict_Next(dict, &position, &key, &value)) visit(key, value);
+}
 // An object found once and kept: "torch.nn.functional", "relu".
 PyObject* well_known(const char* module, const char* name);
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "guards.h"
 #include "python_types.h"
 
 namespace octavo::capture {

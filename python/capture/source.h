@@ -1,8 +1,7 @@
 // Where the frame finds a value when the captured piece runs again, and what must hold of it.
 //
-// Sources form a tree whose roots are the frame's slots and fixed objects. Guards hang on sources.
-// A `GuardProgram` is the tree laid out in the order it was made (a base before what hangs on it):
-// one pass evaluates the sources, checks their guards and keeps the values the piece needs.
+// Sources form a tree whose roots are the frame's slots and fixed objects. Guards hang on sources;
+// guards.h checks them.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -139,68 +138,6 @@ class Sources {
   std::map<std::tuple<int, int, PyObject*, int>, Source*> known_;
   std::vector<std::pair<Source*, Source*>> same_;
   std::vector<Source*> tensors_;
-};
-
-// Where a piece's values come from: the frame's localsplus and its function's closure.
-struct FrameView {
-  PyObject** slots;
-  PyObject* closure;  // tuple or null
-};
-
-// Which guard did not hold.
-struct GuardFailure {
-  const Source* source = nullptr;
-  const Guard* guard = nullptr;
-  const Condition* condition = nullptr;
-};
-
-class GuardProgram {
- public:
-  GuardProgram() = default;
-  GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct,
-               SizeGuards sizes = {});
-
-  // True if every guard holds; then `values[place]` is an owned reference for each wanted source.
-  // Runs no Python code. `failure` says what did not hold.
-  bool check(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
-  // Where check() puts the value of a wanted source.
-  int place(int id) const { return sources_.all()[static_cast<size_t>(id)].place; }
-  // Where check() puts a symbol's value, an int.
-  int symbol_place(int symbol) const { return static_cast<int>(wanted_) + symbol; }
-
-  size_t sources() const { return sources_.all().size(); }
-  size_t guards() const;
-  std::string describe(PyCodeObject* code) const;
-  static std::string describe(const Source& source, const Guard& guard, PyCodeObject* code);
-  static std::string describe(const GuardFailure& failure, PyCodeObject* code);
-
- private:
-  bool check_all(const FrameView& frame, std::vector<Ref>& values, GuardFailure* failure) const;
-  bool check_again(const FrameView& frame, std::vector<Ref>& values) const;
-  void remember(const struct Look* looks) const;
-  bool check_sizes(const struct Look* looks, std::vector<Ref>& values, GuardFailure* failure) const;
-
-  Sources sources_;
-  std::vector<std::pair<Source*, Source*>> distinct_;  // never the same object
-  SizeGuards sizes_;
-  size_t wanted_ = 0;
-
-  // What the last full check saw. Dictionaries have a version that every change renews (PEP 509):
-  // while it stands, what was found in one is still there, and need not be looked up again.
-  struct Again {
-    enum class Kind : uint8_t { evaluate, expect, dictionary, type_version, guard };
-    Kind kind;
-    int source;        // evaluate, expect, guard: its index
-    PyObject* object;  // expect, and the object of a dictionary or a guard; null: evaluated
-    PyObject* dict;
-    uint64_t version;
-    const Guard* check;
-  };
-  mutable std::vector<Again> again_;
-  mutable std::vector<std::pair<int, PyObject*>> kept_;  // wanted: source and object or null
-  mutable std::vector<int> loose_;                       // tensors that are looked up at each check
-  mutable std::vector<PyObject*> held_;                  // the others, sorted
-  mutable bool known_ = false;
 };
 
 }  // namespace octavo::capture

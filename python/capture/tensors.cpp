@@ -15,6 +15,7 @@
 #include "arrays.h"
 #include "dynamo_marks.h"
 #include "known_calls.h"
+#include "meta_scope.h"
 #include "python_types.h"
 #include "scoped.h"
 #include "shape_rules.h"
@@ -438,10 +439,13 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     if (!tensors && op == Node::Op::call_function)
       check(PyDict_SetItemString(keywords.get(), "device", meta_device().get()));
     const at::AutoGradMode grad(trace_.grad_enabled);
-    ++trace_.python_rules;
+    // Sizes that are open are a matter of torch's fake tensors.
+    std::optional<MetaScope> scope;
+    if (!symbolic_) scope.emplace();
     const Ref mode = symbolic_ ? octavo::capture::attribute(torch_symbols().get(), "mode") : Ref();
     if (mode) Ref::checked(PyObject_CallMethod(mode.get(), "__enter__", nullptr));
     Ref made = meta(args.get(), keywords.get());
+    trace_.python_rules += scope ? scope->end() : 1;
     if (mode) {
       const SavedError saved;
       Ref::checked(PyObject_CallMethod(mode.get(), "__exit__", "OOO", Py_None, Py_None, Py_None));

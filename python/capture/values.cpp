@@ -202,15 +202,14 @@ V Tracer::look(const V& given) {
     auto dict = make<Dict>();
     dict->type = type;
     const Ref keys = Ref::checked(PyTuple_New(PyDict_GET_SIZE(object)));
-    PyObject *key = nullptr, *value = nullptr;
-    Py_ssize_t position = 0, n = 0;
-    while (PyDict_Next(object, &position, &key, &value)) {
+    Py_ssize_t n = 0;
+    for_each_item(object, [&](PyObject* key, PyObject* value) {
       PyTuple_SET_ITEM(keys.get(), n++, Py_NewRef(key));
       Source* item = sources.of(SourceKind::dict_item, source, key);
       // A tensor or an object as key is the one it was: the keys are guarded by identity.
       V name = is_literal(key) ? constant(key) : this->lazy(key, sources.fixed(key));
       dict->items.emplace_back(name, this->lazy(value, item));
-    }
+    });
     keep_.push_back(keys);
     sources.guard(source, GuardKind::keys, keys.get());
     if (type == default_dict_type())
