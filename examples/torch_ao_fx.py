@@ -5,8 +5,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 import octavo.quantization as tq
 from torch_ao_dynamic import sqnr
@@ -24,10 +24,10 @@ class Residual(nn.Module):
         self.classes = nn.Linear(16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.norm(self.first(x)))
-        y = F.relu(x + self.second(x))
-        y = F.max_pool2d(self.third(torch.cat([x, y], 1)), 2)
-        return self.classes(F.adaptive_avg_pool2d(y, 1).flatten(1))
+        x = functional.relu(self.norm(self.first(x)))
+        y = functional.relu(x + self.second(x))
+        y = functional.max_pool2d(self.third(torch.cat([x, y], 1)), 2)
+        return self.classes(functional.adaptive_avg_pool2d(y, 1).flatten(1))
 
 
 def make_model() -> nn.Module:

@@ -239,6 +239,8 @@ bool holds(const Guard& guard, PyObject* object) {
   if (guard.kind == GuardKind::lacks_item) return object == nullptr;
   if (!object) return false;
   switch (guard.kind) {
+    case GuardKind::there:
+      return true;
     case GuardKind::is:
       return object == guard.object.get();
     case GuardKind::type:

@@ -7,6 +7,10 @@ namespace octavo::capture {
 GuardProgram::GuardProgram(Sources sources, std::vector<std::pair<Source*, Source*>> distinct,
                            SizeGuards sizes)
     : sources_(std::move(sources)), distinct_(std::move(distinct)), sizes_(std::move(sizes)) {
+  // Every other guard, and a value that is wanted, says that something is there.
+  for (Source& source : sources_.all())
+    if (source.wanted || source.guards.size() > 1)
+      std::erase_if(source.guards, [](const Guard& g) { return g.kind == GuardKind::there; });
   for (Source& source : sources_.all())
     if (source.wanted) source.place = static_cast<int>(wanted_++);
 }

@@ -167,6 +167,7 @@ bool Tracer::step_stack(Frame& frame, const Instruction& i) {
       return true;
     case Op::LOAD_FAST: {
       const V& value = frame.slots[static_cast<size_t>(i.arg)];
+      guard_bound(frame, i.arg);
       if (!value)
         raise(PyExc_UnboundLocalError,
               fmt::format("cannot access local variable '{}' where it is not associated with a "
@@ -179,6 +180,7 @@ bool Tracer::step_stack(Frame& frame, const Instruction& i) {
       frame.slots[static_cast<size_t>(i.arg)] = frame.pop();
       return true;
     case Op::DELETE_FAST:
+      guard_bound(frame, i.arg);
       if (!frame.slots[static_cast<size_t>(i.arg)])
         raise(PyExc_UnboundLocalError, utf8(frame.code->slot_name(i.arg)));
       frame.slots[static_cast<size_t>(i.arg)] = nullptr;
@@ -249,6 +251,15 @@ V Tracer::load_global(Frame& frame, PyObject* name) {
   if (!found) raise(PyExc_NameError, fmt::format("name '{}' is not defined", utf8(name)));
   Source* builtins = trace_.sources.fixed(frame.builtins);
   return lazy(found, trace_.sources.of(SourceKind::dict_item, builtins, name));
+}
+
+// Whether a variable that was there when the piece began, or was not, is there again.
+void Tracer::guard_bound(const Frame& frame, int slot) {
+  if (&frame != root_) return;
+  const V& value = frame.slots[static_cast<size_t>(slot)];
+  const V& first = trace_.first_slots[static_cast<size_t>(slot)];
+  if (value != first) return;
+  trace_.sources.guard(trace_.sources.slot(slot), value ? GuardKind::there : GuardKind::lacks_item);
 }
 
 void Tracer::unbound_cell(const Frame& frame, int slot) {

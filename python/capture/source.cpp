@@ -132,6 +132,8 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
       return fmt::format("{} not in {}", object(), name);
     case GuardKind::lacks_attribute:
       return fmt::format("not hasattr({}, {})", name, object());
+    case GuardKind::there:
+      return fmt::format("{} is there", name);
     case GuardKind::lacks_item:
       return fmt::format("{} is not there", name);
     case GuardKind::c_method:

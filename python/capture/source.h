@@ -59,7 +59,8 @@ enum class GuardKind : uint8_t {
   keys,             // dict whose keys are the tuple `object`, in order
   lacks_key,        // dict without the key `object`
   lacks_attribute,  // object whose own dictionary has no `object`
-  lacks_item,       // no such cell contents, closure, defaults: null
+  there,            // something: a variable that is bound
+  lacks_item,       // no such variable, cell contents, closure, defaults: null
   c_method,         // bound to something, the C method that `object` is
   code,             // function with the code `object` and the globals `other`
   type_lookup,      // the type finds `other` (or nothing) under the name `object`

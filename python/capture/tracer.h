@@ -278,6 +278,7 @@ class Tracer {
   bool step_calls(Frame& frame, const Instruction& i);
   bool handle(Frame& frame, const V& exception);
   V load_global(Frame& frame, PyObject* name);
+  void guard_bound(const Frame& frame, int slot);
   [[noreturn]] void unbound_cell(const Frame& frame, int slot);
   V make_function(Frame& frame, int flags);
   V import_name(Frame& frame, PyObject* name, const V& fromlist, const V& level);

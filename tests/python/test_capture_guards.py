@@ -434,3 +434,43 @@ def test_sizes_zero_and_one():
         return x.sum(0) + x.shape[0]
 
     assert_capture(run, (torch.ones(3, 2),), *[(torch.ones(n, 2),) for n in (4, 1, 0, 5, 1, 2)])
+
+
+def test_variables_that_are_bound_or_not():
+    """Of a piece that is entered anew: a variable that it only drops may be gone already."""
+
+    def numbers(x):
+        for k in range(2):
+            yield x * k
+
+    def drops(x, i):
+        for _ in numbers(x):
+            del i
+        return x + 1
+
+    def reads(x, i):
+        for y in numbers(x):
+            kept = i  # noqa: F841
+            if y is not None:
+                i = None
+                del i
+        return x + 1
+
+    def comes(x):
+        seen = []
+        late = x
+        del late
+        for k in numbers(x):
+            try:
+                seen.append("bound" if late is not None else "none")  # noqa: F821
+            except UnboundLocalError:
+                seen.append("unbound")
+            late = k  # noqa: F841
+        return seen
+
+    for f in (drops, reads):
+        with pytest.raises(UnboundLocalError):
+            f(X, 1)
+        with pytest.raises(UnboundLocalError):
+            capture.compile(f, backend="eager")(X, 1)
+    assert capture.compile(comes, backend="eager")(X) == comes(X) == ["unbound", "bound"]

@@ -146,8 +146,31 @@ def test_one_scale_for_all_weights(tmp_path, rng):
         ours = np.concatenate([program(x)[0] for x in judge])
         assert ((y - ours) ** 2).sum() < 10**-3.5 * (y**2).sum()
     print(sqnr)
-    assert sqnr["tensor", "all"] > sqnr["tensor", "none"] + 3
     assert sqnr["channel", "none"] > sqnr["tensor", "none"]
+
+
+def test_one_scale_for_all_weights_gains(tmp_path, rng):
+    """In the median network: in one of 20 channels are alike, and little is to be had."""
+    gains = []
+    for _ in range(9):
+        onnx.save(mobile_block(rng), tmp_path / "float.onnx")
+        graph = octavo.load_onnx(tmp_path / "float.onnx")
+        samples = [rng.normal(size=(1, 3, 8, 8)).astype(np.float32) for _ in range(64)]
+        none, equalized = (
+            octavo.quantize(
+                graph,
+                samples[:32],
+                calibrator="max",
+                weights="max",
+                weight_scales="tensor",
+                equalize=equalize,
+                evaluation=samples[32:],
+            ).record["calibrators"][0]["output_sqnr_db"]
+            for equalize in ("none", "all")
+        )
+        gains.append(equalized - none)
+    print(sorted(gains))
+    assert np.median(gains) > 6
 
 
 @pytest.mark.parametrize(
