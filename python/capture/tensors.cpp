@@ -409,6 +409,11 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
         if (item) note(item);
     }
   };
+  // What is written may be given other sizes: a matter of numbers.
+  if (symbolic_)
+    for (const auto& [name, value] : call.keywords)
+      if (PyUnicode_CompareWithASCIIString(name.get(), "out") == 0 && !is_none(value))
+        throw NoSymbols{};
   // An iterator is read once.
   Call read = call;
   const auto settle = [&](V& value) {

@@ -302,3 +302,13 @@ def test_random_expressions():
                 same(captured(*args), expected)
             except AssertionError as error:
                 raise AssertionError(f"{text} of {args[1:]}, {args[0].shape}: {error}") from error
+
+
+def test_what_is_written_is_given_other_sizes():
+    def f(x):
+        return torch.add(x, 1, out=torch.empty(0)).shape, x + 1
+
+    captured = capture.compile(f, backend="eager")
+    for rows in (2, 3, 4, 5):
+        x = torch.ones(rows, 4)
+        assert captured(x)[0] == f(x)[0] == (rows, 4)
