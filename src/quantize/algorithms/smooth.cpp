@@ -302,9 +302,9 @@ void add_offsets(Graph& graph, Site& site, const Changed& changed) {
   std::vector<float> offsets = changed.offsets;
   for (float& offset : offsets) offset *= steps.scale;
   Node* producer = site.x->producer();
-  Value* constant = graph.add_constant(
-      producer->name() + "/offsets",
-      Tensor::from(Dims{static_cast<int64_t>(offsets.size())}, std::move(offsets)));
+  Value* constant =
+      graph.add_constant(producer->name() + "/offsets",
+                         Tensor::from(Dims{static_cast<int64_t>(offsets.size())}, offsets));
   site.x = graph.apply("add", {site.x, constant}, {}, site.x->name() + "/offset", producer->next());
   for (Node* product : site.products) product->set_input(0, site.x);
 }
