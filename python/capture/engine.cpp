@@ -20,6 +20,7 @@
 #include "arrays.h"
 #include "code_state.h"
 #include "dynamo_marks.h"
+#include "library_code.h"
 #include "python_types.h"
 #include "report.h"
 #include "vmap.h"
@@ -55,36 +56,6 @@ void free_state(void* pointer) {
   auto* state = static_cast<CodeState*>(pointer);
   states().erase(state);
   delete state;
-}
-
-// Frames of Python's and torch's own libraries are not regions of the user's; what the user's
-// functions call of them is inlined all the same.
-bool is_library(PyCodeObject* code) {
-  static const auto* folders = [] {
-    auto* list = new std::vector<std::string>;
-    const auto folder = [](const char* module) {
-      std::string file = utf8(attribute(import(module).get(), "__file__").get());
-      return file.substr(0, file.rfind('/') + 1);
-    };
-    list->push_back(folder("torch"));
-    list->push_back(folder("octavo"));
-    list->push_back(folder("numpy"));
-    list->push_back(folder("typing_extensions") + "typing_extensions");
-    return list;
-  }();
-  static const std::string standard = [] {
-    const std::string file = utf8(attribute(import("os").get(), "__file__").get());
-    return file.substr(0, file.rfind('/') + 1);
-  }();
-  const std::string file = utf8(code->co_filename);
-  if (file.empty() || file.rfind("<frozen", 0) == 0) return true;
-  for (const std::string& folder : *folders)
-    if (file.rfind(folder, 0) == 0) {
-      const std::string_view rest = std::string_view(file).substr(folder.size());
-      return !(rest.rfind("nn/", 0) == 0 || rest.rfind("optim/", 0) == 0);
-    }
-  return file.rfind(standard, 0) == 0 && file.find("site-packages") == std::string::npos &&
-         file.find("dist-packages") == std::string::npos;
 }
 
 CodeState& state_of(PyCodeObject* code) {

@@ -75,8 +75,6 @@ class QuickCheck {
                          PyObject** looks, std::vector<PyObject*>& owned) const;
   bool check_known(const Stage& stage) const;
   bool check_identities(PyObject* const* looks) const;
-  bool read_symbols(PyObject* const* looks, std::vector<Ref>& values,
-                    std::vector<int64_t>& numbers) const;
   static PyObject* at(const Place& place, PyObject* const* looks) {
     return place.look < 0 ? place.object : looks[place.look];
   }

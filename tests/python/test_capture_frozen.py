@@ -10,22 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from capture_cases import Programs
 from octavo import capture
-from octavo.capture.backends import lookup
 
 pytestmark = pytest.mark.peers
 SEED = int(os.environ.get("OCTAVO_TEST_SEED", time.time_ns() % 100_000))
-
-
-class Seen:
-    """The backend, and what it compiled."""
-
-    def __init__(self) -> None:
-        self.made: list[Any] = []
-
-    def __call__(self, gm, inputs):
-        self.made.append(lookup("octavo")(gm, inputs))
-        return self.made[-1]
 
 
 class Net(nn.Module):
@@ -39,14 +28,14 @@ class Net(nn.Module):
         return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
 
 
-def made() -> tuple[Net, Any, Seen, torch.Tensor]:
+def made() -> tuple[Net, Any, Programs, torch.Tensor]:
     print(f"seed {SEED}")
     torch.manual_seed(SEED)
     net = Net()
     with torch.no_grad():
         net(torch.randn(4, 3, 9, 9) * 2 + 1)  # running statistics of some kind
     net.eval()
-    seen = Seen()
+    seen = Programs()
     fast = capture.compile(net, backend=seen, options={"inline_modules": True})
     return net, fast, seen, torch.randn(2, 3, 9, 9)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from capture_cases import Programs
 from octavo import capture
-from octavo.capture.backends import lookup
 
 pytestmark = pytest.mark.peers
 SEED = int(os.environ.get("OCTAVO_TEST_SEED", time.time_ns() % 100_000))
@@ -40,17 +40,6 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-class Seen:
-    """The backend, and what it compiled."""
-
-    def __init__(self) -> None:
-        self.made: list[Any] = []
-
-    def __call__(self, gm, inputs):
-        self.made.append(lookup("octavo")(gm, inputs))
-        return self.made[-1]
-
-
 def parameters_of(generator: torch.Generator) -> list[torch.nn.Parameter]:
     """Of random shapes, without dimensions, of one element, and a transposed one."""
     shapes = [
@@ -76,7 +65,7 @@ def test_steps_are_eagers_and_one_program(name: str, foreach: bool) -> None:
     addresses = [p.data_ptr() for p in ours]
     mine = make(ours, foreach=foreach, **options)
     eager = make(theirs, foreach=foreach, **options)
-    seen = Seen()
+    seen = Programs()
     step = capture.compile(mine.step, backend=seen, options={"inline_modules": True})
     for _ in range(STEPS):
         for p, q, g in zip(ours, theirs, gradients(ours, generator), strict=True):
@@ -208,7 +197,7 @@ def test_foreach_operators() -> None:
 
     generator = torch.Generator().manual_seed(SEED)
     shapes = [(3, 4), (5,), (2, 3, 2)] * 2
-    seen = Seen()
+    seen = Programs()
     fast = capture.compile(f, backend=seen)
     for _ in range(2):
         tensors = [torch.randn(shape, generator=generator) for shape in shapes]
