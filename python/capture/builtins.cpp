@@ -1,4 +1,4 @@
-// Python's builtin functions and those of its library, on values.
+// Python's builtin functions, on values.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,7 +10,6 @@
 #include "python_types.h"
 
 namespace octavo::capture {
-namespace {
 
 V keyword(const Call& call, const char* name) {
   for (const auto& [key, value] : call.keywords)
@@ -23,6 +22,33 @@ void expect(Tracer& tracer, const Call& call, const char* name, size_t least, si
     tracer.raise(PyExc_TypeError, fmt::format("{}() takes from {} to {} arguments ({} given)", name,
                                               least, most, call.args.size()));
 }
+
+V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call) {
+  auto dict = tracer.make<Dict>();
+  dict->type = type;
+  size_t first = 0;
+  if (type == default_dict_type() && !call.args.empty()) dict->factory = call.args[first++];
+  if (call.args.size() > first) {
+    const V from = tracer.stored(call.args[first], "__iter__");
+    if (from->kind == Kind::dict && !static_cast<Dict&>(*from).is_set()) {
+      for (const auto& [key, value] : static_cast<Dict&>(*from).items)
+        tracer.dict_set(dict, key, value);
+    } else {
+      for (const V& pair : tracer.items_of(from)) {
+        const std::vector<V> parts = tracer.items_of(pair);
+        if (parts.size() != 2)
+          tracer.raise(PyExc_ValueError,
+                       "dictionary update sequence element has the wrong length; 2 is required");
+        tracer.dict_set(dict, parts[0], parts[1]);
+      }
+    }
+  }
+  for (const auto& [name, value] : call.keywords)
+    tracer.dict_set(dict, tracer.constant(name), value);
+  return dict;
+}
+
+namespace {
 
 V length(Tracer& tracer, const V& given) {
   const V value = tracer.stored(given, "__len__");
@@ -179,31 +205,6 @@ V sorted_list(Tracer& tracer, std::vector<V> items, const Call& call) {
   return tracer.list(std::move(result));
 }
 
-V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call) {
-  auto dict = tracer.make<Dict>();
-  dict->type = type;
-  size_t first = 0;
-  if (type == default_dict_type() && !call.args.empty()) dict->factory = call.args[first++];
-  if (call.args.size() > first) {
-    const V from = tracer.stored(call.args[first], "__iter__");
-    if (from->kind == Kind::dict && !static_cast<Dict&>(*from).is_set()) {
-      for (const auto& [key, value] : static_cast<Dict&>(*from).items)
-        tracer.dict_set(dict, key, value);
-    } else {
-      for (const V& pair : tracer.items_of(from)) {
-        const std::vector<V> parts = tracer.items_of(pair);
-        if (parts.size() != 2)
-          tracer.raise(PyExc_ValueError,
-                       "dictionary update sequence element has the wrong length; 2 is required");
-        tracer.dict_set(dict, parts[0], parts[1]);
-      }
-    }
-  }
-  for (const auto& [name, value] : call.keywords)
-    tracer.dict_set(dict, tracer.constant(name), value);
-  return dict;
-}
-
 V make_set(Tracer& tracer, PyTypeObject* type, const Call& call) {
   const auto set = tracer.new_set(type);
   if (!call.args.empty()) tracer.update_set(set, call.args[0]);
@@ -237,117 +238,6 @@ V get_attribute(Tracer& tracer, Call& call) {
   if (call.args.size() == 2) return tracer.attribute(call.args[0], name.get());
   const V found = tracer.attribute_or_null(call.args[0], name.get());
   return found ? found : call.args[2];
-}
-
-V update_wrapper(Tracer& tracer, Call& call) {
-  V wrapper = keyword(call, "wrapper"), wrapped = keyword(call, "wrapped");
-  if (!call.args.empty()) wrapper = call.args[0];
-  if (call.args.size() > 1) wrapped = call.args[1];
-  if (!wrapper || !wrapped) give_up(Reason::unknown_call, "functools.update_wrapper");
-  wrapper = tracer.real(wrapper);
-  for (const char* name : {"__module__", "__name__", "__qualname__", "__doc__"}) {
-    const Ref key = interned(name);
-    if (const V value = tracer.attribute_or_null(wrapped, key.get()))
-      tracer.set_attribute(wrapper, key.get(), value);
-  }
-  tracer.set_attribute(wrapper, interned("__wrapped__").get(), wrapped);
-  return wrapper;
-}
-
-V reduce(Tracer& tracer, Call& call) {
-  const V items = tracer.iterate(call.args.at(1));
-  V total = call.args.size() > 2 ? call.args[2] : next_or_null(tracer, items);
-  if (!total) tracer.raise(PyExc_TypeError, "reduce() of empty iterable with no initial value");
-  while (const V item = next_or_null(tracer, items))
-    total = tracer.call(call.args[0], {{total, item}, {}});
-  return total;
-}
-
-V partial(Tracer& tracer, Call& call) {
-  if (call.args.empty())
-    tracer.raise(PyExc_TypeError, "type 'partial' takes at least one argument");
-  auto made = tracer.make<Instance>();
-  made->type = partial_type();
-  made->function = call.args[0];
-  made->args = tracer.tuple({call.args.begin() + 1, call.args.end()});
-  Call keywords;
-  keywords.keywords = call.keywords;
-  made->keywords = make_dict(tracer, &PyDict_Type, keywords);
-  return made;
-}
-
-V islice(Tracer& tracer, Call& call) {
-  const auto number = [&](size_t n, int64_t fallback) {
-    return n < call.args.size() && !tracer.is_none(call.args[n]) ? tracer.index(call.args[n])
-                                                                 : fallback;
-  };
-  constexpr int64_t endless = int64_t{1} << 60;
-  const bool bounded = call.args.size() > 2;
-  const int64_t start = bounded ? number(1, 0) : 0, stop = number(bounded ? 2 : 1, endless),
-                step = number(3, 1);
-  auto made = tracer.make<FunctionIterator>();
-  made->step = [inner = tracer.iterate(call.args.at(0)), at = int64_t{0}, next = start, stop,
-                step](Tracer& t) mutable -> V {
-    while (next < stop) {
-      V item = next_or_null(t, inner);
-      if (!item) return nullptr;
-      if (at++ == next) {
-        next += step;
-        return item;
-      }
-    }
-    return nullptr;
-  };
-  return made;
-}
-
-V repeat(Tracer& tracer, Call& call) {
-  const V times = call.args.size() > 1 ? call.args[1] : keyword(call, "times");
-  auto made = tracer.make<FunctionIterator>();
-  made->step = [item = call.args.at(0),
-                left = times ? tracer.index(times) : -1](Tracer&) mutable -> V {
-    if (left == 0) return nullptr;
-    if (left > 0) --left;
-    return item;
-  };
-  return made;
-}
-
-V count(Tracer& tracer, Call& call) {
-  auto made = tracer.make<FunctionIterator>();
-  const V step = call.args.size() > 1 ? call.args[1] : tracer.integer(1);
-  made->step = [at = call.args.empty() ? tracer.integer(0) : call.args[0],
-                step](Tracer& t) mutable -> V {
-    V now = at;
-    at = t.binary(0, at, step);
-    return now;
-  };
-  return made;
-}
-
-V product(Tracer& tracer, Call& call) {
-  std::vector<std::vector<V>> pools;
-  for (const V& one : call.args) pools.push_back(tracer.items_of(one));
-  if (const V times = keyword(call, "repeat")) {
-    const auto once = pools;
-    const int64_t n = tracer.index(times);
-    pools.clear();
-    for (int64_t k = 0; k < n; ++k) pools.insert(pools.end(), once.begin(), once.end());
-  }
-  std::vector<std::vector<V>> rows = {{}};
-  for (const auto& pool : pools) {
-    std::vector<std::vector<V>> next;
-    for (const auto& row : rows)
-      for (const V& item : pool) {
-        next.push_back(row);
-        next.back().push_back(item);
-      }
-    rows = std::move(next);
-    if (rows.size() > 100000) give_up(Reason::too_long, "itertools.product");
-  }
-  std::vector<V> tuples;
-  for (auto& row : rows) tuples.push_back(tracer.tuple(std::move(row)));
-  return tracer.iterate(tracer.list(std::move(tuples)));
 }
 
 V to_number(Tracer& tracer, PyObject* type, Call& call) {
@@ -543,94 +433,6 @@ void add_builtins(CallTable& table) {
   for (const char* name : {"int", "float", "str", "complex"})
     table.pure.insert(well_known("builtins", name));
   table.pure.insert(well_known("sys", "intern"));
-}
-
-void add_library(CallTable& table) {
-  const auto on = [&](const char* module, const char* name,
-                      std::function<V(Tracer&, Call&)> handler) {
-    table.handlers[well_known(module, name)] = std::move(handler);
-  };
-  on("functools", "reduce", reduce);
-  on("functools", "partial", partial);
-  on("functools", "update_wrapper", update_wrapper);
-  add_itertools(table);
-  on("itertools", "islice", islice);
-  on("itertools", "repeat", repeat);
-  on("itertools", "count", count);
-  on("itertools", "product", product);
-  on("collections", "OrderedDict",
-     [](Tracer& t, Call& c) { return make_dict(t, &PyODict_Type, c); });
-  on("collections", "defaultdict",
-     [](Tracer& t, Call& c) { return make_dict(t, default_dict_type(), c); });
-  on("collections", "deque", make_deque);
-  on("collections", "_count_elements", [](Tracer& t, Call& c) {
-    const V self = t.real(c.args.at(0));
-    const bool plain =
-        self->kind == Kind::dict ||
-        (self->kind == Kind::instance && static_cast<Instance&>(*self).items &&
-         t.stored(self, "get")->kind == Kind::dict && t.stored(self, "__setitem__") != self);
-    if (!plain) give_up(Reason::unknown_call, "counting into " + t.describe(self));
-    const auto counts = std::static_pointer_cast<Dict>(
-        self->kind == Kind::dict ? self : V(static_cast<Instance&>(*self).items));
-    for (const V& item : t.items_of(c.args.at(1))) {
-      const V before = t.dict_get(*counts, item);
-      t.dict_set(counts, item, before ? t.binary(0, before, t.integer(1)) : t.integer(1));
-    }
-    return t.none();
-  });
-  on("typing", "cast", [](Tracer&, Call& c) { return c.args.at(1); });
-
-  // The functions of module operator are the operators.
-  static constexpr std::pair<const char*, int> binary[] = {
-      {"add", 0},        {"and_", 1},     {"floordiv", 2}, {"lshift", 3}, {"matmul", 4},
-      {"mul", 5},        {"mod", 6},      {"or_", 7},      {"pow", 8},    {"rshift", 9},
-      {"sub", 10},       {"truediv", 11}, {"xor", 12},     {"iadd", 13},  {"iand", 14},
-      {"ifloordiv", 15}, {"ilshift", 16}, {"imatmul", 17}, {"imul", 18},  {"imod", 19},
-      {"ior", 20},       {"ipow", 21},    {"irshift", 22}, {"isub", 23},  {"itruediv", 24},
-      {"ixor", 25}};
-  for (const auto& [name, operation] : binary) {
-    on("operator", name, [operation = operation](Tracer& t, Call& c) {
-      expect(t, c, "operator", 2, 2);
-      return t.binary(operation, c.args[0], c.args[1]);
-    });
-    table.pure.insert(well_known("operator", name));
-  }
-  static constexpr std::pair<const char*, int> compares[] = {{"lt", 0}, {"le", 1}, {"eq", 2},
-                                                             {"ne", 3}, {"gt", 4}, {"ge", 5}};
-  for (const auto& [name, operation] : compares) {
-    on("operator", name, [operation = operation](Tracer& t, Call& c) {
-      expect(t, c, "operator", 2, 2);
-      return t.compare(operation, c.args[0], c.args[1]);
-    });
-    table.pure.insert(well_known("operator", name));
-  }
-  on("operator", "getitem",
-     [](Tracer& t, Call& c) { return t.subscript(c.args.at(0), c.args.at(1)); });
-  on("operator", "setitem", [](Tracer& t, Call& c) {
-    t.set_subscript(c.args.at(0), c.args.at(1), c.args.at(2));
-    return t.none();
-  });
-  on("operator", "not_", [](Tracer& t, Call& c) { return t.boolean(!t.truth(c.args.at(0))); });
-  on("operator", "truth", [](Tracer& t, Call& c) { return t.boolean(t.truth(c.args.at(0))); });
-  on("operator", "is_",
-     [](Tracer& t, Call& c) { return t.boolean(t.same_object(c.args.at(0), c.args.at(1))); });
-  on("operator", "contains",
-     [](Tracer& t, Call& c) { return t.boolean(t.contains(c.args.at(0), c.args.at(1))); });
-  on("operator", "neg",
-     [](Tracer& t, Call& c) { return t.unary(Op::UNARY_NEGATIVE, c.args.at(0)); });
-  on("operator", "pos",
-     [](Tracer& t, Call& c) { return t.unary(Op::UNARY_POSITIVE, c.args.at(0)); });
-  on("operator", "invert",
-     [](Tracer& t, Call& c) { return t.unary(Op::UNARY_INVERT, c.args.at(0)); });
-  on("operator", "index", [](Tracer& t, Call& c) { return t.integer(t.index(c.args.at(0))); });
-  for (const char* name : {"neg", "pos", "invert", "abs", "getitem", "contains", "index"})
-    table.pure.insert(well_known("operator", name));
-  const Ref math = import("math");
-  PyObject *key = nullptr, *value = nullptr;
-  Py_ssize_t position = 0;
-  PyObject* names = PyModule_GetDict(math.get());
-  while (PyDict_Next(names, &position, &key, &value))
-    if (PyCFunction_Check(value)) table.pure.insert(value);
 }
 
 }  // namespace octavo::capture

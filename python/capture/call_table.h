@@ -13,6 +13,12 @@ struct CallTable {
   std::unordered_set<PyObject*> pure;  // no effects; a constant of constants
 };
 
+// The argument given by that name; null where there is none.
+V keyword(const Call& call, const char* name);
+// Raises Python's TypeError unless there are so many positional arguments.
+void expect(Tracer& tracer, const Call& call, const char* name, size_t least, size_t most);
+V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call);
+
 void add_builtins(CallTable& table);
 void add_library(CallTable& table);
 void add_itertools(CallTable& table);

@@ -135,6 +135,7 @@ const CallTable& table() {
     auto* table = new CallTable;
     add_builtins(*table);
     add_library(*table);
+    add_itertools(*table);
     add_torch(*table);
     add_vmap(*table);
     add_signature(*table);

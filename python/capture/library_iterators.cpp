@@ -8,12 +8,6 @@ namespace {
 
 constexpr size_t most_rows = 100000;
 
-V keyword(const Call& call, const char* name) {
-  for (const auto& [key, value] : call.keywords)
-    if (PyUnicode_CompareWithASCIIString(key.get(), name) == 0) return value;
-  return nullptr;
-}
-
 V stepping(Tracer& tracer, std::function<V(Tracer&)> step) {
   auto made = tracer.make<FunctionIterator>();
   made->step = std::move(step);
@@ -160,6 +154,80 @@ V cycle(Tracer& tracer, Call& call) {
       });
 }
 
+V islice(Tracer& tracer, Call& call) {
+  const auto number = [&](size_t n, int64_t fallback) {
+    return n < call.args.size() && !tracer.is_none(call.args[n]) ? tracer.index(call.args[n])
+                                                                 : fallback;
+  };
+  constexpr int64_t endless = int64_t{1} << 60;
+  const bool bounded = call.args.size() > 2;
+  const int64_t start = bounded ? number(1, 0) : 0, stop = number(bounded ? 2 : 1, endless),
+                step = number(3, 1);
+  auto made = tracer.make<FunctionIterator>();
+  made->step = [inner = tracer.iterate(call.args.at(0)), at = int64_t{0}, next = start, stop,
+                step](Tracer& t) mutable -> V {
+    while (next < stop) {
+      V item = next_or_null(t, inner);
+      if (!item) return nullptr;
+      if (at++ == next) {
+        next += step;
+        return item;
+      }
+    }
+    return nullptr;
+  };
+  return made;
+}
+
+V repeat(Tracer& tracer, Call& call) {
+  const V times = call.args.size() > 1 ? call.args[1] : keyword(call, "times");
+  auto made = tracer.make<FunctionIterator>();
+  made->step = [item = call.args.at(0),
+                left = times ? tracer.index(times) : -1](Tracer&) mutable -> V {
+    if (left == 0) return nullptr;
+    if (left > 0) --left;
+    return item;
+  };
+  return made;
+}
+
+V count(Tracer& tracer, Call& call) {
+  auto made = tracer.make<FunctionIterator>();
+  const V step = call.args.size() > 1 ? call.args[1] : tracer.integer(1);
+  made->step = [at = call.args.empty() ? tracer.integer(0) : call.args[0],
+                step](Tracer& t) mutable -> V {
+    V now = at;
+    at = t.binary(0, at, step);
+    return now;
+  };
+  return made;
+}
+
+V product(Tracer& tracer, Call& call) {
+  std::vector<std::vector<V>> pools;
+  for (const V& one : call.args) pools.push_back(tracer.items_of(one));
+  if (const V times = keyword(call, "repeat")) {
+    const auto once = pools;
+    const int64_t n = tracer.index(times);
+    pools.clear();
+    for (int64_t k = 0; k < n; ++k) pools.insert(pools.end(), once.begin(), once.end());
+  }
+  std::vector<std::vector<V>> rows = {{}};
+  for (const auto& pool : pools) {
+    std::vector<std::vector<V>> next;
+    for (const auto& row : rows)
+      for (const V& item : pool) {
+        next.push_back(row);
+        next.back().push_back(item);
+      }
+    rows = std::move(next);
+    if (rows.size() > 100000) give_up(Reason::too_long, "itertools.product");
+  }
+  std::vector<V> tuples;
+  for (auto& row : rows) tuples.push_back(tracer.tuple(std::move(row)));
+  return tracer.iterate(tracer.list(std::move(tuples)));
+}
+
 }  // namespace
 
 V chain(Tracer& tracer, const V& iterables) {
@@ -194,6 +262,10 @@ void add_itertools(CallTable& table) {
   on("compress", compress);
   on("pairwise", pairwise);
   on("cycle", cycle);
+  on("islice", islice);
+  on("repeat", repeat);
+  on("count", count);
+  on("product", product);
   on("starmap", [](Tracer& t, Call& c) {
     return stepping(
         t, [function = c.args.at(0), inner = t.iterate(c.args.at(1))](Tracer& tracer) mutable -> V {

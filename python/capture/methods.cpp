@@ -1,6 +1,7 @@
 // Methods of lists, tuples, dicts, sets, strings and iterators.
 #include <fmt/format.h>
 
+#include "call_table.h"
 #include "deque.h"
 #include "generator.h"
 #include "known_calls.h"
@@ -9,12 +10,6 @@
 
 namespace octavo::capture {
 namespace {
-
-V keyword(const Call& call, const char* name) {
-  for (const auto& [key, value] : call.keywords)
-    if (PyUnicode_CompareWithASCIIString(key.get(), name) == 0) return value;
-  return nullptr;
-}
 
 [[noreturn]] void key_error(Tracer& tracer, const V& key) {
   auto error = tracer.make<Instance>();
