@@ -17,14 +17,15 @@ namespace {
 
 // Parts of the names of operators and modules, in small letters, that raise for some values.
 constexpr const char* value_words[] = {
-    "index",        "gather",   "scatter",      "take",        "embedding",  "cross_entropy",
-    "crossentropy", "nll",      "one_hot",      "bce",         "adaptive",   "multinomial",
-    "bernoulli",    "binomial", "normal",       "poisson",     "cholesky",   "inv",
-    "solve",        "linalg",   "lu_factor",    "lu_unpack",   "svd",        "eig",
-    "qr",           "lstsq",    "logdet",       "bincount",    "repeat",     "put_",
-    "hist",         "unpool",   "binary_cross", "multi_label", "multilabel", "multi_margin",
-    "multimargin",  "ctc",      "assert",       "floordiv",    "floor_div",  "remainder",
-    "fmod",         "__mod__",  "matrix_power", "segment",     "split",      "rank"};
+    "index",        "gather",       "scatter",     "take",      "embedding",    "cross_entropy",
+    "crossentropy", "nll",          "one_hot",     "bce",       "adaptive",     "multinomial",
+    "bernoulli",    "binomial",     "normal",      "poisson",   "cholesky",     "inv",
+    "solve",        "linalg",       "lu_factor",   "lu_unpack", "svd",          "eig",
+    "geqrf",        "orgqr",        "ormqr",       "lstsq",     "logdet",       "bincount",
+    "repeat",       "put_",         "hist",        "unpool",    "binary_cross", "multi_label",
+    "multilabel",   "multi_margin", "multimargin", "ctc",       "assert",       "floordiv",
+    "floor_div",    "remainder",    "fmod",        "__mod__",   "matrix_power", "segment",
+    "split",        "rank"};
 
 bool has_node(const Arg& arg) {
   return arg.kind == Arg::Kind::node || std::any_of(arg.items.begin(), arg.items.end(), has_node);
@@ -44,7 +45,7 @@ bool looks_at_values(const Node& node) {
   }
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  if (name == "mod") return true;
+  if (name == "mod" || name == "qr") return true;  // parts of other names: of sqrt
   // A subscript by numbers and slices fits the sizes or does not.
   if (name.find("item") != std::string::npos) return node.args.size() > 1 && has_node(node.args[1]);
   return std::any_of(std::begin(value_words), std::end(value_words),

@@ -105,6 +105,21 @@ def test_steps_are_eagers_and_one_program(name: str, foreach: bool) -> None:
                 )
 
 
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adam_amsgrad", "adamw"])
+def test_a_later_step_copies_nothing(name: str) -> None:
+    """No operator of torch runs, nor is anything kept that the step writes."""
+    make, options = OPTIMIZERS[name]
+    parameters = parameters_of(torch.Generator().manual_seed(SEED))[:-1]  # all row-major
+    for p, g in zip(parameters, gradients(parameters, torch.Generator()), strict=True):
+        p.grad = g
+    step = capture.compile(make(parameters, **options).step, backend="octavo")
+    for _ in range(3):
+        step()
+    with torch.profiler.profile() as profile:
+        step()
+    assert [e.name for e in profile.events() if e.name.startswith("aten::")] == []
+
+
 @pytest.mark.parametrize("name", ["nesterov", "adam", "adam_amsgrad", "adamw"])
 def test_the_captured_arithmetic_itself(name: str) -> None:
     """Against the same graph run by torch: nothing but the roundings of 20 steps."""
