@@ -9,7 +9,10 @@
 namespace octavo::cpu {
 namespace {
 
-constexpr int64_t grain = 8 * pointwise_tile;
+// Elements that a thread takes at a time.
+int64_t grain_of(int64_t count) {
+  return std::clamp<int64_t>(count / (64 * pointwise_tile), 8, 64) * pointwise_tile;
+}
 
 struct Register {
   const float* data;
@@ -83,33 +86,33 @@ void gather_strided(const PointwiseInput& input, const std::vector<int64_t>& dim
   }
 }
 
+// Looked up once, not for every tile.
+struct Functions {
+  void (*unary)(const Unary&, ThreadPool&) = best_kernel(unary_kernels()).run;
+  void (*binary)(const Binary&, ThreadPool&) = best_kernel(binary_kernels()).run;
+};
+
 void run_instruction(const PointwiseInstruction& i, const Register* r, float* y, int64_t n,
-                     ThreadPool& pool) {
+                     const Functions& functions, ThreadPool& pool) {
   const Register& a = r[i.a];
   switch (i.kind) {
     case PointwiseKind::unary: {
       if (a.step == 0) {  // once, and spread
         float one = 0;
-        best_kernel(unary_kernels())
-            .run({.op = i.unary,
-                  .alpha = i.alpha,
-                  .beta = i.beta,
-                  .count = 1,
-                  .x = a.data,
-                  .y = &one},
-                 pool);
+        functions.unary(
+            {.op = i.unary, .alpha = i.alpha, .beta = i.beta, .count = 1, .x = a.data, .y = &one},
+            pool);
         std::fill_n(y, n, one);
         return;
       }
-      return best_kernel(unary_kernels())
-          .run({.op = i.unary, .alpha = i.alpha, .beta = i.beta, .count = n, .x = a.data, .y = y},
-               pool);
+      return functions.unary(
+          {.op = i.unary, .alpha = i.alpha, .beta = i.beta, .count = n, .x = a.data, .y = y}, pool);
     }
     case PointwiseKind::binary: {
       Binary args{.op = i.binary, .inner = n};
       args.a_inner = a.step, args.b_inner = r[i.b].step;
       args.a = a.data, args.b = r[i.b].data, args.y = y;
-      return best_kernel(binary_kernels()).run(args, pool);
+      return functions.binary(args, pool);
     }
     case PointwiseKind::less:
       return map2(a, r[i.b], y, n, [](float p, float q) { return p < q ? 1.0f : 0.0f; });
@@ -146,8 +149,32 @@ size_t thread_bytes(const Pointwise& p) {
   return (bytes + 63) / 64 * 64;
 }
 
-void run_tile(const Pointwise& p, std::span<const void* const> in, std::span<void* const> out,
-              std::byte* scratch, int64_t first, int64_t n, ThreadPool& pool) {
+// What is the same for all tiles of a call.
+struct Call {
+  const Pointwise& p;
+  std::span<const void* const> in;
+  std::span<void* const> out;
+  ThreadPool& pool;
+  Functions functions = {};
+};
+
+// The part of the next tile that is asked for behind instruction `i`: memory works while we do.
+void prefetch(const Call& call, int64_t next, int64_t n, size_t i) {
+  constexpr int64_t line = 16;  // elements
+  const auto part = (n + line - 1) / line;
+  const auto code = static_cast<int64_t>(call.p.code.size()), k = static_cast<int64_t>(i);
+  for (size_t input = 0; input < call.p.inputs.size(); ++input) {
+    const PointwiseInput& from = call.p.inputs[input];
+    if (from.form != PointwiseInput::Form::dense || from.boolean) continue;
+    const float* x = static_cast<const float*>(call.in[input]) + next;
+    for (int64_t at = part * k / code; at < part * (k + 1) / code; ++at)
+      __builtin_prefetch(x + at * line, 0, 2);
+  }
+}
+
+// `ahead`: elements of the next tile, which begins behind this one.
+void run_tile(const Call& call, std::byte* scratch, int64_t first, int64_t n, int64_t ahead) {
+  const Pointwise& p = call.p;
   auto* memory = reinterpret_cast<float*>(scratch);
   const size_t tiles = p.inputs.size() + static_cast<size_t>(p.temporaries);
   auto* registers = reinterpret_cast<Register*>(memory + tiles * pointwise_tile);
@@ -158,36 +185,39 @@ void run_tile(const Pointwise& p, std::span<const void* const> in, std::span<voi
     registers[at] = {tile, 1};
     switch (input.form) {
       case PointwiseInput::Form::scalar:
-        tile[0] = input.boolean ? static_cast<float>(*static_cast<const uint8_t*>(in[i]) != 0)
-                                : *static_cast<const float*>(in[i]);
+        tile[0] = input.boolean ? static_cast<float>(*static_cast<const uint8_t*>(call.in[i]) != 0)
+                                : *static_cast<const float*>(call.in[i]);
         registers[at].step = 0;
         break;
       case PointwiseInput::Form::dense:
         if (input.boolean) {
-          const auto* x = static_cast<const uint8_t*>(in[i]) + first;
+          const auto* x = static_cast<const uint8_t*>(call.in[i]) + first;
           for (int64_t k = 0; k < n; ++k) tile[k] = x[k] != 0 ? 1.0f : 0.0f;
         } else {
-          registers[at].data = static_cast<const float*>(in[i]) + first;
+          registers[at].data = static_cast<const float*>(call.in[i]) + first;
         }
         break;
       case PointwiseInput::Form::strided:
-        gather_strided(input, p.dims, in[i], first, n, tile);
+        gather_strided(input, p.dims, call.in[i], first, n, tile);
         break;
     }
   }
   for (const float& constant : p.constants) registers[at++] = {&constant, 0};
   for (size_t i = p.inputs.size(); i < tiles; ++i)
     registers[at++] = {memory + i * pointwise_tile, 1};
-  for (const PointwiseInstruction& instruction : p.code)
+  for (size_t i = 0; i < p.code.size(); ++i) {
+    const PointwiseInstruction& instruction = p.code[i];
     run_instruction(instruction, registers, const_cast<float*>(registers[instruction.y].data), n,
-                    pool);
+                    call.functions, call.pool);
+    if (ahead > 0) prefetch(call, first + n, ahead, i);
+  }
   for (size_t i = 0; i < p.outputs.size(); ++i) {
     const float* from = registers[p.outputs[i].from].data;
     if (p.outputs[i].boolean) {
-      auto* y = static_cast<uint8_t*>(out[i]) + first;
+      auto* y = static_cast<uint8_t*>(call.out[i]) + first;
       for (int64_t k = 0; k < n; ++k) y[k] = from[k] != 0;
     } else {
-      std::memcpy(static_cast<float*>(out[i]) + first, from,
+      std::memcpy(static_cast<float*>(call.out[i]) + first, from,
                   static_cast<size_t>(n) * sizeof(float));
     }
   }
@@ -202,11 +232,17 @@ size_t pointwise_scratch_bytes(const Pointwise& p, int threads) {
 void run_pointwise(const Pointwise& p, std::span<const void* const> in, std::span<void* const> out,
                    std::byte* scratch, ThreadPool& pool) {
   const size_t bytes = thread_bytes(p);
+  const int64_t grain = grain_of(p.count);
+  const Call call{p, in, out, pool};
   auto task = [&](int64_t chunk, int thread) {
     const int64_t end = std::min(p.count, (chunk + 1) * grain);
-    for (int64_t first = chunk * grain; first < end; first += pointwise_tile)
-      run_tile(p, in, out, scratch + static_cast<size_t>(thread) * bytes, first,
-               std::min(pointwise_tile, end - first), pool);
+    // Behind its last tile comes another thread's, or ours.
+    const int64_t last = pool.size() == 1 ? p.count : end;
+    for (int64_t first = chunk * grain; first < end; first += pointwise_tile) {
+      const int64_t next = first + pointwise_tile;
+      run_tile(call, scratch + static_cast<size_t>(thread) * bytes, first,
+               std::min(pointwise_tile, end - first), std::min(pointwise_tile, last - next));
+    }
   };
   pool.run((p.count + grain - 1) / grain, task);
 }
