@@ -5,6 +5,7 @@
 namespace octavo::capture {
 
 void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
+  ++effects_;
   const V object = real(given);
   if (object->kind == Kind::tensor) {
     if (!named(name, "grad") || !object->source)
@@ -78,6 +79,7 @@ void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
 }
 
 void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) {
+  ++effects_;
   PyTypeObject* type = type_of(object);
   PyObject* found = lookup(type, name);
   if (found && is_data_descriptor(found)) {

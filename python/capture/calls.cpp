@@ -241,13 +241,18 @@ V Tracer::call(const V& given, Call call) {
   if (callee->kind == Kind::object &&
       reinterpret_cast<PyObject*>(Py_TYPE(callee->object.get())) == cached) {
     // What a cache holds is what the function gives; what it does besides happens once.
-    const size_t writes = trace_.writes.size(), changed = trace_.changed.size();
-    const int tensor_writes = tensor_writes_;
+    if (callee->source) trace_.sources.guard(callee->source, GuardKind::is, callee->object.get());
+    const int effects = effects_;
     const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
-    V result = this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), std::move(call));
-    if (trace_.writes.size() != writes || trace_.changed.size() != changed ||
-        tensor_writes_ != tensor_writes)
-      give_up(Reason::side_effect, "a cached function with effects");
+    const V result = this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), call);
+    if (effects_ != effects) give_up(Reason::side_effect, "a cached function with effects");
+    const Ref given = python_constant(result);
+    if (!given && !real(result)->source)
+      give_up(Reason::unknown_call, "a cached function that makes an object");
+    // Its cache may be of a time when what the function reads was something else.
+    if (const V held = given ? fold_bound(callee->object.get(), call) : nullptr;
+        held && !equal(held, result))
+      give_up(Reason::unknown_call, "a cached function that would give something else now");
     return result;
   }
   // A captured function within another: the outer piece has it.

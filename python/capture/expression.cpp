@@ -47,7 +47,9 @@ std::optional<Number> divide(Op op, const Number& a, const Number& b) {
 std::optional<Number> power(const Number& a, const Number& b) {
   if (a.real || b.real) {
     if (a.as_double() <= 0) return std::nullopt;  // complex numbers, errors: not for sizes
-    return Number::of_real(std::pow(a.as_double(), b.as_double()));
+    const double result = std::pow(a.as_double(), b.as_double());
+    if (std::isinf(result)) return std::nullopt;  // Python's is an error, of finite numbers
+    return Number::of_real(result);
   }
   if (b.whole < 0 || b.whole > 64) return std::nullopt;
   int64_t result = 1;
@@ -242,6 +244,7 @@ std::string to_string(const Expression& e) {
 }
 
 std::optional<bool> holds(int comparison, const Number& a, const Number& b) {
+  if (comparison == identical) return a == b;
   constexpr int64_t exact = int64_t{1} << 53;
   if (a.real != b.real) {
     const int64_t integer = a.real ? b.whole : a.whole;
@@ -271,7 +274,7 @@ bool holds(const Condition& condition, const std::vector<int64_t>& symbols) {
 }
 
 std::string to_string(const Condition& condition) {
-  static constexpr const char* signs[] = {"<", "<=", "==", "!=", ">", ">="};
+  static constexpr const char* signs[] = {"<", "<=", "==", "!=", ">", ">=", "is"};
   return fmt::format("{}{} {} {}", condition.expected ? "" : "not ", to_string(*condition.left),
                      signs[condition.comparison], to_string(*condition.right));
 }

@@ -4,6 +4,7 @@
 // always specialised upon). An expression carries no value of its own: `evaluate` takes those of
 // the symbols. While tracing, each goes with its hint, the value in the call that is traced.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,7 +21,11 @@ struct Number {
   static Number of(int64_t whole) { return {false, whole, 0}; }
   static Number of_real(double value) { return {true, 0, value}; }
   double as_double() const { return real ? value : static_cast<double>(whole); }
-  bool operator==(const Number&) const = default;
+  // NaN is itself, and 0.0 is not -0.0.
+  bool operator==(const Number& other) const {
+    return real == other.real && whole == other.whole &&
+           std::bit_cast<uint64_t>(value) == std::bit_cast<uint64_t>(other.value);
+  }
 };
 
 struct Expression;
@@ -63,7 +68,8 @@ std::optional<int64_t> least(const Expression& expression);
 std::string to_string(const Expression& expression);  // "(s0 + 1)"
 
 // left < right and so on, which must be `expected` (`comparison`: as COMPARE_OP counts, lt le eq ne
-// gt ge).
+// gt ge; or `identical`).
+constexpr int identical = 6;  // of numbers to the bit, so that a constant may stand for both
 struct Condition {
   int comparison;
   Expr left, right;

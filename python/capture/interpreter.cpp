@@ -280,6 +280,7 @@ bool Tracer::step_names(Frame& frame, const Instruction& i) {
       PyObject* name = frame.code->name(i.arg);
       const V value = i.op == Op::STORE_GLOBAL ? frame.pop() : nullptr;
       if (!value) give_up(Reason::opcode, "DELETE_GLOBAL");
+      ++effects_;
       const auto key = std::make_pair(static_cast<const void*>(frame.globals), name);
       const auto found = written_.find(key);
       if (found != written_.end()) {

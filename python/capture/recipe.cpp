@@ -92,7 +92,10 @@ class Builder {
         cannot(value);
       case Kind::symbol: {
         const int made = emit(Step::Op::number);
-        steps_.back().expr = static_cast<Symbol&>(*value).expr;
+        const Expr& expr = steps_.back().expr = static_cast<Symbol&>(*value).expr;
+        // It has a value: no division by zero, and 64 bits are enough.
+        if (expr->op != Expression::Op::symbol)
+          trace_.sizes.conditions.push_back({identical, expr, expr, true});
         return made;
       }
       case Kind::tensor:

@@ -56,6 +56,7 @@ bool looks_at_values(const Node& node) {
 
 void Tracer::writes_into(const at::Tensor& meta) {
   ++tensor_writes_;
+  ++effects_;
   if (meta.has_storage()) written_storages_.insert(meta.storage().unsafeGetStorageImpl());
 }
 

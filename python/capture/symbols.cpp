@@ -178,7 +178,8 @@ V Tracer::real(const V& given) {
 V Tracer::specialise(const V& value) {
   auto& symbol = static_cast<Symbol&>(*value);
   if (!symbol.resolved) {
-    trace_.sizes.conditions.push_back({2, symbol.expr, constant_expression(symbol.hint), true});
+    trace_.sizes.conditions.push_back(
+        {identical, symbol.expr, constant_expression(symbol.hint), true});
     symbol.resolved = number(symbol.hint, nullptr);
   }
   return symbol.resolved;

@@ -367,6 +367,7 @@ class Tracer {
   std::map<std::pair<const void*, PyObject*>, size_t> written_;  // into trace_.writes
   std::unordered_set<const c10::StorageImpl*> written_storages_;
   int tensor_writes_ = 0;
+  int effects_ = 0;  // these, and changes of anything else
   // Memory that arrays and tensors of the program share.
   std::unordered_set<const c10::StorageImpl*> shared_storages_;
   bool guards_array_errors_ = false;

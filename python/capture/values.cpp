@@ -463,6 +463,7 @@ std::string Tracer::describe(const V& given) {
 }
 
 void Tracer::changed(const V& container) {
+  ++effects_;
   if (container->kind == Kind::dict) {
     auto& dict = static_cast<Dict&>(*container);
     dict.changed = true;
@@ -479,6 +480,7 @@ void Tracer::changed(const V& container) {
 }
 
 void Tracer::set_grad_enabled(bool enabled) {
+  ++effects_;
   trace_.grad_enabled = enabled;
   trace_.changed_grad = true;
 }

@@ -112,9 +112,15 @@ class Snapshot:
             "storage": (storage, tensor.storage_offset()),
             "bits": bits.numpy().tobytes(),
             "requires_grad": tensor.requires_grad,
-            "has_grad_fn": tensor.grad_fn is not None,
+            "has_grad_fn": self._has_grad_fn(tensor),
             "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None,
         }
+
+    def _has_grad_fn(self, tensor: torch.Tensor) -> Any:
+        try:
+            return tensor.grad_fn is not None
+        except RuntimeError as error:  # of a view that was made without gradients, then written
+            return str(error)
 
     def _array(self, array: np.ndarray) -> Any:
         owner: Any = array

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from capture_cases import assert_capture, tensors
+from capture_snapshot import Snapshot, difference
 from octavo import capture
 
 pytestmark = pytest.mark.peers
@@ -376,3 +377,114 @@ def test_an_iterator_over_a_changed_dict():
         return total
 
     assert_capture(f, ({"k": X, "q": X + 1},))
+
+
+class Counter:
+    def __init__(self, n):
+        self.n = n
+
+    def __hash__(self):
+        return 1
+
+
+class Cached:
+    """Functions with a cache of their own; what they do besides happens once."""
+
+    def __init__(self):
+        self.log = log = [0]
+        self.where = where = {"scale": 2}
+        self.buffer = buffer = torch.zeros(2)
+
+        @functools.lru_cache
+        def logs(n):
+            log.append(n)
+            return n + 1
+
+        @functools.cache
+        def bumps(counter):
+            counter.n += 1
+            return 3
+
+        @functools.cache
+        def writes(n):
+            buffer.add_(n)
+            return n
+
+        @functools.cache
+        def reads(n):
+            return n * where["scale"]
+
+        @functools.cache
+        def makes(n):
+            return [n]
+
+        @functools.cache
+        def fails(n):
+            log.append(n)
+            raise KeyError(n)
+
+        self.logs, self.bumps, self.writes, self.reads = logs, bumps, writes, reads
+        self.makes, self.fails = makes, fails
+
+
+def logs_twice(c, x):
+    c.log.append(7)
+    return x + c.logs(1) + c.logs(1) + c.logs(2), list(c.log)
+
+
+def bumps_what_is_new(c, x):
+    counter = Counter(1)
+    return x + c.bumps(counter) + c.bumps(counter), counter.n
+
+
+def writes_a_buffer(c, x):
+    c.buffer.add_(1)
+    return x + c.writes(2) + c.writes(2), c.buffer.clone()
+
+
+def reads_what_changed(c, x):
+    first = c.reads(5)
+    c.where["scale"] += 1
+    return x + c.reads(5), first, c.reads(c.where["scale"])
+
+
+def makes_once(c, x):
+    one = c.makes(4)
+    one.append(x)
+    return len(c.makes(4)), c.makes(4) is one
+
+
+def fails_each_time(c, x):
+    for _ in range(2):
+        try:
+            c.fails(3)
+        except KeyError as error:
+            x = x + error.args[0]
+    return x, list(c.log)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        logs_twice,
+        bumps_what_is_new,
+        writes_a_buffer,
+        reads_what_changed,
+        makes_once,
+        fails_each_time,
+    ],
+)
+def test_effects_of_cached_functions(fn):
+    results = []
+    for wrap in (lambda f: f, lambda f: capture.compile(f, backend="eager")):
+        cached = Cached()
+        function = wrap(lambda x: fn(cached, x))
+        results.append([function(X) for _ in range(3)] + [cached.log, cached.buffer])
+    assert difference(*(Snapshot().of(result) for result in results)) is None
+
+
+def test_which_cached_function():
+    one, two = functools.cache(lambda n: n + 1), functools.cache(lambda n: n + 2)
+    captured = capture.compile(lambda x, g: x + g(1), backend="eager")
+    for g in (one, two, one):
+        assert torch.equal(captured(X, g), X + g(1))

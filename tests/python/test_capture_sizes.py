@@ -312,3 +312,30 @@ def test_what_is_written_is_given_other_sizes():
     for rows in (2, 3, 4, 5):
         x = torch.ones(rows, 4)
         assert captured(x)[0] == f(x)[0] == (rows, 4)
+
+
+def test_numbers_are_guarded_to_the_bit():
+    """NaN as itself, and zero with its sign."""
+
+    def f(x, n):
+        return x * math.isnan(n * math.inf - math.inf), str((n - 3) * 0.0)
+
+    captured = capture.compile(f, backend="eager")
+    for n in (4, 5, 2, 3, 2, 6):
+        assert captured(rows[0][0], n)[1] == f(rows[0][0], n)[1]
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x, n: (x, n * 2**40), lambda x, n: (x, 2.0 ** (n * 100)), lambda x, n: (x, n**9)]
+)
+def test_numbers_that_not_all_sizes_give(f):
+    """Beyond 64 bits, or an error of Python's."""
+    captured = capture.compile(f, backend="eager")
+    for n in (2, 3, 4, 2**40, 11, 5):
+        try:
+            expected = f(rows[0][0], n)[1]
+        except OverflowError as error:
+            with pytest.raises(OverflowError, match=str(error)[-20:-1]):
+                captured(rows[0][0], n)
+        else:
+            assert captured(rows[0][0], n)[1] == expected
