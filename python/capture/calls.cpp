@@ -246,11 +246,11 @@ V Tracer::call(const V& given, Call call) {
     const Ref inner = octavo::capture::attribute(callee->object.get(), "__wrapped__");
     const V result = this->call(lazy(inner.get(), trace_.sources.fixed(inner.get())), call);
     if (effects_ != effects) give_up(Reason::side_effect, "a cached function with effects");
-    const Ref given = python_constant(result);
-    if (!given && !real(result)->source)
+    const Ref plain = python_constant(result);
+    if (!plain && !real(result)->source)
       give_up(Reason::unknown_call, "a cached function that makes an object");
     // Its cache may be of a time when what the function reads was something else.
-    if (const V held = given ? fold_bound(callee->object.get(), call) : nullptr;
+    if (const V held = plain ? fold_bound(callee->object.get(), call) : nullptr;
         held && !equal(held, result))
       give_up(Reason::unknown_call, "a cached function that would give something else now");
     return result;

@@ -1,12 +1,14 @@
 #include "evaluation.h"
 
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <bit>
 #include <cstring>
 
 #include "arrays.h"
 #include "python_types.h"
+#include "tensor_meta.h"
 
 namespace octavo::capture {
 namespace {
@@ -23,10 +25,18 @@ Look look_attribute(PyObject* base, PyObject* name) {
 
 PyObject* grad_of(PyObject* tensor) {
   if (!is_tensor_object(tensor)) return nullptr;
-  return THPVariable_Wrap(THPVariable_Unpack(tensor).grad());
+  return THPVariable_Wrap(THPVariable_Unpack(tensor).unsafeGetTensorImpl()->grad());
 }
 
 }  // namespace
+
+bool history_is_known(const at::Tensor& tensor) {
+  if (!tensor.requires_grad() || tensor.is_inference()) return true;
+  const auto* view = torch::autograd::impl::get_view_autograd_meta(tensor);
+  return !view || !view->has_bw_view() ||
+         view->get_creation_meta() == torch::autograd::CreationMeta::DEFAULT ||
+         view->get_attr_version() == tensor._version();
+}
 
 PyObject** place_of_dictionary(PyObject* object) {
   return PyType_Check(object) ? nullptr : _PyObject_GetDictPtr(object);
@@ -129,7 +139,7 @@ bool same_tensor(PyObject* object, const TensorGuard& guard) {
   const at::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (impl->key_set().raw_repr() != guard.keys) return false;
   if (tensor.scalar_type() != guard.dtype || tensor.device() != guard.device ||
-      tensor.requires_grad() != guard.requires_grad)
+      tensor.requires_grad() != guard.requires_grad || !history_is_known(tensor))
     return false;
   if (guard.sizes.size() != static_cast<size_t>(tensor.dim())) return false;
   const auto sizes = tensor.sizes();
@@ -275,7 +285,8 @@ bool holds(const Guard& guard, PyObject* object) {
     case GuardKind::array:
       return same_array(object, *guard.tensor);
     case GuardKind::not_tensor_grad:
-      return is_tensor_object(object) && !THPVariable_Unpack(object).grad().defined();
+      return is_tensor_object(object) &&
+             !THPVariable_Unpack(object).unsafeGetTensorImpl()->grad().defined();
     case GuardKind::lacks_item:
       break;
   }

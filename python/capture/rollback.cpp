@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "python_types.h"
+#include "tensor_meta.h"
 #include "tracer.h"
 
 namespace octavo::capture {
@@ -96,7 +97,8 @@ void Before::keep_history(const at::Tensor& tensor, Kept& kept) {
   kept.tensor = tensor;
   kept.version = tensor.is_inference() ? -1 : static_cast<int64_t>(tensor._version());
   kept.requires_grad = tensor.requires_grad();
-  if (tensor.grad_fn()) kept.edge = torch::autograd::impl::gradient_edge(tensor);
+  if (history_is_known(tensor) && tensor.grad_fn())
+    kept.edge = torch::autograd::impl::gradient_edge(tensor);
 }
 
 void Before::keep_tensor(const at::Tensor& tensor) {
@@ -143,7 +145,7 @@ void Before::put_back() const {
     auto version = impl->version_counter();
     version.set_version(kept.version);
     const bool had_edge = kept.edge.function != nullptr;
-    if (had_edge || kept.tensor.grad_fn())
+    if (had_edge || (history_is_known(kept.tensor) && kept.tensor.grad_fn()))
       torch::autograd::impl::set_gradient_edge(kept.tensor, kept.edge);
     if (!had_edge && kept.tensor.requires_grad() != kept.requires_grad)
       kept.tensor.set_requires_grad(kept.requires_grad);

@@ -105,6 +105,7 @@ bool may_write(const Arguments& a, const std::shared_ptr<Tensor>& tensor) {
     return meta.requires_grad() && meta.is_leaf();
   };
   const at::Tensor& meta = tensor->meta;
+  if (!history_is_known(meta)) return false;
   return !wanting_leaf(meta) && !(meta.is_view() && wanting_leaf(meta._base()));
 }
 

@@ -453,6 +453,7 @@ const at::Tensor& Tracer::symbolic(const std::shared_ptr<Tensor>& tensor) {
       step = step * dim;
     }
   }
+  if (!history_is_known(tensor->meta)) throw NoSymbols{};
   const Ref like = Ref::checked(THPVariable_Wrap(tensor->meta));
   const Ref made = Ref::checked(PyObject_CallMethod(torch_symbols().get(), "tensor", "OOO",
                                                     like.get(), sizes.get(), strides.get()));

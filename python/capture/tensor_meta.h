@@ -6,4 +6,8 @@ namespace octavo::capture {
 // The tensor wants gradients and is no leaf: an operator of the graph made it.
 void set_made_here(const at::Tensor& meta);
 
+// False for a view that was made without gradients and is written since, whose history torch
+// refuses to tell, or to be asked whether it is a leaf.
+bool history_is_known(const at::Tensor& tensor);
+
 }  // namespace octavo::capture

@@ -131,7 +131,8 @@ V Tracer::lift_tensor(PyObject* object, Source* source) {
   if (type != tensor_type() && type != parameter_type()) return nullptr;
   const at::Tensor& tensor = THPVariable_Unpack(object);
   if (!tensor.defined() || tensor.layout() != at::kStrided || tensor.is_nested() ||
-      tensor.is_quantized() || tensor.is_neg() || tensor.is_conj() || !tensor.has_storage())
+      tensor.is_quantized() || tensor.is_neg() || tensor.is_conj() || !tensor.has_storage() ||
+      !history_is_known(tensor))
     return nullptr;
   auto made = make<Tensor>();
   made->type = type;

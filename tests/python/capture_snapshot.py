@@ -112,15 +112,16 @@ class Snapshot:
             "storage": (storage, tensor.storage_offset()),
             "bits": bits.numpy().tobytes(),
             "requires_grad": tensor.requires_grad,
-            "has_grad_fn": self._has_grad_fn(tensor),
-            "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None,
+            "inference": tensor.is_inference(),
+            **self._history(tensor, depth),
         }
 
-    def _has_grad_fn(self, tensor: torch.Tensor) -> Any:
+    def _history(self, tensor: torch.Tensor, depth: int) -> dict[str, Any]:
         try:
-            return tensor.grad_fn is not None
-        except RuntimeError as error:  # of a view that was made without gradients, then written
-            return str(error)
+            made = tensor.grad_fn is not None
+        except RuntimeError as error:  # a view made without gradients, and written since
+            return {"history": str(error).partition(".")[0]}
+        return {"history": made, "grad": self.of(tensor.grad, depth) if tensor.is_leaf else None}
 
     def _array(self, array: np.ndarray) -> Any:
         owner: Any = array

@@ -478,7 +478,7 @@ def test_effects_of_cached_functions(fn):
     results = []
     for wrap in (lambda f: f, lambda f: capture.compile(f, backend="eager")):
         cached = Cached()
-        function = wrap(lambda x: fn(cached, x))
+        function = wrap(functools.partial(fn, cached))
         results.append([function(X) for _ in range(3)] + [cached.log, cached.buffer])
     assert difference(*(Snapshot().of(result) for result in results)) is None
 

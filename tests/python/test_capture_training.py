@@ -302,3 +302,44 @@ def test_deepcopy_and_state_of_a_captured_module():
     assert torch.equal(twin.eval()(X), net.eval()(X))
     assert list(captured.parameters())[0] is next(net.parameters())
     assert captured.training is not None
+
+
+def test_views_whose_history_torch_does_not_tell():
+    """Made without gradients, and written since."""
+
+    def rows(x):
+        for row in x:
+            row.view(-1)[0] = 1
+            if torch.equal(x, row.data):
+                x.mul_(2)
+        return x
+
+    def add_one(p):
+        p.add_(1)
+        print("added")
+        return p
+
+    def turned(x):
+        return add_one(x.T)[1:] * 2
+
+    def first(x):
+        y = x[0]
+        x.mul_(2)
+        return y.shape, y
+
+    def again(x):
+        with torch.no_grad():
+            y = x[0]
+            x.mul_(2)
+        try:
+            y.add_(1)
+        except RuntimeError as error:
+            return str(error)[:30]
+
+    leaf = X.clone().requires_grad_()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            for fn in (rows, turned, first):
+                assert_capture(fn, (leaf,))
+    for fn in (again, turned):
+        assert_capture(fn, (leaf,))
