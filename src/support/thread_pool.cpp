@@ -14,12 +14,14 @@
 #include "support/cpu.h"
 #include "support/env.h"
 #include "support/error.h"
+#include "support/team.h"
 
 namespace octavo {
 namespace {
 
 constexpr int spin_turns = 4000;  // about 50 to 150 µs of _mm_pause, then sleep
 thread_local bool inside_task = false;
+std::atomic<TeamRun> team_run{nullptr};
 
 int requested_threads(int threads) {
   if (threads > 0) return threads;
@@ -68,6 +70,10 @@ struct ThreadPool::State {
       next.store(count, std::memory_order_relaxed);
     }
     inside_task = false;
+  }
+
+  void rethrow() {
+    if (failed.load()) std::rethrow_exception(std::exchange(error, nullptr));
   }
 
   void worker(int thread) {
@@ -131,6 +137,12 @@ void ThreadPool::run(int64_t count, TaskRef task) {
   s.count = count;
   s.failed.store(false);
   s.next.store(0, std::memory_order_relaxed);
+  if (const TeamRun team = team_run.load(std::memory_order_acquire)) {
+    auto work = [&s](int64_t, int thread) { s.work(thread); };
+    team(static_cast<int>(std::min<int64_t>(size(), count)), work);
+    s.rethrow();
+    return;
+  }
   const uint64_t last = s.gate.load(std::memory_order_relaxed) & ~State::open;
   s.gate.store(last + State::one_job + State::open, std::memory_order_release);
   s.publish();
@@ -143,8 +155,10 @@ void ThreadPool::run(int64_t count, TaskRef task) {
       turns = 0;
     }
   }
-  if (s.failed.load()) std::rethrow_exception(std::exchange(s.error, nullptr));
+  s.rethrow();
 }
+
+void use_team(TeamRun run) { team_run.store(run, std::memory_order_release); }
 
 ThreadPool& default_pool() {
   static ThreadPool pool;

@@ -1,11 +1,12 @@
-#include "support/thread_pool.h"
-
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 #include <thread>
 #include <vector>
+
+#include "support/team.h"
 
 namespace octavo {
 namespace {
@@ -59,6 +60,42 @@ TEST(ThreadPool, CallersFromManyThreadsTakeTurns) {
     });
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(calls.load(), 4 * 200 * 8);
+}
+
+// A team of its own threads, at most two of them, that counts its runs.
+std::atomic<int> team_runs{0};
+void run_two(int threads, TaskRef body) {
+  team_runs++;
+  std::vector<std::thread> others;
+  for (int t = 1; t < std::min(threads, 2); ++t) others.emplace_back([=] { body(0, t); });
+  body(0, 0);
+  for (std::thread& other : others) other.join();
+}
+
+TEST(ThreadPool, RunsOnATeamThatIsGiven) {
+  ThreadPool pool(4);
+  const int before = team_runs;
+  use_team(run_two);
+  for (int64_t count : {2, 7, 1000}) {
+    std::vector<std::atomic<int>> hits(static_cast<size_t>(count));
+    auto task = [&](int64_t i, int thread) {
+      EXPECT_LT(thread, 2);
+      hits[static_cast<size_t>(i)]++;
+      auto inner = [&](int64_t, int inner_thread) { EXPECT_EQ(inner_thread, 0); };
+      pool.run(3, inner);
+    };
+    pool.run(count, task);
+    for (auto& hit : hits) EXPECT_EQ(hit.load(), 1);
+  }
+  auto bad = [](int64_t i, int) {
+    if (i == 3) throw std::runtime_error("three");
+  };
+  EXPECT_THROW(pool.run(100, bad), std::runtime_error);
+  EXPECT_EQ(team_runs - before, 4);
+  use_team(nullptr);
+  auto task = [](int64_t, int) {};
+  pool.run(100, task);
+  EXPECT_EQ(team_runs - before, 4);
 }
 
 }  // namespace
