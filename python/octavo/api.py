@@ -67,8 +67,8 @@ def export_onnx(
         input_names: of a module; None: the names of forward's parameters.
         output_names: of a module.
         dynamic_shapes: of a module, as for ``torch.onnx.export``.
-        opset: version of the default domain, 13 to 21; None: the least from 17 on that has a form
-            for every node (16-bit integers and groups want 21).
+        opset: version of the default domain, 13 to 22; None: the least from 17 on that has a form
+            for every node (16-bit integers and groups want 21, convolutions of bfloat16 22).
         ir_version: 0 takes the one that belongs to ``opset``.
         external_data: whether weights go to ``<path>.data``; None: only if they exceed 1.8 GB.
 
@@ -78,8 +78,7 @@ def export_onnx(
         UserError: an unknown target or type; a quantizer that is not calibrated; a weight beyond
             float16's range.
         UnsupportedError: the graph needs a later ``opset``; an op that Octavo lacks; a quantized
-            module that has no ONNX form; a convolution in bfloat16, which ONNX has not before opset
-            22.
+            module that has no ONNX form.
     """
     of_module = (args, input_names, output_names, dynamic_shapes)
     if isinstance(model, Graph):

@@ -10,8 +10,8 @@
 #include <mutex>
 
 #include "backends/cpu/conv.h"
-#include "backends/cpu/linear_int8.h"
 #include "backends/cpu/quantized.h"
+#include "linear_int8.h"
 #include "support/thread_pool.h"
 
 namespace octavo::torch_ops {
@@ -82,64 +82,26 @@ Weight read_weight(const Tensor& weight, const std::optional<Tensor>& bias, cons
   return w;
 }
 
-class LinearInt8 : public torch::CustomClassHolder {
- public:
-  LinearInt8(const Tensor& weight, const std::optional<Tensor>& bias)
-      : layer_([&] {
-          TORCH_CHECK_VALUE(weight.dim() == 2 && weight.numel() > 0,
-                            "linear: the weight is not a matrix");
-          const Weight w = read_weight(weight, bias, "linear");
-          cpu::LinearInt8Weights packed;
-          packed.n = weight.size(0);
-          packed.k = weight.size(1);
-          packed.weights = w.values.data();
-          packed.step = w.step.data();
-          packed.zero_point = w.zero_point.data();
-          packed.bias = w.bias.empty() ? nullptr : w.bias.data();
-          return cpu::LinearInt8(packed);
-        }()) {}
+cpu::LinearInt8 packed_linear(const Tensor& weight, const std::optional<Tensor>& bias) {
+  TORCH_CHECK_VALUE(weight.dim() == 2 && weight.numel() > 0, "linear: the weight is not a matrix");
+  const Weight w = read_weight(weight, bias, "linear");
+  cpu::LinearInt8Weights packed;
+  packed.n = weight.size(0);
+  packed.k = weight.size(1);
+  packed.weights = w.values.data();
+  packed.step = w.step.data();
+  packed.zero_point = w.zero_point.data();
+  packed.bias = w.bias.empty() ? nullptr : w.bias.data();
+  return cpu::LinearInt8(packed);
+}
 
-  std::vector<int64_t> output_sizes(const Tensor& x) const {
-    TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == layer_.k(), "linear: the input's last axis is ",
-                      x.dim() ? x.size(-1) : 0, ", the weight's ", layer_.k());
-    std::vector<int64_t> sizes = x.sizes().vec();
-    sizes.back() = layer_.n();
-    return sizes;
-  }
-
-  Tensor dynamic(const Tensor& input, bool relu) const {
-    TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "linear_dynamic: takes float32, not ",
-                     input.scalar_type());
-    const auto x = input.expect_contiguous();
-    Tensor y = at::empty(output_sizes(*x), x->options());
-    cpu::LinearInt8Output out;
-    out.y = y.mutable_data_ptr<float>();
-    if (relu) out.clamp_lo = 0;
-    TORCH_CHECK_VALUE(layer_.run_dynamic(x->numel() / layer_.k(), x->const_data_ptr<float>(), out,
-                                         default_pool()),
-                      "linear_dynamic: the input holds NaN or infinity");
-    return y;
-  }
-
-  Tensor integer(const Tensor& input, double scale, int64_t zero_point, bool relu) const {
-    const Element element = element_of(input.scalar_type(), "linear_int8");
-    const auto x = input.expect_contiguous();
-    Tensor y = empty_quantized(output_sizes(*x), input.scalar_type(), scale, zero_point,
-                               at::MemoryFormat::Contiguous);
-    cpu::LinearInt8Output out;
-    out.element = element;
-    out.step = static_cast<float>(scale);
-    out.zero_point = static_cast<int32_t>(zero_point);
-    out.y = y.data_ptr();
-    if (relu) out.clamp_lo = 0;
-    layer_.run(x->numel() / layer_.k(), x->data_ptr(), element, static_cast<float>(input.q_scale()),
-               static_cast<int32_t>(input.q_zero_point()), out, default_pool());
-    return y;
-  }
-
- private:
-  cpu::LinearInt8 layer_;
-};
+std::vector<int64_t> output_sizes(const cpu::LinearInt8& layer, const Tensor& x) {
+  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == layer.k(), "linear: the input's last axis is ",
+                    x.dim() ? x.size(-1) : 0, ", the weight's ", layer.k());
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = layer.n();
+  return sizes;
+}
 
 // One convolution's kernels for a shape and for parameters of input and output.
 struct ConvKernels {
@@ -301,13 +263,40 @@ class ConvInt8 : public torch::CustomClassHolder {
   std::vector<std::shared_ptr<const ConvKernels>> made_;
 };
 
-Tensor linear_dynamic(const Tensor& x, const c10::intrusive_ptr<LinearInt8>& layer, bool relu) {
-  return layer->dynamic(x, relu);
+Tensor linear_dynamic(const Tensor& input, const c10::intrusive_ptr<LinearInt8>& linear,
+                      bool relu) {
+  const cpu::LinearInt8& layer = linear->layer();
+  TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "linear_dynamic: takes float32, not ",
+                   input.scalar_type());
+  const auto x = input.expect_contiguous();
+  Tensor y = at::empty(output_sizes(layer, *x), x->options());
+  cpu::LinearInt8Output out;
+  out.y = y.mutable_data_ptr<float>();
+  if (relu) out.clamp_lo = 0;
+  TORCH_CHECK_VALUE(
+      layer.run_dynamic(x->numel() / layer.k(), x->const_data_ptr<float>(), out, default_pool()),
+      "linear_dynamic: the input holds NaN or infinity");
+  return y;
 }
-Tensor linear_int8(const Tensor& x, const c10::intrusive_ptr<LinearInt8>& layer, double scale,
+
+Tensor linear_int8(const Tensor& input, const c10::intrusive_ptr<LinearInt8>& linear, double scale,
                    int64_t zero_point, bool relu) {
-  return layer->integer(x, scale, zero_point, relu);
+  const cpu::LinearInt8& layer = linear->layer();
+  const Element element = element_of(input.scalar_type(), "linear_int8");
+  const auto x = input.expect_contiguous();
+  Tensor y = empty_quantized(output_sizes(layer, *x), input.scalar_type(), scale, zero_point,
+                             at::MemoryFormat::Contiguous);
+  cpu::LinearInt8Output out;
+  out.element = element;
+  out.step = static_cast<float>(scale);
+  out.zero_point = static_cast<int32_t>(zero_point);
+  out.y = y.data_ptr();
+  if (relu) out.clamp_lo = 0;
+  layer.run(x->numel() / layer.k(), x->data_ptr(), element, static_cast<float>(input.q_scale()),
+            static_cast<int32_t>(input.q_zero_point()), out, default_pool());
+  return y;
 }
+
 Tensor conv_int8(const Tensor& x, const c10::intrusive_ptr<ConvInt8>& layer, double scale,
                  int64_t zero_point, bool relu) {
   return layer->integer(x, scale, zero_point, relu);
@@ -477,6 +466,9 @@ Tensor embedding_bag_int8(const Tensor& q, const Tensor& scale, const Tensor& ze
 }
 
 }  // namespace
+
+LinearInt8::LinearInt8(const Tensor& weight, const std::optional<Tensor>& bias)
+    : layer_(packed_linear(weight, bias)) {}
 
 TORCH_LIBRARY_FRAGMENT(octavo, m) {
   m.class_<LinearInt8>("LinearInt8")

@@ -46,6 +46,7 @@ const Row* row_of(const Node& node) {
       {"floor", unary(UnaryOp::floor)},
       {"ceil", unary(UnaryOp::ceil)},
       {"round", unary(UnaryOp::round)},
+      {"round_to", unary(UnaryOp::round_f16)},
       {"add", binary(BinaryOp::add)},
       {"sub", binary(BinaryOp::sub)},
       {"mul", binary(BinaryOp::mul)},
@@ -256,6 +257,7 @@ FusedStep make_fused_step(const Graph& graph, const StepItem& item) {
     PointwiseInstruction instruction{.kind = row.kind, .unary = row.unary, .binary = row.binary};
     if (node.is("gelu") && node.text("approximate") == "tanh")
       instruction.unary = UnaryOp::gelu_tanh;
+    if (node.is("round_to") && node.text("to") == "bf16") instruction.unary = UnaryOp::round_bf16;
     instruction.a = reg(node.input(0));
     if (node.input(1)) instruction.b = reg(node.input(1));
     if (node.input(2)) instruction.c = reg(node.input(2));

@@ -2,6 +2,7 @@
 #pragma once
 #include <utility>
 
+#include "backends/cpu/half_type.h"
 #include "backends/cpu/kernel_list.h"
 #include "codegen/select.h"
 
@@ -52,6 +53,12 @@ inline cpu::Element element_of(DType dtype) {
   return dtype == DType::u8   ? cpu::Element::u8
          : dtype == DType::i8 ? cpu::Element::s8
                               : cpu::Element::f32;
+}
+
+inline cpu::HalfType half_of(DType dtype) {
+  return dtype == DType::f16    ? cpu::HalfType::f16
+         : dtype == DType::bf16 ? cpu::HalfType::bf16
+                                : cpu::HalfType::none;
 }
 
 inline void decline(Selected& selected, const char* kernel, std::string_view reason) {

@@ -58,6 +58,7 @@ constexpr Selector table[] = {
     {"floor", select_unary},
     {"ceil", select_unary},
     {"round", select_unary},
+    {"round_to", select_unary},
     {"reduce_mean", select_reduce},
     {"reduce_sum", select_reduce},
     {"reduce_max", select_reduce},

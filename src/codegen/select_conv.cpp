@@ -71,6 +71,7 @@ void select_conv(const Node& node, Selected& selected) {
   problem.y = element_of(node.output()->dtype());
   problem.weights = data<void>(node.input(1));
   if (node.input(4)) problem.residual = element_of(node.input(4)->dtype());
+  if (!node.text("round_to").empty()) problem.round = half_of(parse_dtype(node.text("round_to")));
   problem.negative_slope = static_cast<float>(node.real("negative_slope"));
   problem.clamp_lo = static_cast<float>(node.real("clamp_lo"));
   problem.clamp_hi = static_cast<float>(node.real("clamp_hi"));

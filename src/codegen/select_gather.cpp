@@ -1,4 +1,5 @@
 // Elements picked by an index or a condition, and casts.
+#include "backends/cpu/cast_half.h"
 #include "backends/cpu/copy.h"
 #include "backends/cpu/gather_integers.h"
 #include "backends/cpu/parallel.h"
@@ -104,6 +105,16 @@ void select_where(const Node& node, Selected& selected) {
 }
 
 void select_cast(const Node& node, Selected& selected) {
+  const DType from = node.input(0)->dtype(), to = node.output()->dtype();
+  if ((from == DType::f32 && half_of(to) != cpu::HalfType::none) ||
+      (to == DType::f32 && half_of(from) != cpu::HalfType::none)) {
+    selected.kernel =
+        make_step(cpu::cast_half_kernels(),
+                  cpu::CastHalf{.half = half_of(to == DType::f32 ? from : to),
+                                .widen = to == DType::f32,
+                                .count = element_count(node.output()->shape().dims())});
+    return;
+  }
   selected.kernel = std::make_unique<CastStep>(node.input(0)->dtype(), node.output()->dtype(),
                                                element_count(node.output()->shape().dims()));
 }

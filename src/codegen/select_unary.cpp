@@ -44,6 +44,7 @@ constexpr Row rows[] = {
     {"floor", cpu::UnaryOp::floor},
     {"ceil", cpu::UnaryOp::ceil},
     {"round", cpu::UnaryOp::round},
+    {"round_to", cpu::UnaryOp::round_f16},
 };
 
 }  // namespace
@@ -57,6 +58,7 @@ void select_unary(const Node& node, Selected& selected) {
   if (row == std::end(rows)) return decline(selected, "unary", "has no such function");
   cpu::Unary args{.op = row->kernel, .count = element_count(node.output()->shape().dims())};
   if (node.is("gelu") && node.text("approximate") == "tanh") args.op = cpu::UnaryOp::gelu_tanh;
+  if (node.is("round_to") && node.text("to") == "bf16") args.op = cpu::UnaryOp::round_bf16;
   if (row->alpha) args.alpha = static_cast<float>(node.real(row->alpha));
   if (row->beta) args.beta = static_cast<float>(node.real(row->beta));
   selected.kernel = make_step(cpu::unary_kernels(), args);

@@ -11,7 +11,7 @@ namespace {
 
 using onnx_export::Writer;
 
-constexpr int64_t oldest_opset = 13, usual_opset = 17, newest_opset = 21;
+constexpr int64_t oldest_opset = 13, usual_opset = 17, newest_opset = 22;
 constexpr size_t most_inside = 1'800'000'000;
 constexpr size_t page = 4096;   // external tensors start on a page, so that readers can map them
 constexpr size_t small = 1024;  // smaller ones stay inside: shapes, scales

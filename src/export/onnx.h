@@ -16,7 +16,7 @@ enum class ExternalData {
 };
 
 struct OnnxExportOptions {
-  // 13 to 21; 0: the least from 17 on that has a form for every node. Runtimes read 17, and before
+  // 13 to 22; 0: the least from 17 on that has a form for every node. Runtimes read 17, and before
   // it a layer normalization is nine nodes.
   int64_t opset = 0;
   int64_t ir_version = 0;  // 0: the one that belongs to the opset

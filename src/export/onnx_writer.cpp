@@ -1,7 +1,10 @@
 #include "export/onnx_writer.h"
 
+#include <algorithm>
+
 #include "backends/reference/interpreter.h"
 #include "graph/op_def.h"
+#include "ops/op.h"
 #include "ops/packed.h"
 #include "support/error.h"
 
@@ -59,6 +62,50 @@ void set_attribute(const Attribute& value, AttributeProto& out) {
     set_header(*tensor, *out.mutable_t());
     out.mutable_t()->set_raw_data(tensor->data(), tensor->bytes());
   }
+}
+
+// What opset 22 changed: these take bfloat16 from then on, and nothing else.
+constexpr std::string_view bfloat16_since_22[] = {"Acos",
+                                                  "Acosh",
+                                                  "Asin",
+                                                  "Asinh",
+                                                  "Atan",
+                                                  "Atanh",
+                                                  "AveragePool",
+                                                  "Conv",
+                                                  "ConvTranspose",
+                                                  "Cos",
+                                                  "Cosh",
+                                                  "DeformConv",
+                                                  "Elu",
+                                                  "EyeLike",
+                                                  "GRU",
+                                                  "GlobalAveragePool",
+                                                  "GlobalMaxPool",
+                                                  "GridSample",
+                                                  "HardSigmoid",
+                                                  "HardSwish",
+                                                  "InstanceNormalization",
+                                                  "LSTM",
+                                                  "LpNormalization",
+                                                  "LpPool",
+                                                  "MaxPool",
+                                                  "Mish",
+                                                  "RNN",
+                                                  "RoiAlign",
+                                                  "Round",
+                                                  "Selu",
+                                                  "Sin",
+                                                  "Sinh",
+                                                  "Softplus",
+                                                  "Softsign",
+                                                  "Tan",
+                                                  "ThresholdedRelu"};
+
+bool has_bfloat16(const Node& node) {
+  const auto is = [](const Value* value) { return value && value->dtype() == DType::bf16; };
+  return std::any_of(node.inputs().begin(), node.inputs().end(), is) ||
+         std::any_of(node.outputs().begin(), node.outputs().end(), is);
 }
 
 // Of `quantize` whose inputs are all constant, the integers.
@@ -156,6 +203,9 @@ std::string Writer::temporary(const std::string& hint) { return claim(taken_, hi
 void Writer::node(std::string_view op_type, std::vector<std::string> inputs,
                   std::vector<std::string> outputs, const Attributes& attributes,
                   std::string_view domain) {
+  if (current_ && domain.empty() && has_bfloat16(*current_) &&
+      std::ranges::find(bfloat16_since_22, op_type) != std::end(bfloat16_since_22))
+    ops::need_opset(*current_, *this, 22);
   auto* proto = model_.mutable_graph()->add_node();
   proto->set_op_type(std::string(op_type));
   if (!domain.empty()) {

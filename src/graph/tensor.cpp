@@ -78,14 +78,16 @@ float half_to_float(uint16_t bits) {
     return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
   }
   const uint32_t wide = exponent == 31 ? 255 : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
+  const uint32_t quiet = exponent == 31 && mantissa != 0 ? 0x400000 : 0;
+  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13 | quiet);
 }
 
 uint16_t float_to_half(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00);   // NaN
+  if (magnitude > 0x7f800000u)  // NaN
+    return static_cast<uint16_t>(sign | 0x7e00 | ((magnitude >> 13) & 0x3ff));
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00);  // rounds to infinity
   if (magnitude < 0x38800000u) {  // subnormal half: adding 0.5 rounds at its last bit
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;

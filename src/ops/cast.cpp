@@ -19,6 +19,18 @@ void reference(const Node&, std::span<const Tensor* const> in, std::span<Tensor>
   std::copy(y.data(), y.data() + y.bytes(), out[0].mutable_data());
 }
 
+std::vector<TensorType> infer_round(const Node& node) {
+  const DType to = parse_dtype(node.text("to"));
+  require(node, to == DType::f16 || to == DType::bf16, "`to` must be f16 or bf16");
+  require(node, node.input(0)->dtype() == DType::f32, "the elements must be f32");
+  return {node.input(0)->type()};
+}
+
+void reference_round(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
+  const Tensor y = convert(convert(*in[0], parse_dtype(node.text("to"))), DType::f32);
+  std::copy(y.data(), y.data() + y.bytes(), out[0].mutable_data());
+}
+
 std::vector<TensorType> infer_bits(const Node& node) {
   const DType to = parse_dtype(node.text("to"));
   require(node, dtype_size(to) == dtype_size(node.input(0)->dtype()),
@@ -85,6 +97,12 @@ const OpImpl op_cast{
     .reference = reference,
     .onnx_import = cast_import,
     .onnx_export = &cast_export};
+
+const OpImpl op_round_to{
+    .doc = "f32 elements rounded to what type `to` (f16, bf16) holds: cast to it and back.",
+    .attributes = {{"to", AttributeKind::text, true}},
+    .infer = infer_round,
+    .reference = reference_round};
 
 const OpImpl op_bit_cast{.doc = "The bits of the elements read as type `to` of the same size.",
                          .attributes = {{"to", AttributeKind::text, true}},

@@ -10,6 +10,17 @@ namespace {
 
 bool is_byte(DType dtype) { return dtype == DType::u8 || dtype == DType::i8; }
 
+// What a float product is rounded to before its residual.
+std::optional<DType> rounding_of(const Node& node) {
+  const std::string& type = node.text("round_to");
+  return type.empty() ? std::nullopt : std::optional(parse_dtype(type));
+}
+
+double round_half(DType half, double sum) {
+  return half == DType::f16 ? load_element(store_element<Half>(sum))
+                            : load_element(store_element<BFloat16>(sum));
+}
+
 // Inputs: x, w, bias, multiplier, residual, weight_scale, weight_zero_point, x_scale, x_zero.
 void check_operands(const Node& node, int64_t c_out) {
   const Value *x_scale = node.input(7), *x_zero = node.input(8);
@@ -35,6 +46,9 @@ void check_operands(const Node& node, int64_t c_out) {
   const Value *bias = node.input(2), *multiplier = node.input(3);
   const bool integer = is_byte(x.dtype);
   require(node, integer || x.dtype == DType::f32, "the input must be f32, u8 or i8");
+  if (const auto round = rounding_of(node))
+    require(node, !integer && (*round == DType::f16 || *round == DType::bf16),
+            "round_to is f16 or bf16, of f32 products");
   if (const Value* scale = node.input(5)) {
     const int64_t group = node.integer("weight_group_size"), length = w.shape[1].value();
     const int64_t bits = node.integer("weight_bits");
@@ -118,6 +132,7 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
   const auto optional = [&](size_t i) { return i < in.size() ? in[i] : nullptr; };
   const Tensor *bias = optional(2), *multiplier = optional(3), *residual = optional(4);
   const Tensor *x_scale = optional(7), *x_zero = optional(8);
+  const auto round = rounding_of(node);
   const int64_t out_per_group = g.w[0] / g.group;
   size_t at = 0;
   for (int64_t n = 0; n < g.y[0]; ++n)
@@ -146,6 +161,7 @@ void accumulate(const Node& node, const Geometry& g, std::span<const Tensor* con
           float f = 0;
           if constexpr (std::is_floating_point_v<Sum>) {
             if (bias) sum += bias->values<float>()[oc];
+            if (round) sum = round_half(*round, sum);
             if (residual) sum += residual->values<float>()[at];
             f = static_cast<float>(sum);
           } else if (x_scale) {
@@ -221,6 +237,7 @@ std::vector<AttributeSpec> operand_attributes() {
   specs.push_back({"residual_zero_point", AttributeKind::integer, false, int64_t{0}});
   specs.push_back({"negative_slope", AttributeKind::real, false, 1.0});
   specs.push_back({"residual_multiplier", AttributeKind::real, false, 1.0});
+  specs.push_back({"round_to", AttributeKind::text, false, std::string()});
   specs.push_back({"weight_bits", AttributeKind::integer, false, int64_t{8}});
   specs.push_back({"weight_group_size", AttributeKind::integer, false, int64_t{0}});
   return specs;
@@ -234,7 +251,7 @@ const OpImpl op_fused_conv{
         "multiplier [O], residual, weight_scale [O, groups] and weight_zero_point of u8 or i8 "
         "weights "
         "with f32 x, x_scale and x_zero of dynamic products; y [N, OH, OW, O] with the epilogue of "
-        "ops/fused.h.",
+        "ops/fused.h; with round_to the f32 sum is rounded to f16 or bf16 before it.",
     .min_inputs = 2,
     .max_inputs = 9,
     .attributes =

@@ -230,8 +230,9 @@ std::optional<DynamicOperands> dynamic_operands(Graph& graph, const Product& pro
 
 // What follows the product and goes into it.
 struct Tail {
-  Node* last;             // the node whose output the fused op replaces
-  Value* bias = nullptr;  // of a matmul's addition; a conv's and gemm's is its input 2
+  Node* last;                 // the node whose output the fused op replaces
+  Value* bias = nullptr;      // of a matmul's addition; a conv's and gemm's is its input 2
+  std::string round_to = {};  // of the sum and its bias, before all else
   Value* residual = nullptr;
   double slope = 1, lo = -inf, hi = inf;
   const Node* quantize = nullptr;
@@ -245,11 +246,18 @@ bool is_bias(const Product& product, const Value& value, int64_t channels) {
   return value.shape() == Shape(dims) || value.shape() == Shape(Dims(dims.begin() + 1, dims.end()));
 }
 
-Tail follow(const Graph& graph, const Product& product, int64_t channels) {
+// `rounds`: the product can round its sum to half.
+Tail follow(const Graph& graph, const Product& product, int64_t channels, bool rounds) {
   Tail tail{product.result()};
   const auto next = [&] { return only_user(graph, tail.last->output()); };
   Node* user = next();
-  if ((product.node->is("matmul") || product.scaled) && user && user->is("add")) {
+  if (rounds && user && user->is("round_to")) {
+    tail.round_to = user->text("to");
+    tail.last = user;
+    user = next();
+  }
+  if (tail.round_to.empty() && (product.node->is("matmul") || product.scaled) && user &&
+      user->is("add")) {
     Value* other = user->input(user->input(0) == tail.last->output() ? 1 : 0);
     const Tensor constant = is_bias(product, *other, channels) ? float_constant(other) : Tensor();
     if (constant) {
@@ -306,7 +314,7 @@ class Fuser {
                               : kept  ? kept->values
                                       : float_weights)
                                  .dims()[0];
-    tail_ = follow(graph_, product_, channels);
+    tail_ = follow(graph_, product_, channels, !integer);
     if (!integer && tail_.quantize)
       tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
     Value* bias_value = tail_.bias ? tail_.bias : node_.input(2);
@@ -331,7 +339,7 @@ class Fuser {
     const auto operands = dynamic_operands(graph_, product_);
     if (!operands) return;
     const int64_t channels = operands->weights.values.dims()[0];
-    tail_ = follow(graph_, product_, channels);
+    tail_ = follow(graph_, product_, channels, false);
     if (tail_.quantize) tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
     if (tail_.residual && tail_.residual->dtype() != DType::f32) return;
     Tensor bias;
@@ -398,6 +406,7 @@ class Fuser {
     a["negative_slope"] = tail_.slope;
     a["clamp_lo"] = tail_.lo;
     a["clamp_hi"] = tail_.hi;
+    if (!tail_.round_to.empty()) a["round_to"] = tail_.round_to;
     if (kept) a["weight_bits"] = kept->bits;
     if (kept) a["weight_group_size"] = kept->group;
     const auto parameter = [&](const char* what, const Tensor& tensor) {

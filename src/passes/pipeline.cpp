@@ -28,6 +28,8 @@ constexpr Pass canonical[] = {
 
 constexpr Pass lowering[] = {
     {"quantize_constants", quantize_constants},
+    // What follows knows products of f32 and of integers only.
+    {"widen_halves", widen_halves},
     // The convs that it makes are products like any other.
     {"lower_conv_transpose", lower_conv_transpose},
     // Before products are looked at one by one.

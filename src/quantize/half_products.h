@@ -11,8 +11,7 @@ namespace octavo {
 // where constants are stored in half and all else stays f32. Products of dequantized operands, and
 // those whose weights alone are dequantized, stay as they are. `type`: "float32" (nothing changes),
 // "float16" or "bfloat16". `graph`: of any stage but lowered; as it was if this throws.
-// UserError: another type; a constant beyond float16's range; (unsupported) a convolution in
-// bfloat16, which ONNX has from opset 22 on only.
+// UserError: another type; a constant beyond float16's range.
 void use_float_products(Graph& graph, const std::string& type);
 
 }  // namespace octavo

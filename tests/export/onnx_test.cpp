@@ -41,7 +41,7 @@ class OnnxExport : public ::testing::Test {
 
 TEST_F(OnnxExport, RoundTrip) {
   const Graph g = load(conv_relu_add());
-  for (int64_t opset = 13; opset <= 21; ++opset) {
+  for (int64_t opset = 13; opset <= 22; ++opset) {
     export_onnx(g, path("m.onnx"), {.opset = opset});
     expect_equal(g, load_onnx(path("m.onnx")));
   }
@@ -165,15 +165,32 @@ TEST_F(OnnxExport, TakesTheLeastOpsetThatSuffices) {
   for (const std::string& text : {wide, groups})
     EXPECT_THAT(error_of([&] { export_onnx(parse_graph(text), path("m.onnx"), {.opset = 20}); }),
                 HasSubstr("has no ONNX form before opset 21; export with opset 21 or later"));
+  const auto brief = [](const char* body) {
+    return fmt::format(R"(graph "g" canonical {{
+      input %x : bf16[1, 4, 8, 8]
+      const %v : bf16[3, 4, 1, 1] = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
+      {}
+      return %y
+    }})",
+                       body);
+  };
+  EXPECT_EQ(opset_of(brief("%y = relu(%x)")), 17);
+  for (const char* body :
+       {"%y = conv(%x, %v)", "%y = round(%x)", "%y = max_pool(%x) {kernel = [2, 2]}"}) {
+    EXPECT_EQ(opset_of(brief(body)), 22) << body;
+    EXPECT_THAT(
+        error_of([&] { export_onnx(parse_graph(brief(body)), path("m.onnx"), {.opset = 21}); }),
+        HasSubstr("has no ONNX form before opset 22; export with opset 22 or later"));
+  }
   EXPECT_EQ(files(), 0u);
 }
 
 TEST_F(OnnxExport, Errors) {
   const Graph g = load(conv_relu_add());
   EXPECT_EQ(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 12}); }),
-            "opset: 12 is outside 13 to 21; leave it out for the least that suffices");
-  EXPECT_EQ(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 22}); }),
-            "opset: 22 is outside 13 to 21; leave it out for the least that suffices");
+            "opset: 12 is outside 13 to 22; leave it out for the least that suffices");
+  EXPECT_EQ(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 23}); }),
+            "opset: 23 is outside 13 to 22; leave it out for the least that suffices");
   EXPECT_THAT(error_of([&] { export_onnx(g, path("m.onnx"), {.opset = 21, .ir_version = 8}); }),
               HasSubstr("opset 21 needs at least IR version 10"));
   EXPECT_THAT(error_of([&] { export_onnx(g, path("no/such/folder/m.onnx")); }),

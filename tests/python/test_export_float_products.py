@@ -242,11 +242,36 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert (np.abs(reference - want) <= 36 * bound).all()
 
 
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_bfloat16_convolutions(tmp_path: Path, kind: Any) -> None:
+    """Opset 22 has them."""
+    model, x = kind(8, 6, 3, stride=2, padding=1), torch.randn(2, 8, 9, 9)
+    path = tmp_path / "model.onnx"
+    octavo.export_onnx(model, path, args=x, float_products="bfloat16")
+    assert [o.version for o in onnx.load(str(path)).opset_import] == [22]
+    assert len(halves(path, "bfloat16")) == 1
+    functional: Any = torch.nn.functional
+    function = functional.conv2d if kind is torch.nn.Conv2d else functional.conv_transpose2d
+
+    def product(x: Any, w: Any, b: Any = None) -> Any:
+        return function(x, w, b, stride=2, padding=1)
+
+    operands = [t.detach().double() for t in (x, model.weight, model.bias)]
+    want = product(*operands).numpy()
+    bound = off_by("bfloat16", product, *operands).numpy()
+    (ours,) = octavo.compile(path)(x.numpy())
+    assert (np.abs(ours - want) <= bound).all()
+    assert np.abs(ours - want).max() > 2.0**-11 * np.abs(want).mean()  # it is not float32
+    (reference,) = ReferenceEvaluator(str(path)).run(None, {"input": x.numpy()})
+    # NumPy adds in bfloat16: a rounding for each of 72 sums.
+    assert (np.abs(reference - want) <= 72 * bound).all()
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     path, x = tmp_path / "model.onnx", torch.randn(1, 3, 8, 8)
     conv = torch.nn.Conv2d(3, 4, 3)
     with pytest.raises(octavo.UnsupportedError, match=r"conv 'node_conv2d': .* before opset 22"):
-        octavo.export_onnx(conv, path, args=x, float_products="bfloat16")
+        octavo.export_onnx(conv, path, args=x, float_products="bfloat16", opset=21)
     with pytest.raises(octavo.UserError, match=r"'float8' is not known; .* float16"):
         octavo.export_onnx(conv, path, args=x, float_products="float8")
     with torch.no_grad():

@@ -23,7 +23,7 @@ from octavo import _core as core
 
 U = 2.0**-24
 ULPS = 8
-OPSETS = range(13, 22)
+OPSETS = range(13, 23)
 Array = NDArray[Any]
 
 

@@ -207,6 +207,54 @@ def test_packed_sequences(kind, sort):
         assert (p - q).abs().max() <= 5e-3
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sizes", [[4, 4, 4, 4], [5, 3, 3, 1]])
+def test_each_step_is_its_products_and_gates(kind, reverse, sizes):
+    """Of one layer, from the states before it: INT8 products, and gates in float64.
+
+    A gate is a sum of two float32 numbers below 16, whose rounding it takes over, and the functions
+    are within 4 ulps of values below 1: 2^-19 is ample.
+    """
+    module = oq.quantize_dynamic(nn.ModuleDict({"r": kind(12, 9)}))["r"]
+    layer, mode = module.layers[0], module.mode
+    x = torch.randn(sum(sizes), 12)
+    # The extremes are there whichever steps are left out: the same integers of x.
+    starts = [sum(sizes[:t]) for t in range(len(sizes))]
+    x[starts, 0], x[starts, 1] = 4, -5
+    first = tuple(torch.randn(sizes[0], 9) for _ in range(module.states))
+    order = list(reversed(range(len(sizes)))) if reverse else list(range(len(sizes)))
+
+    def run(chosen):
+        rows = torch.cat([x[starts[t] : starts[t] + sizes[t]] for t in sorted(chosen)])
+        counts = [sizes[t] for t in sorted(chosen)]
+        given = tuple(s[: counts[0]] for s in first)
+        y, states = layer.run(rows, counts, given, mode, reverse)
+        return y, [torch.cat([s, f[counts[0] :]]) for s, f in zip(states, first, strict=True)]
+
+    before = first
+    for count, t in enumerate(order, 1):
+        y, states = run(order[:count])
+        n = sizes[t]
+        ours = y[:n] if reverse else y[-n:]
+        products = layer.ih(x[starts[t] : starts[t] + n]).double(), layer.hh(before[0][:n]).double()
+        inputs = [s[:n].double() for s in before]
+        if mode == "LSTM":
+            i, f, g, o = (products[0] + products[1]).chunk(4, -1)
+            c = f.sigmoid() * inputs[1] + i.sigmoid() * g.tanh()
+            want = [o.sigmoid() * c.tanh(), c]
+        else:
+            (xr, xz, xn), (hr, hz, hn) = (p.chunk(3, -1) for p in products)
+            r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+            candidate = (xn + r * hn).tanh()
+            want = [candidate + z * (inputs[0] - candidate)]
+        assert torch.equal(states[0][:n], ours)
+        for now, then, exact in zip(states, before, want, strict=True):
+            assert torch.equal(now[n:], then[n:])  # the rows that this step leaves out
+            assert (now[:n] - exact).abs().max() <= 2**-19
+        before = states
+
+
 @pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
 @pytest.mark.parametrize("single", [False, True])
 def test_cells(kind, single):
@@ -284,5 +332,12 @@ def test_mistakes():
     with pytest.raises(TypeError, match="float32"):
         ours(torch.randn(2, 8).double())
     assert ours(torch.randn(0, 8)).shape == (0, 4)
+    recurrent = oq.quantize_dynamic(nn.ModuleDict({"r": nn.LSTM(8, 4)}))["r"]
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        recurrent(torch.full((2, 1, 8), torch.nan))
+    with pytest.raises(ValueError, match="an input of"):
+        recurrent(torch.randn(2, 1, 7))
+    with pytest.raises(TypeError, match="float32"):
+        recurrent(torch.randn(2, 1, 8).double())
     with pytest.raises(NotImplementedError, match="proj_size"):
         oq.quantize_dynamic(nn.ModuleList([nn.LSTM(4, 4, proj_size=2)]))

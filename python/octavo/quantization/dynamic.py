@@ -140,7 +140,15 @@ class _Layer(nn.Module):
         self.ih, self.hh = ih, hh
 
     def step(self, x: Tensor, state: tuple[Tensor, ...], mode: str) -> tuple[Tensor, ...]:
-        """The next state; ``x`` is the input's product already."""
+        """The next state."""
+        if self._in_integers():
+            return self.run(x, [x.shape[0]], state, mode, reverse=False)[1]
+        return self._step(self.ih(x), state, mode)
+
+    def _in_integers(self) -> bool:
+        return self.ih.weight().dtype != torch.float16 and not is_exporting()
+
+    def _step(self, x: Tensor, state: tuple[Tensor, ...], mode: str) -> tuple[Tensor, ...]:
         gates = self.hh(state[0])
         if mode == "LSTM":
             return _lstm_step(x + gates, state)
@@ -153,12 +161,17 @@ class _Layer(nn.Module):
         self, x: Tensor, sizes: list[int], state: tuple[Tensor, ...], mode: str, reverse: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All steps: ``sizes[t]`` rows of ``x`` belong to step t, and never grow with t."""
+        if self._in_integers():
+            c = state[1] if mode == "LSTM" else None
+            layers = self.ih._layer(), self.hh._layer()
+            y, *last = ops.recurrent_int8(x, *layers, state[0], c, sizes, mode, reverse)
+            return y, tuple(last)
         parts = list(self.ih(x).split(sizes))
         outputs: list[Tensor] = [x] * len(sizes)
         # The rows that a shorter step leaves out keep the state they have.
         for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
             n = sizes[t]
-            new = self.step(parts[t], tuple(s[:n] for s in state), mode)
+            new = self._step(parts[t], tuple(s[:n] for s in state), mode)
             outputs[t] = new[0]
             state = tuple(
                 s if n == old.shape[0] else torch.cat([s, old[n:]])
@@ -348,7 +361,7 @@ class _Cell(nn.Module):
         else:
             given = (hx,) if self.states == 1 else tuple(hx)
             state = tuple(s.unsqueeze(0) if single else s for s in given)
-        new = self.layer.step(self.layer.ih(rows), state, self.mode)
+        new = self.layer.step(rows, state, self.mode)
         if single:
             new = tuple(s.squeeze(0) for s in new)
         return new if self.states == 2 else new[0]

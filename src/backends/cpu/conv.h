@@ -21,6 +21,7 @@
 #include <limits>
 #include <optional>
 
+#include "backends/cpu/half_type.h"
 #include "backends/cpu/kernel.h"
 
 namespace octavo::cpu {
@@ -59,6 +60,7 @@ struct ConvProblem {
   // f32 or dynamic only
   const float* bias = nullptr;  // [c_out] or none
   std::optional<StoredIntegers> integers;
+  HalfType round = HalfType::none;  // f32 only: of sum and bias, before residual, slope and clamp
   // int8 only
   const int32_t* bias_i32 = nullptr;  // [c_out] or none
   const float* multiplier = nullptr;  // [c_out]

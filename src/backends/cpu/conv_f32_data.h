@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "backends/cpu/half_type.h"
+
 namespace octavo::cpu {
 
 // A few output pixels ("rows") times one panel of up to 4 vectors of output channels. The sum of a
@@ -16,8 +18,9 @@ struct GemmF32Tile {
   int64_t start_step;                // 0: all rows start from the same
   float* y;
   int64_t y_step;
-  const float* residual;  // or null
-  float slope = 1;        // of what is negative
+  HalfType round = HalfType::none;  // what the sum is rounded to, before all that follows
+  const float* residual;            // or null
+  float slope = 1;                  // of what is negative
   float lo, hi;
   int channels;  // that exist, at most vectors * width
   bool last;     // else y takes the bare sums, padding included
@@ -37,8 +40,9 @@ struct DepthwiseF32Row {
   int64_t w, x_first;              // image width; column of pixel 0's first tap
   int64_t stride, dilation;        // in columns
   float* y;
-  const float* residual;  // or null
-  float slope = 1;        // of what is negative
+  HalfType round = HalfType::none;  // what the sum is rounded to
+  const float* residual;            // or null
+  float slope = 1;                  // of what is negative
   float lo, hi;
 };
 

@@ -39,6 +39,7 @@ void depthwise_pixels(const DepthwiseF32Row& t, int64_t pixel, int64_t kx_begin,
 #pragma GCC unroll 8
     for (int i = 0; i < T; ++i) {
       Vec::F v = acc[i];
+      if (t.round != HalfType::none) v = rounded(t.round, v);
       if (t.residual) {
         const float* r = t.residual + at + i * t.channels;
         v = Vec::add(v, whole ? Vec::load(r) : Vec::load_n(r, n));

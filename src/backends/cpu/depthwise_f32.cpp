@@ -45,6 +45,7 @@ class DepthwiseF32 final : public ConvKernel {
     const int64_t room = s.w - 1 - (s.kw - 1) * s.dilation_w + s.pad_left;  // of the first tap
     row_.inner_end =
         std::max(row_.inner_begin, room < 0 ? 0 : std::min(s.ow, room / s.stride_w + 1));
+    row_.round = p.round;
     row_.slope = p.negative_slope;
     row_.lo = p.clamp_lo;
     row_.hi = p.clamp_hi;

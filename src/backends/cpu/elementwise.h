@@ -70,7 +70,9 @@ enum class UnaryOp : uint8_t {
   abs,
   floor,
   ceil,
-  round
+  round,
+  round_f16,  // to what float16 or bfloat16 holds
+  round_bf16
 };
 
 struct Unary {

@@ -163,6 +163,10 @@ void unary(const Unary& args, ThreadPool& pool) {
       return map_scalars(args, pool, [](float x) { return __builtin_ceilf(x); });
     case UnaryOp::round:
       return map_scalars(args, pool, [](float x) { return __builtin_nearbyintf(x); });
+    case UnaryOp::round_f16:
+      return map_vectors(args, pool, [](VecF x) { return Vec::round_f16(x); });
+    case UnaryOp::round_bf16:
+      return map_vectors(args, pool, [](VecF x) { return Vec::round_bf16(x); });
   }
 }
 

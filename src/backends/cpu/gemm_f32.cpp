@@ -42,6 +42,7 @@ class GemmF32 final : public ConvKernel {
         packed_kernels_(packed),
         shape_(p.shape),
         residual_(p.residual),
+        round_(p.round),
         slope_(p.negative_slope),
         lo_(p.clamp_lo),
         hi_(p.clamp_hi) {
@@ -282,6 +283,7 @@ class GemmF32 final : public ConvKernel {
       GemmF32Tile tile{};
       tile.a_step = block_rows;
       tile.weights = weights_ + part.group * group_weights_ + panel.weights;
+      tile.round = round_;
       tile.slope = slope_;
       tile.lo = lo_;
       tile.hi = hi_;
@@ -329,6 +331,7 @@ class GemmF32 final : public ConvKernel {
   const PackedKernels* packed_kernels_;
   ConvShape shape_;
   bool residual_;
+  HalfType round_;
   float slope_, lo_, hi_;
   int64_t c_in_, c_out_;       // of a group
   int64_t rows_;               // of the matrix product

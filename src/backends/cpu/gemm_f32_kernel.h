@@ -15,6 +15,10 @@ inline __attribute__((always_inline)) void start_tile(const GemmF32Tile& t, Vec:
     for (int b = 0; b < B; ++b) acc[r][b] = Vec::load(start + b * Vec::width);
 }
 
+inline __attribute__((always_inline)) Vec::F rounded(HalfType half, Vec::F v) {
+  return half == HalfType::f16 ? Vec::round_f16(v) : Vec::round_bf16(v);
+}
+
 template <int R, int B>
 inline __attribute__((always_inline)) void finish_tile(const GemmF32Tile& t, Vec::F (&acc)[R][B]) {
   constexpr int W = Vec::width;
@@ -24,6 +28,12 @@ inline __attribute__((always_inline)) void finish_tile(const GemmF32Tile& t, Vec
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) Vec::store(t.y + r * t.y_step + b * W, acc[r][b]);
     return;
+  }
+  if (t.round != HalfType::none) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) acc[r][b] = rounded(t.round, acc[r][b]);
   }
   const Vec::F lo = Vec::set(t.lo), hi = Vec::set(t.hi), slope = Vec::set(t.slope);
   const int tail = t.channels - (B - 1) * W;  // in the last vector

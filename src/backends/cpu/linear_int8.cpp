@@ -38,6 +38,12 @@ GemmInt8Function function_for(Isa isa, int64_t k4) {
 bool extremes(const float* x, int64_t count, ThreadPool& pool, float& min, float& max) {
   constexpr int64_t grain = 1 << 16;
   const auto find = histogram_kernels().extremes;
+  if (count <= grain) {
+    const Extremes all = find(x, count);
+    min = std::min(all.min, 0.0f);
+    max = std::max(all.max, 0.0f);
+    return all.finite;
+  }
   std::vector<Extremes> parts(static_cast<size_t>(ceil_div(count, grain)));
   parallel_chunks(pool, count, grain, [&](int64_t begin, int64_t end) {
     parts[static_cast<size_t>(begin / grain)] = find(x + begin, end - begin);
@@ -113,28 +119,61 @@ void LinearInt8::run(int64_t rows, const void* x, Element x_element, float x_ste
 
 bool LinearInt8::run_dynamic(int64_t rows, const float* x, const LinearInt8Output& out,
                              ThreadPool& pool) const {
+  DynamicRows quantized;
+  if (!quantize_rows(rows, x, quantized, pool)) return false;
+  multiply_rows(0, rows, quantized, out, pool);
+  return true;
+}
+
+bool LinearInt8::quantize_rows(int64_t rows, const float* x, DynamicRows& to,
+                               ThreadPool& pool) const {
   if (rows == 0) return true;
   float min, max;
   if (!extremes(x, rows * k_, pool, min, max)) return false;
-  float step = static_cast<float>((static_cast<double>(max) - min) / 255);
-  if (!(step >= std::numeric_limits<float>::min())) step = 1;
-  const auto zero_point = static_cast<int32_t>(
-      std::clamp(std::nearbyint(-static_cast<double>(min) / step), 0.0, 255.0));
-  const int64_t pitch = k4_ * 4;
-  AlignedArray<uint8_t> q(rows * pitch);
+  to.step = static_cast<float>((static_cast<double>(max) - min) / 255);
+  if (!(to.step >= std::numeric_limits<float>::min())) to.step = 1;
+  to.zero_point = static_cast<int32_t>(
+      std::clamp(std::nearbyint(-static_cast<double>(min) / to.step), 0.0, 255.0));
+  const int64_t pitch = k4_ * 4, padded = ceil_div(n_, 16) * 16;
+  if (static_cast<int64_t>(to.bytes.bytes()) < rows * pitch)
+    to.bytes = AlignedArray<uint8_t>(rows * pitch);
+  if (!to.bias.data()) {
+    to.multiplier = AlignedArray<float>(padded);
+    to.bias = AlignedArray<int32_t>(padded);
+  }
+  const auto zero = static_cast<uint32_t>(-to.zero_point);
+  for (int64_t c = 0; c < padded; ++c) {
+    to.multiplier[c] = to.step * step_[c];
+    to.bias[c] = static_cast<int32_t>(zero * static_cast<uint32_t>(sum_[c]));
+  }
   Quantize quantize;
   quantize.reciprocal = true;
-  quantize.step = &step;
-  quantize.zero_point = &zero_point;
+  quantize.step = &to.step;
+  quantize.zero_point = &to.zero_point;
   const auto run = best_kernel(quantize_kernels()).run;
   quantize.channels = pitch == k_ ? rows * k_ : k_;
   for (int64_t row = 0; row < (pitch == k_ ? 1 : rows); ++row) {
     quantize.x = x + row * k_;
-    quantize.q = q.data() + row * pitch;
+    quantize.q = to.bytes.data() + row * pitch;
     run(quantize, pool);
   }
-  multiply(rows, q.data(), pitch, step, zero_point, out, pool);
   return true;
+}
+
+void LinearInt8::multiply_rows(int64_t first, int64_t rows, const DynamicRows& x,
+                               const LinearInt8Output& out, ThreadPool& pool) const {
+  ConvProblem problem;  // what the epilogue's maker reads
+  problem.clamp_lo = out.clamp_lo;
+  problem.clamp_hi = out.clamp_hi;
+  Int8Epilogue epilogue = make_output_epilogue(problem);
+  if (has_bias_) {
+    epilogue.residual = Int8Residual::f32;
+    epilogue.residual_multiplier = 1;
+  }
+  const int64_t pitch = k4_ * 4;
+  multiply({rows, x.bytes.data() + first * pitch, pitch, x.multiplier.data(), x.bias.data(),
+            has_bias_ ? bias_.data() : nullptr, &epilogue, out.y, element_size(Element::f32)},
+           pool);
 }
 
 std::shared_ptr<const LinearInt8::Prepared> LinearInt8::prepared(
@@ -206,37 +245,43 @@ void LinearInt8::prepare_bytes(Prepared& p) const {
 void LinearInt8::multiply(int64_t rows, const uint8_t* x, int64_t pitch, float x_step,
                           int32_t x_zero_point, const LinearInt8Output& out,
                           ThreadPool& pool) const {
-  if (rows == 0) return;
   const std::shared_ptr<const Prepared> p = prepared(x_step, x_zero_point, out);
+  multiply({rows, x, pitch, p->multiplier.data(), p->bias.data(),
+            p->float_bias ? p->bias_f32.data() : nullptr, &p->epilogue, out.y,
+            element_size(out.element)},
+           pool);
+}
+
+void LinearInt8::multiply(const Product& p, ThreadPool& pool) const {
+  const int64_t rows = p.rows;
+  if (rows == 0) return;
   const int64_t panels = static_cast<int64_t>(panels_.size());
   const int64_t macs = rows * segments_ * k4_ * 4 * ceil_div(n_, 16) * 16;
   const int64_t wanted = std::clamp<int64_t>(macs / task_macs, 1, int64_t{8} * pool.size());
   // Few rows: cut the weights, so that each core reads a part of them; else cut the rows.
   const int64_t row_tasks = std::min(ceil_div(rows, task_rows), wanted);
   const int64_t panel_tasks = std::min(panels, ceil_div(wanted, row_tasks));
-  const int64_t y_size = element_size(out.element);
   auto task = [&](int64_t i, int) {
     const int64_t row = rows * (i / panel_tasks) / row_tasks;
     const int64_t row_end = rows * (i / panel_tasks + 1) / row_tasks;
     const int64_t first = panels * (i % panel_tasks) / panel_tasks;
     const int64_t last = panels * (i % panel_tasks + 1) / panel_tasks;
     GemmInt8Tile tile{};
-    tile.a = x + row * pitch;
-    tile.pixel_step = pitch;
+    tile.a = p.x + row * p.pitch;
+    tile.pixel_step = p.pitch;
     tile.segment_at = segment_at_;
     tile.segments = segments_;
     tile.k4 = k4_;
-    tile.y_step = n_ * y_size;
+    tile.y_step = n_ * p.y_size;
     tile.pixels = row_end - row;
-    tile.epilogue = &p->epilogue;
+    tile.epilogue = p.epilogue;
     for (int64_t j = first; j < last; ++j) {
       const Panel& panel = panels_[static_cast<size_t>(j)];
       tile.weights = weights_.data() + panel.weights;
-      tile.bias = p->bias.data() + panel.channel;
-      tile.multiplier = p->multiplier.data() + panel.channel;
-      tile.y = static_cast<uint8_t*>(out.y) + (row * n_ + panel.channel) * y_size;
-      if (p->float_bias)
-        tile.residual = p->bias_f32.data() + panel.channel;  // the same row for each
+      tile.bias = p.bias + panel.channel;
+      tile.multiplier = p.multiplier + panel.channel;
+      tile.y = static_cast<uint8_t*>(p.y) + (row * n_ + panel.channel) * p.y_size;
+      if (p.residual) tile.residual = p.residual + panel.channel;
       tile.blocks = panel.blocks;
       tile.channels = panel.channels;
       function_(tile);

@@ -52,6 +52,20 @@ class LinearInt8 {
   bool run_dynamic(int64_t rows, const float* x, const LinearInt8Output& out,
                    ThreadPool& pool) const;
 
+  // run_dynamic in two parts: rows that share a step, and the products of some of them. Memory is
+  // taken once, for calls of no more rows.
+  struct DynamicRows {
+    float step = 1;
+    int32_t zero_point = 0;
+    AlignedArray<uint8_t> bytes;  // [rows][k, in whole fours]
+    AlignedArray<float> multiplier;
+    AlignedArray<int32_t> bias;
+  };
+  bool quantize_rows(int64_t rows, const float* x, DynamicRows& to, ThreadPool& pool) const;
+  // f32 outputs of step 1.
+  void multiply_rows(int64_t first, int64_t rows, const DynamicRows& x, const LinearInt8Output& out,
+                     ThreadPool& pool) const;
+
  private:
   // What a call's parameters make of the layer's.
   struct Prepared {
@@ -66,7 +80,19 @@ class LinearInt8 {
   std::shared_ptr<const Prepared> prepared(float x_step, int32_t x_zero_point,
                                            const LinearInt8Output& out) const;
   void prepare_bytes(Prepared& p) const;
-  // Rows of padded bytes that kernels may read.
+  // Rows of padded bytes that kernels may read; what belongs to each channel, residual or none.
+  struct Product {
+    int64_t rows;
+    const uint8_t* x;
+    int64_t pitch;
+    const float* multiplier;
+    const int32_t* bias;
+    const float* residual;  // the same row for each
+    const Int8Epilogue* epilogue;
+    void* y;
+    int64_t y_size;
+  };
+  void multiply(const Product& product, ThreadPool& pool) const;
   void multiply(int64_t rows, const uint8_t* x, int64_t pitch, float x_step, int32_t x_zero_point,
                 const LinearInt8Output& out, ThreadPool& pool) const;
 

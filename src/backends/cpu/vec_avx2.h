@@ -61,6 +61,32 @@ struct Vec {
   static F bits_to_float(I v) { return _mm256_castsi256_ps(v); }
   static I float_to_bits(F v) { return _mm256_castps_si256(v); }
 
+  static F load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return bits_to_float(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+  static void store_f16(uint16_t* p, F v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static void store_bf16(uint16_t* p, F v) {
+    const I high = _mm256_srli_epi32(float_to_bits(round_bf16(v)), 16);
+    const I packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+  static F round_f16(F v) { return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
+  // In integers: the instruction of AVX-512 takes subnormal numbers for 0.
+  static F round_bf16(F v) {
+    const I bits = float_to_bits(v);
+    const I even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), set_int(1));
+    const I rounded = add_int(add_int(bits, set_int(0x7fff)), even);
+    const I quiet = _mm256_or_si256(bits, set_int(0x400000));
+    const F kept = select(is_nan(v), bits_to_float(quiet), bits_to_float(rounded));
+    return _mm256_and_ps(kept, bits_to_float(set_int(-0x10000)));
+  }
+
   static I load_u8(const uint8_t* p) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   }

@@ -63,6 +63,31 @@ struct Vec {
   static F bits_to_float(I v) { return _mm512_castsi512_ps(v); }
   static I float_to_bits(F v) { return _mm512_castps_si512(v); }
 
+  static F load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F load_bf16(const uint16_t* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return bits_to_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+  static void store_f16(uint16_t* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static void store_bf16(uint16_t* p, F v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(float_to_bits(round_bf16(v)), 16)));
+  }
+  static F round_f16(F v) { return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)); }
+  // In integers: the instruction of AVX-512 takes subnormal numbers for 0.
+  static F round_bf16(F v) {
+    const I bits = float_to_bits(v);
+    const I even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set_int(1));
+    const I rounded = add_int(add_int(bits, set_int(0x7fff)), even);
+    const I kept = _mm512_mask_or_epi32(rounded, is_nan(v), bits, set_int(0x400000));
+    return bits_to_float(_mm512_and_si512(kept, set_int(-0x10000)));
+  }
+
   static I load_u8(const uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }

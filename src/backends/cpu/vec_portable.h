@@ -86,6 +86,20 @@ struct Vec {
   static F bits_to_float(I v) { return reinterpret_cast<F>(v); }
   static I float_to_bits(F v) { return reinterpret_cast<I>(v); }
 
+  // float16 and bfloat16 to and from float: half to even, the bits of graph/tensor.h.
+  static F load_f16(const uint16_t* p) { return float_of_f16(load_u16(p)); }
+  static F load_bf16(const uint16_t* p) {
+    return bits_to_float(reinterpret_cast<I>(reinterpret_cast<U>(load_u16(p)) << 16));
+  }
+  static void store_f16(uint16_t* p, F v) { store_u16(p, f16_of_float(v)); }
+  static void store_bf16(uint16_t* p, F v) { store_u16(p, float_to_bits(round_bf16(v)) >> 16); }
+  static F round_f16(F v) { return float_of_f16(f16_of_float(v)); }
+  static F round_bf16(F v) {
+    const U bits = reinterpret_cast<U>(v), rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    const U kept = v != v ? bits | 0x400000 : rounded;  // NOLINT(misc-redundant-expression)
+    return reinterpret_cast<F>(kept & 0xffff0000u);
+  }
+
   // Bytes to and from int32; stores take values that fit.
   static I load_u8(const uint8_t* p) { return I{p[0], p[1], p[2], p[3]}; }
   static I load_u8_n(const uint8_t* p, int n) {
@@ -100,6 +114,34 @@ struct Vec {
   static void store_byte(void* p, I v) { store_byte_n(p, v, 4); }
   static void store_byte_n(void* p, I v, int n) {
     for (int i = 0; i < n; ++i) static_cast<uint8_t*>(p)[i] = static_cast<uint8_t>(v[i]);
+  }
+
+ private:
+  typedef uint32_t U __attribute__((vector_size(16)));
+
+  static I load_u16(const uint16_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+  static void store_u16(uint16_t* p, I v) {
+    for (int i = 0; i < width; ++i) p[i] = static_cast<uint16_t>(v[i]);
+  }
+  static F float_of_f16(I half) {
+    const I magnitude = half & 0x7fff;
+    const I normal = (magnitude << 13) + 0x38000000;
+    const I special = normal + 0x38000000;  // infinity, and NaN once it is quiet
+    I bits = magnitude < 0x400 ? float_to_bits(to_float(magnitude) * 0x1p-24f) : normal;
+    bits = magnitude >= 0x7c00 ? special : bits;
+    bits |= (magnitude > 0x7c00) & 0x400000;
+    return bits_to_float(bits | ((half & 0x8000) << 16));
+  }
+  static I f16_of_float(F v) {
+    const I bits = float_to_bits(v), magnitude = bits & 0x7fffffff;
+    const I normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    // Below float16's normal numbers adding 0.5 rounds at the last bit.
+    const I small = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000;
+    const I nan = ((magnitude >> 13) & 0x3ff) | 0x7e00;
+    I half = magnitude < 0x38800000 ? small : normal;
+    half = magnitude >= 0x477ff000 ? set_int(0x7c00) : half;
+    half = magnitude > 0x7f800000 ? nan : half;
+    return half | ((bits >> 16) & 0x8000);
   }
 };
 

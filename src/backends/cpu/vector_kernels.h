@@ -1,11 +1,13 @@
 // The kernels that are written once over a vector type and compiled for three instruction sets.
 #pragma once
 #include "backends/cpu/affine.h"
+#include "backends/cpu/cast_half.h"
 #include "backends/cpu/elementwise.h"
 #include "backends/cpu/histogram.h"
 #include "backends/cpu/layer_norm.h"
 #include "backends/cpu/pool.h"
 #include "backends/cpu/quantized.h"
+#include "backends/cpu/recurrent_step.h"
 #include "backends/cpu/reduce.h"
 
 namespace octavo::cpu {
@@ -27,6 +29,8 @@ struct VectorKernels {
   AffineKernels<double> affine_f64;
   HistogramKernels histogram;
   void (*layer_norm)(const LayerNorm&, ThreadPool&);
+  void (*cast_half)(const CastHalf&, ThreadPool&);
+  void (*recurrent_step)(const RecurrentStep&, ThreadPool&);
 };
 
 const VectorKernels& vector_kernels_portable();

@@ -1,12 +1,14 @@
 // All that vector_kernels.h lists, over the `Vec` of a vec_*.h, which must come first.
 #pragma once
 #include "backends/cpu/affine_kernel.h"
+#include "backends/cpu/cast_half_kernel.h"
 #include "backends/cpu/dynamic_quantize_kernel.h"
 #include "backends/cpu/elementwise_kernel.h"
 #include "backends/cpu/histogram_kernel.h"
 #include "backends/cpu/layer_norm_kernel.h"
 #include "backends/cpu/pool_kernel.h"
 #include "backends/cpu/quantized_kernel.h"
+#include "backends/cpu/recurrent_step_kernel.h"
 #include "backends/cpu/reduce_kernel.h"
 #include "backends/cpu/vector_kernels.h"
 
@@ -30,6 +32,8 @@ constexpr VectorKernels vector_kernels_table{
     affine_table<VecDouble>,
     {histogram_extremes, histogram_count, histogram_count_magnitudes},
     layer_norm,
+    cast_half,
+    recurrent_step,
 };
 
 }  // namespace

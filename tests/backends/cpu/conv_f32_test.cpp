@@ -2,12 +2,14 @@
 // summation, on every instruction set of this machine; bit-equal for any number of threads.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <random>
 
 #include "backends/cpu/conv.h"
+#include "graph/tensor.h"
 #include "support/buffer.h"
 
 namespace octavo::cpu {
@@ -22,6 +24,12 @@ struct Case {
 struct Expected {
   std::vector<double> y, bound;
 };
+
+double half(const Case& c, double sum) {
+  const Tensor one = Tensor::scalar(sum);
+  const DType type = c.p.round == HalfType::f16 ? DType::f16 : DType::bf16;
+  return convert(convert(one, type), DType::f64).values<double>()[0];
+}
 
 Expected expected(const Case& c) {
   const ConvShape& s = c.p.shape;
@@ -46,15 +54,25 @@ Expected expected(const Case& c) {
                 magnitude += std::abs(product);
               }
             }
+          // u a product and u an addition: K + 4 roundings on the longest path, u = eps / 2.
+          const double roundings = static_cast<double>(in * s.kh * s.kw + 4);
+          double step = 0;
+          if (c.p.round != HalfType::none) {
+            // Where the sum lies near the middle of two halves it may become the other one.
+            const double off = roundings * FLT_EPSILON / 2 * 1.001 * magnitude;
+            step = half(c, sum + off) - half(c, sum - off);
+            sum = half(c, sum);
+            magnitude = std::abs(sum);
+          }
           if (c.p.residual) {
             const double r = c.residual[e.y.size()];
             sum += r;
             magnitude += std::abs(r);
           }
           if (sum < 0) sum *= c.p.negative_slope;
-          // u a product and u an addition: K + 4 roundings on the longest path, u = eps / 2.
-          const double roundings = static_cast<double>(in * s.kh * s.kw + 4);
-          e.bound.push_back(roundings * FLT_EPSILON / 2 * 1.001 * magnitude);
+          // Of a sum that is rounded only what follows: residual and slope, two roundings.
+          const double after = c.p.round == HalfType::none ? roundings : 2;
+          e.bound.push_back(step + after * FLT_EPSILON / 2 * 1.001 * (magnitude + step));
           sum = std::max(sum, static_cast<double>(c.p.clamp_lo));
           e.y.push_back(std::min(sum, static_cast<double>(c.p.clamp_hi)));
         }
@@ -139,6 +157,7 @@ class ConvF32 : public testing::Test {
       c.p.residual = Element::f32;
       c.residual = values(s.n * s.oh * s.ow * s.c_out);
     }
+    c.p.round = std::array{HalfType::none, HalfType::f16, HalfType::bf16}[pick(0, 4) % 3];
     if (pick(0, 2) == 0) c.p.negative_slope = 0.1f;
     if (pick(0, 1)) c.p.clamp_lo = 0;
     if (pick(0, 1)) c.p.clamp_hi = 6;

@@ -1,0 +1,115 @@
+// Products of float16 and bfloat16 on the kernels of float32, see passes.h. What the sum is: halves
+// multiplied exactly and added in float32, then rounded to half once.
+#include <algorithm>
+#include <unordered_map>
+
+#include "graph/op_def.h"
+#include "graph/rewrite.h"
+#include "graph/tensor.h"
+#include "passes/passes.h"
+
+namespace octavo {
+namespace {
+
+bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
+
+bool is_product(const Node& node) {
+  return node.op().quant == QuantTrait::weighted && is_half(node.output()->dtype());
+}
+
+bool holds(DType half, double number) {
+  const Tensor value = Tensor::scalar(number);
+  const double back = convert(convert(value, half), DType::f64).values<double>()[0];
+  return back == number;
+}
+
+// Every element of this f32 value is one of `half`.
+bool holds(DType half, const Value* value) {
+  const Node* node = value->producer();
+  if (!node) return false;
+  if (node->is("round_to")) return parse_dtype(node->text("to")) == half;
+  if (node->is("cast")) return node->input(0)->dtype() == half;
+  if (node->is("relu")) return holds(half, node->input(0));
+  if (node->is("clip"))
+    return node->inputs().size() == 1 && holds(half, node->real("min")) &&
+           holds(half, node->real("max")) && holds(half, node->input(0));
+  if (node->is("concat"))
+    return std::all_of(node->inputs().begin(), node->inputs().end(),
+                       [&](const Value* input) { return holds(half, input); });
+  // Elements of input 0: interpolation and a padding of any number are neither.
+  return node->op().quant == QuantTrait::same_scale && !node->is("resize") && !node->is("pad") &&
+         holds(half, node->input(0));
+}
+
+class Widener {
+ public:
+  explicit Widener(Graph& graph) : graph_(graph) {}
+
+  void run() {
+    graph_.for_each([&](Node& node) {
+      if (is_product(node))
+        widen(node);
+      else if (node.is("cast") && node.output()->dtype() == DType::f32)
+        skip_half(node);
+    });
+  }
+
+ private:
+  static bool is_narrowing(const Node* node) {
+    return node && node->is("cast") && is_half(node->output()->dtype()) &&
+           node->input(0)->dtype() == DType::f32;
+  }
+  Value* rounded(Value* value, DType half, Node& before) {
+    return graph_.apply("round_to", {value}, {{"to", std::string(dtype_name(half))}}, "", &before);
+  }
+
+  // The f32 value with the elements of `half`; nodes come in before `before`.
+  Value* wide(Value* half, Node& before) {
+    Value*& known = wide_[half];
+    if (known) return known;
+    const DType type = half->dtype();
+    if (half->is_constant())
+      return known =
+                 graph_.add_constant(half->name() + "/f32", convert(half->constant(), DType::f32));
+    if (is_narrowing(half->producer())) {
+      Value* from = half->producer()->input(0);
+      return known = holds(type, from) ? from : rounded(from, type, before);
+    }
+    return known = graph_.apply("cast", {half}, {{"to", std::string("f32")}}, "", &before);
+  }
+
+  // A cast from a half that is cast from f32.
+  void skip_half(Node& node) {
+    if (!is_narrowing(node.input(0)->producer())) return;
+    Value* value = wide(node.input(0), node);
+    if (graph_.is_output(node.output()) && graph_.is_output(value)) return;  // two names
+    take_place(node, value);
+  }
+
+  void take_place(Node& node, Value* value) {
+    replace(graph_, &node, value);
+    graph_.erase(&node);
+  }
+
+  void widen(Node& node) {
+    const DType type = node.output()->dtype();
+    std::vector<Value*> inputs;
+    for (Value* input : node.inputs()) inputs.push_back(input ? wide(input, node) : nullptr);
+    Value* sum = graph_.apply(node.op_name(), std::move(inputs), node.attributes(), "", &node);
+    sum->producer()->set_name(node.name());
+    Value* y = rounded(sum, type, node);
+    // Readers in half take this; those in f32 and other products what it is made of.
+    Value* half = graph_.apply("cast", {y}, {{"to", std::string(dtype_name(type))}}, "", &node);
+    wide_[half] = y;
+    take_place(node, half);
+  }
+
+  Graph& graph_;
+  std::unordered_map<const Value*, Value*> wide_;
+};
+
+}  // namespace
+
+void widen_halves(Graph& graph) { Widener(graph).run(); }
+
+}  // namespace octavo
