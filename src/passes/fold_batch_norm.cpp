@@ -103,35 +103,47 @@ void expand(Graph& graph, Node& node) {
   graph.rename(result, name);
 }
 
+// Into the product before, if there is one with constant weights.
+bool fold(Graph& graph, Node& node) {
+  const auto affine = affine_of(node);
+  if (!affine || node.input(0)->dtype() != DType::f32) return false;
+  Value *x = node.input(0), *y = node.output();
+  Node* producer = x->producer();
+  const auto axis = producer ? output_axis(graph, *producer, x) : std::nullopt;
+  if (!axis) return false;
+  fold_into(graph, *producer, *axis, *affine);
+  graph.replace_all_uses(y, x);
+  const std::string name = y->name();
+  graph.erase(&node);
+  graph.rename(x, name);  // the value that the file's reader knows
+  return true;
+}
+
 }  // namespace
+
+void fold_batch_norm_into_products(Graph& graph) {
+  graph.for_each([&](Node& node) {
+    if (node.is("batch_norm")) fold(graph, node);
+  });
+}
 
 void fold_batch_norm(Graph& graph) {
   graph.for_each([&](Node& node) {
-    if (!node.is("batch_norm")) return;
+    if (!node.is("batch_norm") || fold(graph, node)) return;
     const auto affine = affine_of(node);
     if (!affine || node.input(0)->dtype() != DType::f32) return expand(graph, node);
     Value *x = node.input(0), *y = node.output();
-    Node* producer = x->producer();
-    const auto axis = producer ? output_axis(graph, *producer, x) : std::nullopt;
-    if (axis) {
-      fold_into(graph, *producer, *axis, *affine);
-      graph.replace_all_uses(y, x);
-      const std::string name = y->name();
-      graph.erase(&node);
-      graph.rename(x, name);  // the value that the file's reader knows
-    } else {
-      const int64_t rank = x->shape().rank();
-      Value* product =
-          graph.apply("mul", {x, per_channel(graph, node.name() + "/scale", affine->scale, rank)},
-                      {}, node.name() + "/mul", &node);
-      Value* sum = graph.apply(
-          "add", {product, per_channel(graph, node.name() + "/shift", affine->shift, rank)}, {},
-          node.name() + "/add", &node);
-      graph.replace_all_uses(y, sum);
-      const std::string name = y->name();
-      graph.erase(&node);
-      graph.rename(sum, name);
-    }
+    const int64_t rank = x->shape().rank();
+    Value* product =
+        graph.apply("mul", {x, per_channel(graph, node.name() + "/scale", affine->scale, rank)}, {},
+                    node.name() + "/mul", &node);
+    Value* sum = graph.apply(
+        "add", {product, per_channel(graph, node.name() + "/shift", affine->shift, rank)}, {},
+        node.name() + "/add", &node);
+    graph.replace_all_uses(y, sum);
+    const std::string name = y->name();
+    graph.erase(&node);
+    graph.rename(sum, name);
   });
 }
 

@@ -15,6 +15,8 @@ void fold_constants(Graph& graph);
 // any other becomes a multiplication and an addition, or more if its parameters are computed. No
 // batch_norm is left.
 void fold_batch_norm(Graph& graph);
+// The first of that alone.
+void fold_batch_norm_into_products(Graph& graph);
 // Removes identities (reshape and transpose to the same, clip without bounds), merges reshape and
 // transpose chains, x * sigmoid(x) becomes silu, a constant addend of conv or gemm becomes its
 // bias.

@@ -6,6 +6,7 @@
 
 #include "graph/op_def.h"
 #include "graph/rewrite.h"
+#include "passes/passes.h"
 #include "support/error.h"
 
 namespace octavo {
@@ -46,7 +47,6 @@ class Halver {
   }
 
   void run() {
-    // Whatever throws does so before the graph changes.
     for (const Node* node : products_) {
       for (const Value* input : node->inputs())
         if (input && input->is_constant() && !constants_.contains(input))
@@ -115,7 +115,11 @@ void use_float_products(Graph& graph, const std::string& type) {
   if (type != "float16" && type != "bfloat16")
     throw UserError(ErrorKind::value, "float_products", fmt::format("'{}' is not known", type),
                     "use one of: float32, float16, bfloat16");
-  Halver(graph, type == "float16" ? DType::f16 : DType::bf16).run();
+  Graph changed = graph.clone();
+  fold_batch_norm_into_products(changed);
+  changed.remove_dead();
+  Halver(changed, type == "float16" ? DType::f16 : DType::bf16).run();
+  graph = std::move(changed);
 }
 
 }  // namespace octavo

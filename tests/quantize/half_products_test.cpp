@@ -86,6 +86,37 @@ TEST(HalfProducts, CastsAnActivationOnceAndNotBackBetweenNeighbours) {
   })");
 }
 
+TEST(HalfProducts, ABatchNormalizationGoesIntoItsProduct) {
+  expect_text(halved(R"(graph "g" captured {
+    input %x : f32[1, 1, 2, 2]
+    const %w : f32[1, 1, 1, 1] = [2]
+    const %g : f32[1] = [3]
+    const %b : f32[1] = [0.5]
+    const %m : f32[1] = [1]
+    const %v : f32[1] = [4]
+    %c = conv(%x, %w)
+    %n = batch_norm(%c, %g, %b, %m, %v) {epsilon = 0}
+    %r = relu(%n)
+    %y = batch_norm(%r, %g, %b, %m, %v) {epsilon = 0}
+    return %y
+  })"),
+              R"(graph "g" captured {
+    input %x : f32[1, 1, 2, 2]
+    const %w : f16[1, 1, 1, 1] = [3]
+    const %d : f16[1] = [-1]
+    const %g : f32[1] = [3]
+    const %b : f32[1] = [0.5]
+    const %m : f32[1] = [1]
+    const %v : f32[1] = [4]
+    %h = cast(%x) {to = "f16"}
+    %c = conv(%h, %w, %d)
+    %n = cast(%c) {to = "f32"}
+    %r = relu(%n)
+    %y = batch_norm(%r, %g, %b, %m, %v) {epsilon = 0}
+    return %y
+  })");
+}
+
 TEST(HalfProducts, AConstantThatOthersReadIsNotStoredTwice) {
   expect_text(halved(R"(graph "g" canonical {
     input %i : i64[3]
