@@ -11,9 +11,9 @@ constexpr RecurrentMode modes[] = {RecurrentMode::lstm, RecurrentMode::gru, Recu
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-class Recurrent : public KernelTest {
+class RecurrentSteps : public KernelTest {
  protected:
-  ~Recurrent() override { set_isa_limit(hardware_isa()); }
+  ~RecurrentSteps() override { set_isa_limit(hardware_isa()); }
 
   LinearInt8 layer(int64_t k, int64_t n) {
     std::vector<int8_t> weights;
@@ -31,7 +31,7 @@ class Recurrent : public KernelTest {
   }
 };
 
-TEST_F(Recurrent, GatesAreTheirFormulas) {
+TEST_F(RecurrentSteps, GatesAreTheirFormulas) {
   static ThreadPool one(1), three(3);
   for (const auto& kernel : recurrent_step_kernels()) {
     if (kernel.isa > hardware_isa()) continue;
@@ -94,7 +94,7 @@ TEST_F(Recurrent, GatesAreTheirFormulas) {
   }
 }
 
-TEST_F(Recurrent, AllStepsAreEachOfThem) {
+TEST_F(RecurrentSteps, AllStepsAreEachOfThem) {
   static ThreadPool one(1), three(3);
   const std::vector<std::vector<int64_t>> sizes{
       {1}, {2, 2, 2}, {7, 7, 3, 1, 1}, std::vector<int64_t>(150, 1), {90, 70, 65, 3}};
@@ -151,7 +151,7 @@ TEST_F(Recurrent, AllStepsAreEachOfThem) {
         }
 }
 
-TEST_F(Recurrent, SaysWhereNumbersAreNotFinite) {
+TEST_F(RecurrentSteps, SaysWhereNumbersAreNotFinite) {
   ThreadPool pool(1);
   const LinearInt8 x_layer = layer(3, 5), h_layer = layer(5, 5);
   const std::vector<int64_t> rows{2, 1};
