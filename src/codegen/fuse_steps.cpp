@@ -274,7 +274,7 @@ FusedStep make_fused_step(const Graph& graph, const StepItem& item) {
                         std::any_of(uses.begin(), uses.end(),
                                     [&](const Use& use) { return !members.contains(use.node); });
     if (leaves) {
-      p.outputs.push_back({instruction.y, output->dtype() == DType::boolean});
+      p.outputs.push_back({.from = instruction.y, .boolean = output->dtype() == DType::boolean});
       step.outputs.push_back(output);
       last[output] = item.nodes.size();  // kept
     }
@@ -284,6 +284,7 @@ FusedStep make_fused_step(const Graph& graph, const StepItem& item) {
           std::find(free.begin(), free.end(), temporary[input]) == free.end())
         free.push_back(temporary[input]);
   }
+  cpu::finish_pointwise(p);
   step.kernel = std::make_unique<PointwiseStep>(std::move(p));
   return step;
 }

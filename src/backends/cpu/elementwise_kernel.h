@@ -10,6 +10,13 @@ namespace {  // NOLINT(google-build-namespaces)
 
 constexpr int64_t elementwise_grain = 16384;  // elements: a few µs, inside the level 2 cache
 
+// What a loop reads is its own: a vector's store may be to anything, so the compiler would read
+// what it refers to again after each.
+template <class F>
+void store_vectors(float* y, int64_t begin, int64_t end, F f) {
+  for_vectors(begin, end, [y, f](int64_t i, int n) { store_part(y + i, f(i, n), n); });
+}
+
 template <class Op>
 void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {
   constexpr float infinity = __builtin_inff();
@@ -20,12 +27,27 @@ void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {
                   const float* a = args.a + row * args.a_outer;
                   const float* b = args.b + row * args.b_outer;
                   float* y = args.y + row * args.inner;
-                  const VecF a_scalar = Vec::set(*a), b_scalar = Vec::set(*b);
-                  for_vectors(begin, end, [&](int64_t i, int n) {
-                    const VecF v = op(args.a_inner ? load_part(a + i, n) : a_scalar,
-                                      args.b_inner ? load_part(b + i, n) : b_scalar);
-                    store_part(y + i, clamped ? Vec::min(Vec::max(v, lo), hi) : v, n);
-                  });
+                  const VecF one_a = Vec::set(*a), one_b = Vec::set(*b);
+                  if (clamped)
+                    store_vectors(y, begin, end,
+                                  [=, many_a = args.a_inner != 0, many_b = args.b_inner != 0](
+                                      int64_t i, int n) {
+                                    const VecF v = op(many_a ? load_part(a + i, n) : one_a,
+                                                      many_b ? load_part(b + i, n) : one_b);
+                                    return Vec::min(Vec::max(v, lo), hi);
+                                  });
+                  else if (args.a_inner && args.b_inner)
+                    store_vectors(y, begin, end, [=](int64_t i, int n) {
+                      return op(load_part(a + i, n), load_part(b + i, n));
+                    });
+                  else if (args.a_inner)
+                    store_vectors(y, begin, end,
+                                  [=](int64_t i, int n) { return op(load_part(a + i, n), one_b); });
+                  else if (args.b_inner)
+                    store_vectors(y, begin, end,
+                                  [=](int64_t i, int n) { return op(one_a, load_part(b + i, n)); });
+                  else
+                    store_vectors(y, begin, end, [=](int64_t, int) { return op(one_a, one_b); });
                 });
 }
 
@@ -62,8 +84,8 @@ void binary(const Binary& args, ThreadPool& pool) {
 template <class F>
 void map_vectors(const Unary& args, ThreadPool& pool, const F& f) {
   parallel_chunks(pool, args.count, elementwise_grain, [&](int64_t begin, int64_t end) {
-    for_vectors(begin, end,
-                [&](int64_t i, int n) { store_part(args.y + i, f(load_part(args.x + i, n)), n); });
+    store_vectors(args.y, begin, end,
+                  [f, x = args.x](int64_t i, int n) { return f(load_part(x + i, n)); });
   });
 }
 
@@ -81,25 +103,25 @@ void unary(const Unary& args, ThreadPool& pool) {
   // max and min give their second operand where one is NaN: x stands second, so that NaN stays.
   switch (args.op) {
     case UnaryOp::relu:
-      return map_vectors(args, pool, [&](VecF x) { return Vec::max(zero, x); });
+      return map_vectors(args, pool, [=](VecF x) { return Vec::max(zero, x); });
     case UnaryOp::clip:
-      return map_vectors(args, pool, [&](VecF x) { return Vec::min(beta, Vec::max(alpha, x)); });
+      return map_vectors(args, pool, [=](VecF x) { return Vec::min(beta, Vec::max(alpha, x)); });
     case UnaryOp::leaky_relu:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         return Vec::select(Vec::less(x, zero), Vec::mul(alpha, x), x);
       });
     case UnaryOp::elu:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         return Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(x)), x);
       });
     case UnaryOp::sigmoid:
       return map_vectors(args, pool, sigmoid_f32);
     case UnaryOp::hard_sigmoid:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         return Vec::min(one, Vec::max(zero, Vec::add(Vec::mul(alpha, x), beta)));
       });
     case UnaryOp::hard_swish:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         const VecF gate = Vec::add(Vec::div(x, Vec::set(6)), Vec::set(0.5f));
         return Vec::mul(x, Vec::min(one, Vec::max(zero, gate)));
       });
@@ -125,7 +147,7 @@ void unary(const Unary& args, ThreadPool& pool) {
       });
     case UnaryOp::swish:
       return map_vectors(args, pool,
-                         [&](VecF x) { return Vec::mul(x, sigmoid_f32(Vec::mul(alpha, x))); });
+                         [=](VecF x) { return Vec::mul(x, sigmoid_f32(Vec::mul(alpha, x))); });
     case UnaryOp::mish:  // tanh(ln(1 + e^x)) = n / (n + 2), n = e^x (e^x + 2)
       return map_vectors(args, pool, [](VecF x) {
         const VecF bound = Vec::set(20), two = Vec::set(2);  // beyond it the quotient rounds to 1
@@ -134,11 +156,11 @@ void unary(const Unary& args, ThreadPool& pool) {
         return Vec::select(Vec::less(bound, x), x, Vec::mul(x, Vec::div(n, Vec::add(n, two))));
       });
     case UnaryOp::celu:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         return Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(Vec::div(x, alpha))), x);
       });
     case UnaryOp::selu:
-      return map_vectors(args, pool, [&](VecF x) {
+      return map_vectors(args, pool, [=](VecF x) {
         const VecF y = Vec::select(Vec::less(x, zero), Vec::mul(alpha, expm1_f32(x)), x);
         return Vec::mul(beta, y);
       });
@@ -152,7 +174,7 @@ void unary(const Unary& args, ThreadPool& pool) {
     case UnaryOp::sqrt:
       return map_vectors(args, pool, [](VecF x) { return Vec::sqrt(x); });
     case UnaryOp::reciprocal:
-      return map_vectors(args, pool, [&](VecF x) { return Vec::div(one, x); });
+      return map_vectors(args, pool, [=](VecF x) { return Vec::div(one, x); });
     case UnaryOp::neg:
       return map_vectors(args, pool, negate);
     case UnaryOp::abs:

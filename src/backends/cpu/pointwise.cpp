@@ -156,20 +156,33 @@ struct Call {
   std::span<void* const> out;
   ThreadPool& pool;
   Functions functions = {};
+
+  // Whether the instruction that makes output `i` may write it where it goes: what lies there, if
+  // it is an input, is not read any more.
+  bool goes_straight(size_t i) const {
+    if (p.outputs[i].boolean) return false;
+    for (size_t k = 0; k < in.size(); ++k)
+      if (in[k] == out[i] && p.inputs[k].last_reader > p.outputs[i].maker) return false;
+    return true;
+  }
 };
 
-// The part of the next tile that is asked for behind instruction `i`: memory works while we do.
-void prefetch(const Call& call, int64_t next, int64_t n, size_t i) {
-  constexpr int64_t line = 16;  // elements
-  const auto part = (n + line - 1) / line;
-  const auto code = static_cast<int64_t>(call.p.code.size()), k = static_cast<int64_t>(i);
-  for (size_t input = 0; input < call.p.inputs.size(); ++input) {
-    const PointwiseInput& from = call.p.inputs[input];
-    if (from.form != PointwiseInput::Form::dense || from.boolean) continue;
-    const float* x = static_cast<const float*>(call.in[input]) + next;
-    for (int64_t at = part * k / code; at < part * (k + 1) / code; ++at)
-      __builtin_prefetch(x + at * line, 0, 2);
+// The part of the next tile that is asked for behind instruction `k`: memory works while we do. A
+// page's first number is read, not asked for: requests for pages whose place is not known are lost.
+void prefetch(const Call& call, int64_t next, int64_t n, size_t k) {
+  constexpr int64_t line = 16, page = 1024;  // numbers
+  const auto lines = (n + line - 1) / line;
+  const auto code = static_cast<int64_t>(call.p.code.size());
+  const int64_t begin = lines * static_cast<int64_t>(k) / code * line,
+                end = lines * (static_cast<int64_t>(k) + 1) / code * line;
+  for (size_t i = 0; i < call.in.size(); ++i) {
+    const PointwiseInput& input = call.p.inputs[i];
+    if (input.form != PointwiseInput::Form::dense || input.boolean) continue;
+    const float* x = static_cast<const float*>(call.in[i]) + next;
+    if (k == 0) asm volatile("" ::"x"(*x));
+    for (int64_t at = begin; at < end; at += line) __builtin_prefetch(x + at, 0, 2);
   }
+  static_assert(pointwise_tile <= page);
 }
 
 // `ahead`: elements of the next tile, which begins behind this one.
@@ -205,25 +218,43 @@ void run_tile(const Call& call, std::byte* scratch, int64_t first, int64_t n, in
   for (const float& constant : p.constants) registers[at++] = {&constant, 0};
   for (size_t i = p.inputs.size(); i < tiles; ++i)
     registers[at++] = {memory + i * pointwise_tile, 1};
-  for (size_t i = 0; i < p.code.size(); ++i) {
-    const PointwiseInstruction& instruction = p.code[i];
-    run_instruction(instruction, registers, const_cast<float*>(registers[instruction.y].data), n,
-                    call.functions, call.pool);
-    if (ahead > 0) prefetch(call, first + n, ahead, i);
+  for (size_t k = 0; k < p.code.size(); ++k) {
+    const PointwiseInstruction& instruction = p.code[k];
+    auto* y = const_cast<float*>(registers[instruction.y].data);
+    if (instruction.output >= 0) {
+      const auto output = static_cast<size_t>(instruction.output);
+      if (call.goes_straight(output)) y = static_cast<float*>(call.out[output]) + first;
+    }
+    run_instruction(instruction, registers, y, n, call.functions, call.pool);
+    registers[instruction.y].data = y;
+    if (ahead > 0) prefetch(call, first + n, ahead, k);
   }
   for (size_t i = 0; i < p.outputs.size(); ++i) {
     const float* from = registers[p.outputs[i].from].data;
     if (p.outputs[i].boolean) {
       auto* y = static_cast<uint8_t*>(call.out[i]) + first;
       for (int64_t k = 0; k < n; ++k) y[k] = from[k] != 0;
-    } else {
-      std::memcpy(static_cast<float*>(call.out[i]) + first, from,
-                  static_cast<size_t>(n) * sizeof(float));
+    } else if (auto* y = static_cast<float*>(call.out[i]) + first; y != from) {
+      std::memcpy(y, from, static_cast<size_t>(n) * sizeof(float));
     }
   }
 }
 
 }  // namespace
+
+void finish_pointwise(Pointwise& p) {
+  for (size_t k = 0; k < p.code.size(); ++k) {
+    PointwiseInstruction& instruction = p.code[k];
+    for (const int from : {instruction.a, instruction.b, instruction.c})
+      if (from >= 0 && static_cast<size_t>(from) < p.inputs.size())
+        p.inputs[static_cast<size_t>(from)].last_reader = static_cast<int>(k);
+    instruction.output = -1;
+    for (size_t i = 0; i < p.outputs.size(); ++i)
+      if (p.outputs[i].from == instruction.y) p.outputs[i].maker = static_cast<int>(k);
+  }
+  for (size_t i = 0; i < p.outputs.size(); ++i)
+    p.code[static_cast<size_t>(p.outputs[i].maker)].output = static_cast<int>(i);
+}
 
 size_t pointwise_scratch_bytes(const Pointwise& p, int threads) {
   return static_cast<size_t>(threads) * thread_bytes(p);

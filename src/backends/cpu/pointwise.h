@@ -33,12 +33,14 @@ struct PointwiseInstruction {
   float alpha = 0, beta = 0;  // of the unary function
   int a = 0, b = -1, c = -1;
   int y = 0;
+  int output = -1;  // the one of Pointwise::outputs that this makes
 };
 
 struct PointwiseInput {
   bool boolean = false;
   enum class Form : uint8_t { dense, scalar, strided } form = Form::dense;
   std::vector<int64_t> steps;  // strided: elements, over Pointwise::dims; 0 where it repeats
+  int last_reader = -1;        // index into Pointwise::code
 };
 
 struct Pointwise {
@@ -50,6 +52,7 @@ struct Pointwise {
   struct Output {
     int from;
     bool boolean;
+    int maker = -1;  // index into code
   };
   std::vector<Output> outputs;
   int temporaries = 0;
@@ -57,6 +60,8 @@ struct Pointwise {
 
 constexpr int64_t pointwise_tile = 1024;  // elements
 
+// Fills in last_reader, maker and output; once, before it runs.
+void finish_pointwise(Pointwise& p);
 size_t pointwise_scratch_bytes(const Pointwise& p, int threads);
 // Each element of the outputs is written when all that is computed from the inputs' elements of its
 // tile is: an output may be the memory of a dense input of its type.
