@@ -35,9 +35,9 @@ void specialize(Graph& graph);
 
 // quantize of a constant becomes an integer constant.
 void quantize_constants(Graph& graph);
-// conv, conv_transpose, gemm and matmul of f16 or bf16 compute in f32: operands keep the values
-// that half holds (constants once, here), and round_to gives the result its half's value. A cast to
-// half and back becomes round_to, or nothing where the values are half's already.
+// Products of f16 or bf16, functions of elements, pooling and means compute in f32: operands keep
+// the values that half holds (constants once, here), and round_to gives the result its half's
+// value. A cast to half and back becomes round_to, or nothing where the values are half's already.
 void widen_halves(Graph& graph);
 // conv_transpose with constant weights, in float or integers, becomes a conv and depth_to_space; a
 // clamp and a quantize that follow stay with the conv.

@@ -1,5 +1,7 @@
-// Products of float16 and bfloat16 on the kernels of float32, see passes.h. What the sum is: halves
-// multiplied exactly and added in float32, then rounded to half once.
+// Float16 and bfloat16 on the kernels of float32, see passes.h. A product's sum is: halves
+// multiplied exactly and added in float32, then rounded to half once. Sums, differences, products,
+// quotients and roots of halves rounded to float32 and then to half are what one rounding gives:
+// float32 has more than twice half's bits.
 #include <algorithm>
 #include <unordered_map>
 
@@ -13,8 +15,27 @@ namespace {
 
 bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
 
-bool is_product(const Node& node) {
-  return node.op().quant == QuantTrait::weighted && is_half(node.output()->dtype());
+// Beside products: what the reference computes from halves and rounds once (softmax rounds more
+// often, docs/decisions/0012), where there is a kernel for f32.
+constexpr std::string_view rounded_once[] = {
+    "abs",        "add",        "avg_pool",   "ceil",       "celu",         "clip",
+    "div",        "elu",        "erf",        "exp",        "floor",        "gelu",
+    "hard_swish", "layer_norm", "leaky_relu", "log",        "hard_sigmoid", "max_pool",
+    "maximum",    "minimum",    "mish",       "mul",        "neg",          "pow",
+    "prelu",      "reciprocal", "reduce_max", "reduce_min", "reduce_mean",  "reduce_prod",
+    "reduce_sum", "relu",       "round",      "selu",       "sigmoid",      "silu",
+    "softplus",   "softsign",   "sqrt",       "sub",        "swish",        "tanh"};
+
+bool is_computed(const Graph& graph, const Node& node) {
+  if (!is_half(node.output()->dtype())) return false;
+  if (node.op().quant != QuantTrait::weighted &&
+      std::ranges::find(rounded_once, node.op_name()) == std::end(rounded_once))
+    return false;
+  for (const Value* input : node.inputs())
+    if (input && is_float(input->dtype()) && input->dtype() != node.output()->dtype()) return false;
+  for (size_t i = 1; i < node.outputs().size(); ++i)
+    if (!node.output(i)->uses().empty() || graph.is_output(node.output(i))) return false;
+  return true;
 }
 
 bool holds(DType half, double number) {
@@ -29,7 +50,7 @@ bool holds(DType half, const Value* value) {
   if (!node) return false;
   if (node->is("round_to")) return parse_dtype(node->text("to")) == half;
   if (node->is("cast")) return node->input(0)->dtype() == half;
-  if (node->is("relu")) return holds(half, node->input(0));
+  if (node->is("relu") || node->is("neg") || node->is("abs")) return holds(half, node->input(0));
   if (node->is("clip"))
     return node->inputs().size() == 1 && holds(half, node->real("min")) &&
            holds(half, node->real("max")) && holds(half, node->input(0));
@@ -47,7 +68,7 @@ class Widener {
 
   void run() {
     graph_.for_each([&](Node& node) {
-      if (is_product(node))
+      if (is_computed(graph_, node) || moves_f32(node))
         widen(node);
       else if (node.is("cast") && node.output()->dtype() == DType::f32)
         skip_half(node);
@@ -59,7 +80,21 @@ class Widener {
     return node && node->is("cast") && is_half(node->output()->dtype()) &&
            node->input(0)->dtype() == DType::f32;
   }
+  // Only moves elements that come from f32: no half is needed between.
+  bool moves_f32(const Node& node) const {
+    const bool concat = node.is("concat");
+    if (!is_half(node.output()->dtype()) || node.op().kind != OpKind::movement ||
+        (!concat && node.op().quant != QuantTrait::same_scale))
+      return false;
+    const auto known = [&](const Value* value) {
+      return wide_.contains(value) || is_narrowing(value->producer());
+    };
+    const auto inputs = node.inputs().first(concat ? node.inputs().size() : 1);
+    return std::all_of(inputs.begin(), inputs.end(), known);
+  }
+
   Value* rounded(Value* value, DType half, Node& before) {
+    if (holds(half, value)) return value;
     return graph_.apply("round_to", {value}, {{"to", std::string(dtype_name(half))}}, "", &before);
   }
 
@@ -72,8 +107,7 @@ class Widener {
       return known =
                  graph_.add_constant(half->name() + "/f32", convert(half->constant(), DType::f32));
     if (is_narrowing(half->producer())) {
-      Value* from = half->producer()->input(0);
-      return known = holds(type, from) ? from : rounded(from, type, before);
+      return known = rounded(half->producer()->input(0), type, before);
     }
     return known = graph_.apply("cast", {half}, {{"to", std::string("f32")}}, "", &before);
   }
@@ -87,17 +121,18 @@ class Widener {
   }
 
   void take_place(Node& node, Value* value) {
-    replace(graph_, &node, value);
+    replace(graph_, node.output(), value);
     graph_.erase(&node);
   }
 
   void widen(Node& node) {
     const DType type = node.output()->dtype();
     std::vector<Value*> inputs;
-    for (Value* input : node.inputs()) inputs.push_back(input ? wide(input, node) : nullptr);
-    Value* sum = graph_.apply(node.op_name(), std::move(inputs), node.attributes(), "", &node);
-    sum->producer()->set_name(node.name());
-    Value* y = rounded(sum, type, node);
+    for (Value* input : node.inputs())
+      inputs.push_back(input && input->dtype() == type ? wide(input, node) : input);
+    Node* wider = graph_.add(node.op_name(), std::move(inputs), node.attributes(), "", &node);
+    wider->set_name(node.name());
+    Value* y = rounded(wider->output(), type, node);
     // Readers in half take this; those in f32 and other products what it is made of.
     Value* half = graph_.apply("cast", {y}, {{"to", std::string(dtype_name(type))}}, "", &node);
     wide_[half] = y;

@@ -216,6 +216,97 @@ TEST_F(WidenHalves, ProductsOfActivationsAndTransposedConvolutions) {
   for (const DType half : {DType::f16, DType::bf16}) expect_program(halved(text, half), x);
 }
 
+// A file that is half throughout: all of it is exact in float32 before it is rounded.
+TEST_F(WidenHalves, NetworksOfHalf) {
+  for (const char* half : {"f16", "bf16"}) {
+    std::string text = R"(graph "g" canonical {
+      input %x : T[2, 8, 6, 6]
+      input %i : i64[3]
+      const %w : T[8, 8, 3, 3] = random(1, -4, 4)
+      const %b : T[8] = random(2, -4, 4)
+      const %s : T[8, 1, 1] = random(3, 1, 4)
+      const %m : T[16, 5] = random(5, -2, 2)
+      const %e : T[9, 8] = random(6, -4, 4)
+      %rw = round(%w)
+      %rb = round(%b)
+      %rs = round(%s)
+      %rm = round(%m)
+      %re = round(%e)
+      %c = conv(%x, %rw, %rb) {pads = [1, 1, 1, 1]}
+      %n = mul(%c, %rs)
+      %r = relu(%n)
+      %u = add(%r, %x)
+      %t = transpose(%u) {perm = [0, 1, 3, 2]}
+      %j = concat(%t, %u) {axis = 1}
+      %p = max_pool(%j) {kernel = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1]}
+      %a = reduce_mean(%p) {axes = [2, 3], keepdims = 0}
+      %y = gemm(%a, %rm)
+      %g = gather(%re, %i) {axis = 0}
+      %z = sub(%g, %rb)
+      return %y, %z, %u
+    })";
+    for (size_t at; (at = text.find(": T")) != std::string::npos;) text.replace(at + 2, 1, half);
+    const Graph graph = parse_graph(text);
+    expect_program(graph, {integers(parse_dtype(half), {2, 8, 6, 6}, 5),
+                           Tensor::from(Dims{3}, std::vector<int64_t>{8, 0, 3})});
+  }
+}
+
+// Within float32's few ulps before the rounding: the same half, or where the value is near the
+// middle of two the other one.
+TEST_F(WidenHalves, FunctionsOfHalf) {
+  for (const char* function : {"abs(%x)",
+                               "exp(%x)",
+                               "sigmoid(%x)",
+                               "tanh(%x)",
+                               "erf(%x)",
+                               "gelu(%x)",
+                               "silu(%x)",
+                               "mish(%x)",
+                               "softplus(%x)",
+                               "elu(%x)",
+                               "hard_swish(%x)",
+                               "leaky_relu(%x) {alpha = 0.1}",
+                               "clip(%x) {min = -0.1, max = 0.7}",
+                               "div(%x, %d)",
+                               "reciprocal(%x)",
+                               "pow(%d, %x)",
+                               "avg_pool(%x) {kernel = [3, 3], pads = [1, 1, 1, 1]}",
+                               "reduce_sum(%x) {axes = [1]}",
+                               "layer_norm(%x, %k) {axis = -1}",
+                               "conv(%x, %v)"})
+    for (const DType half : {DType::f16, DType::bf16}) {
+      SCOPED_TRACE(fmt::format("{} {}", function, dtype_name(half)));
+      const Graph graph = parse_graph(fmt::format(
+          R"(graph "g" canonical {{
+        input %x : {0}[3, 2, 8, 40]
+        const %d : {0}[3, 2, 8, 40] = random(1, 1, 2)
+        const %v : {0}[4, 2, 1, 1] = random(2, -1, 1)
+        const %k : {0}[40] = random(3, -1, 1)
+        %y{2} = {1}
+        return %y
+      }})",
+          dtype_name(half), function,
+          std::string_view(function).starts_with("layer") ? ", %mean, %deviation" : ""));
+      Tensor x(DType::f32, {3, 2, 8, 40});
+      std::mt19937_64 random(4);
+      for (float& v : x.mutable_values<float>()) v = std::normal_distribution<float>()(random);
+      const std::vector<Tensor> inputs{convert(x, half)};
+      const auto want = interpret(graph, inputs)[0].to_doubles();
+      Program program = compile(graph.clone(), {.threads = 2});
+      const auto got = program.run(inputs)[0].to_doubles();
+      EXPECT_FALSE(kernels(program, inputs).contains("reference"));
+      ASSERT_EQ(got.size(), want.size());
+      const double last = half == DType::f16 ? 0x1p-10 : 0x1p-7;
+      size_t moved = 0;
+      for (size_t i = 0; i < want.size(); ++i) {
+        EXPECT_LE(std::abs(got[i] - want[i]), last * std::abs(want[i]) + 1e-6) << i;
+        moved += got[i] != want[i];
+      }
+      EXPECT_LE(moved, want.size() / 100);
+    }
+}
+
 // Sums that float32 rounds: K + 1 roundings of the magnitudes, and where that is near the middle of
 // two halves the other one of them.
 TEST_F(WidenHalves, SumsAreWithinOneHalfAndTheirOwnRounding) {
