@@ -250,32 +250,47 @@ V set_method(Tracer& t, const std::shared_ptr<Dict>& self, const std::string& na
 
 }  // namespace
 
-V Tracer::call_builtin_method(const V& self, PyObject* name, Call& call, bool& known) {
-  const std::string text = utf8(name);
-  known = true;
+namespace {
+
+V builtin_method(Tracer& t, const V& self, const std::string& name, Call& call, bool& known) {
   if (self->kind == Kind::sequence && static_cast<Sequence&>(*self).is_deque())
-    return deque_method(*this, std::static_pointer_cast<Sequence>(self), text, call, known);
+    return deque_method(t, std::static_pointer_cast<Sequence>(self), name, call, known);
   if (self->kind == Kind::sequence)
-    return list_method(*this, std::static_pointer_cast<Sequence>(self), text, call, known);
+    return list_method(t, std::static_pointer_cast<Sequence>(self), name, call, known);
   if (self->kind == Kind::dict) {
     const auto dict = std::static_pointer_cast<Dict>(self);
-    return dict->is_set() ? set_method(*this, dict, text, call, known)
-                          : dict_method(*this, dict, text, call, known);
+    return dict->is_set() ? set_method(t, dict, name, call, known)
+                          : dict_method(t, dict, name, call, known);
   }
-  if (self->kind == Kind::constant && PyUnicode_Check(self->object.get()) && text == "join") {
-    const V list = this->list(items_of(call.args.at(0)));
+  if (self->kind == Kind::constant && PyUnicode_Check(self->object.get()) && name == "join") {
+    const V list = t.list(t.items_of(call.args.at(0)));
     Ref items = Ref::checked(PyList_New(0));
     for (const V& item : static_cast<Sequence&>(*list).items) {
-      const Ref constant = python_constant(item);
+      const Ref constant = t.python_constant(item);
       if (!constant) give_up(Reason::unknown_object, "str.join");
       check(PyList_Append(items.get(), constant.get()));
     }
     const Ref joined = Ref::steal(PyUnicode_Join(self->object.get(), items.get()));
-    if (!joined) raise_python_error();
-    return constant(joined);
+    if (!joined) t.raise_python_error();
+    return t.constant(joined);
   }
   known = false;
   return nullptr;
+}
+
+}  // namespace
+
+V Tracer::call_builtin_method(const V& self, PyObject* name, Call& call, bool& known) {
+  const std::string text = utf8(name);
+  known = true;
+  try {
+    return builtin_method(*this, self, text, call, known);
+  } catch (const Raised& raised) {
+    // Half done then, by Python's own order of steps.
+    for (const char* steps : {"sort", "extend", "extendleft", "__iadd__", "update"})
+      if (text == steps) give_up(Reason::exception, text + ": " + describe(raised.exception));
+    throw;
+  }
 }
 
 V Tracer::fold_bound(PyObject* bound, const Call& call) {

@@ -128,9 +128,7 @@ V Tracer::binary(int operation, const V& left, const V& right) {
       return sequence(type, std::move(items));
     }
     if (base == 0 && changes && first.is_list()) {
-      const std::vector<V> more = items_of(b);
-      first.items.insert(first.items.end(), more.begin(), more.end());
-      changed(a);
+      call_method(a, "extend", {b});
       return a;
     }
   }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import operator
 
 import pytest
 import torch
@@ -491,7 +492,31 @@ def numbers(x, s, d):
     )
 
 
+def fails_half_way(x, s, d):
+    def stops(n):
+        yield n
+        raise KeyError(n)
+
+    found = [[3, 1, "a", 2], [1], [1], {"a": 1}, {1}, collections.deque([1])]
+    steps = (
+        lambda: found[0].sort(reverse=True),
+        lambda: found[1].extend(stops(2)),
+        lambda: operator.iadd(found[2], stops(3)),
+        lambda: found[3].update([("b", 2), 5]),
+        lambda: found[4].update(stops(4)),
+        lambda: found[5].extendleft(stops(5)),
+        lambda: d["list"].extend(stops(6)),
+    )
+    for step in steps:
+        try:
+            step()
+        except (TypeError, KeyError) as error:
+            found.append(type(error).__name__)
+    return x + 1, found
+
+
 CASES = [
+    fails_half_way,
     intersects_a_set_in_place,
     truth_of_views,
     merges_a_defaultdict,
