@@ -137,12 +137,20 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
     const auto model = std::static_pointer_cast<Dict>(viewed->second);
     if (value)
       dict_set(model, constant(name), value);
-    else
-      dict_remove(model, constant(name));
+    else if (!dict_remove(model, constant(name)))
+      give_up(Reason::wrong_call, "deleting " + utf8(name) + " of " + describe(object));
     return;
   }
-  if (!value && !attribute_or_null(object, name)) no_attribute(*this, type->tp_name, name);
   const auto key = std::make_pair(static_cast<const void*>(held), name);
+  if (!value) {
+    const auto known = written_.find(key);
+    const bool there = known != written_.end() ? trace_.writes[known->second].value != nullptr
+                                               : own_attribute(held, name) != nullptr;
+    if (!there) give_up(Reason::wrong_call, "deleting " + utf8(name) + " of " + describe(object));
+    if (known == written_.end())
+      trace_.sources.guard(trace_.sources.of(SourceKind::attribute, object->source, name),
+                           GuardKind::there);
+  }
   // Setting again keeps the place in the dict; deleting and setting moves to its end.
   const auto known = written_.find(key);
   if (known != written_.end() && value && trace_.writes[known->second].value) {

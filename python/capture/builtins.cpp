@@ -164,6 +164,8 @@ V sum(Tracer& tracer, Call& call) {
 V sorted_list(Tracer& tracer, std::vector<V> items, const Call& call) {
   const V key = keyword(call, "key"), reverse = keyword(call, "reverse");
   const bool keyed = key && !tracer.is_none(key);
+  if (reverse && !PyType_IsSubtype(tracer.type_of(reverse), &PyLong_Type))
+    give_up(Reason::wrong_call, "reverse= that is no int");
   const bool backward = reverse && tracer.truth(reverse);
   std::vector<std::pair<V, V>> ranked;
   bool plain = true;

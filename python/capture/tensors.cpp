@@ -91,6 +91,12 @@ Ref meta_device() {
   return Ref::borrow(device);
 }
 
+bool reshapes_in_place(const std::string& method) {
+  static const auto* all = new std::unordered_set<std::string>{
+      "t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_"};
+  return all->count(method) > 0;
+}
+
 }  // namespace
 
 std::string module_key(const Source& source, PyCodeObject* code) {
@@ -411,6 +417,8 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     }
   };
   // What is written may be given other sizes: a matter of numbers.
+  if (symbolic_ && op == Node::Op::call_method && reshapes_in_place(utf8(target.get())))
+    throw NoSymbols{};
   if (symbolic_)
     for (const auto& [name, value] : call.keywords)
       if (PyUnicode_CompareWithASCIIString(name.get(), "out") == 0 && !is_none(value))

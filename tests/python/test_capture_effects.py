@@ -522,3 +522,34 @@ def test_dropped_generator_is_closed():
         log, expected = [], []
         assert torch.equal(capture.compile(run, backend="eager")(X, log), run(X, expected))
         assert log == expected == ["closed", "after"], attempt
+
+
+def test_deletes_what_is_not_there():
+    class Shared(Box):
+        kind = "shared"
+
+    def deletes(x, box):
+        x = x + 1
+        try:
+            for _ in range(2):
+                print("again")
+                delattr(box, "n")
+        except AttributeError as error:
+            return x, str(error)
+
+    def of_the_class(x, box):
+        try:
+            del box.kind
+        except AttributeError as error:
+            return x + 1, str(error)
+
+    def by_its_dict(x, box):
+        held = box.__dict__
+        x = x + len(held)
+        del box.gone
+        return x
+
+    gone = Shared(X)
+    del gone.n
+    for fn in (deletes, of_the_class, by_its_dict):
+        assert_capture(fn, (X, Shared(X)), (X, gone), steady=False)

@@ -506,6 +506,8 @@ def fails_half_way(x, s, d):
         lambda: found[4].update(stops(4)),
         lambda: found[5].extendleft(stops(5)),
         lambda: d["list"].extend(stops(6)),
+        lambda: d["list"].sort(reverse=()),
+        lambda: sorted(d["list"], reverse=None),
     )
     for step in steps:
         try:

@@ -339,3 +339,15 @@ def test_numbers_that_not_all_sizes_give(f):
                 captured(rows[0][0], n)
         else:
             assert captured(rows[0][0], n)[1] == expected
+
+
+def test_turned_in_place():
+    def f(x):
+        x.t_()
+        return x.shape, x, x.unsqueeze_(0).shape
+
+    captured = capture.compile(f, backend="eager")
+    for rows in (2, 3, 4, 5):
+        ours, eager = torch.ones(rows, 4), torch.ones(rows, 4)
+        same(captured(ours), f(eager))
+        same(ours, eager)
