@@ -220,6 +220,13 @@ void separate(std::vector<at::Tensor>& results, const std::vector<at::Tensor>& i
   }
 }
 
+// A tensor of its own in the base's memory; detached where the traced one was.
+at::Tensor view_of(const at::Tensor& base, const Output& output) {
+  const at::Tensor made = at::functionalization::impl::apply_view_meta_sequence(base, output.views);
+  if (made.requires_grad() && !output.requires_grad) return made.detach();
+  return made.is_same(base) ? at::alias(base) : made;
+}
+
 std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
                             const std::vector<at::Tensor>& inputs) {
   const Joint& joint = state->joint;
@@ -350,13 +357,12 @@ Ref Captured::call(PyObject* const* args, std::size_t count) const {
     for (std::size_t n = 0; n < joint.outputs.size(); ++n) {
       const Output& output = joint.outputs[n];
       const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
-      using at::functionalization::impl::apply_view_meta_sequence;
       if (output.kind == Output::Kind::result)
         tensors[n] = results[output.index];
       else if (output.kind == Output::Kind::view_of_input)
-        tensors[n] = apply_view_meta_sequence(inputs[output.index], output.views);
+        tensors[n] = view_of(inputs[output.index], output);
       else if (output.kind == Output::Kind::view_of_result)
-        tensors[n] = apply_view_meta_sequence(results[output.index], output.views);
+        tensors[n] = view_of(results[output.index], output);
     }
   } catch (...) {
     PyEval_RestoreThread(thread);

@@ -114,6 +114,8 @@ class JointTracer {
           throw Untraceable("an input whose requires_grad changes");
         continue;
       }
+      if (given.requires_grad() && given.is_leaf() && !examples_[n].requires_grad())
+        throw Untraceable("an input whose requires_grad changes");
       if (at::has_internal_overlap(examples_[n]) != at::MemOverlap::No)
         throw Untraceable("a write to an input whose elements share memory");
       for (std::size_t other = 0; other < given_.size(); ++other)
@@ -164,6 +166,13 @@ class JointTracer {
     if (wrapper->was_storage_changed()) throw Untraceable("an output whose storage was set");
     Output output;
     output.requires_grad = tensor.requires_grad();
+    const auto refuse_leaf = [&](const at::Tensor& made) {
+      const auto same = [&](const at::Tensor& given) { return given.is_same(made); };
+      if (made.requires_grad() && made.is_leaf() &&
+          std::none_of(given_.begin(), given_.end(), same))
+        throw Untraceable("a leaf that wants gradients is made");
+    };
+    refuse_leaf(tensor);
     const auto input = inputs_by_storage_.find(storage_of(tensor));
     if (input != inputs_by_storage_.end()) {
       output.index = input->second;
@@ -186,6 +195,7 @@ class JointTracer {
           storage_of(base) != storage_of(tensor))
         throw Untraceable("outputs that are views of a tensor which is not kept");
     }
+    refuse_leaf(base);
     output.index = result(base);
     if (!base.is_same(tensor)) {
       output.kind = Output::Kind::view_of_result;

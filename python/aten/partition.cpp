@@ -1,6 +1,8 @@
 #include "partition.h"
 
 #include <algorithm>
+#include <optional>
+#include <string_view>
 #include <unordered_map>
 
 namespace octavo::aten {
@@ -22,6 +24,33 @@ bool is_view(const Node& node) {
   if (schema.arguments().empty() || schema.returns().size() != 1) return false;
   const auto* alias = schema.arguments()[0].alias_info();
   return alias && !alias->isWrite() && schema.returns()[0].alias_info();
+}
+
+// Parts of the names of operators that look at values, and raise for some.
+constexpr std::string_view value_words[] = {
+    "index",     "gather", "scatter", "take",     "embedding", "nll_loss", "cross_entropy",
+    "bincount",  "repeat", "solve",   "linalg",   "inverse",   "cholesky", "lu_unpack",
+    "histc",     "unpool", "margin",  "ctc",      "assert",    "one_hot",  "floor_divide",
+    "remainder", "fmod",   "segment", "put",      "geqrf",     "lstsq",    "eig",
+    "bernoulli", "binary", "svd",     "_lu_with", "ldl",       "ormqr",    "triangular"};
+
+// An operator that may raise, for values or for types that its shape rule does not look at: it
+// runs even where nothing reads what it gives.
+bool may_raise(const Graph& graph, const Node& node) {
+  if (is_view(node)) return false;
+  const std::string& name = node.op.operator_name().name;
+  if (std::any_of(std::begin(value_words), std::end(value_words),
+                  [&](std::string_view word) { return name.find(word) != std::string::npos; }))
+    return true;
+  if (node.op.hasTag(at::Tag::pointwise)) return false;
+  std::optional<at::ScalarType> first;
+  bool plain = true;
+  each_value(node, [&](ValueId value) {
+    const at::ScalarType dtype = graph.values[static_cast<std::size_t>(value)].dtype;
+    plain = plain && at::isFloatingType(dtype) && first.value_or(dtype) == dtype;
+    first = dtype;
+  });
+  return !plain;
 }
 
 bool is_random(const Node& node) { return node.op.hasTag(at::Tag::nondeterministic_seeded); }
@@ -54,7 +83,7 @@ class Partition {
 
     std::vector<bool> forward(graph_.nodes.size());
     for (std::size_t n = 0; n < joint_.forward_nodes; ++n)
-      if (is_random(graph_.nodes[n])) take(n, forward, false);
+      if (is_random(graph_.nodes[n]) || may_raise(graph_, graph_.nodes[n])) take(n, forward, false);
     for (const ValueId result : results) need(result, forward, false);
     for (const ValueId value : saved_) need(value, forward, false);
     std::vector<ValueId> outputs;

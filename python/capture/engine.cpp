@@ -175,7 +175,8 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   for (const Node& node : trace.graph.nodes())
     piece->ops += !node.dead && node.op != Node::Op::placeholder && node.op != Node::Op::get_attr;
   piece->writes = !trace.written.empty();
-  piece->risk = risk_of(trace.graph);
+  const bool in_order = region->backend.get() == well_known("octavo.capture.runtimes", "eager");
+  piece->risk = risk_of(trace.graph, in_order);
   // Other sizes may be refused where these are taken.
   if (piece->risk.by_type && !trace.sizes.symbols.empty())
     piece->risk.by_value = piece->risk.looks_at_values = true;

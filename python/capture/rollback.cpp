@@ -78,9 +78,10 @@ std::vector<Source*> Tracer::written_tensors() const {
   return all;
 }
 
-Risk risk_of(const Graph& graph) {
+Risk risk_of(const Graph& graph, bool in_order) {
   Risk risk;
-  bool written = false;
+  bool written = !in_order && std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                                          [](const Node& n) { return n.impure && !n.dead; });
   for (const Node& node : graph.nodes()) {
     if (node.dead || node.part || node.op == Node::Op::placeholder || node.op == Node::Op::get_attr)
       continue;

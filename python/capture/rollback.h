@@ -22,7 +22,8 @@ struct Risk {
   // One that looks at values, anywhere: the random state may have moved when it fails.
   bool looks_at_values = false;
 };
-Risk risk_of(const Graph& graph);
+// Not `in_order`: the backend may run the graph in another order than Python would.
+Risk risk_of(const Graph& graph, bool in_order);
 
 // The tensors that a graph writes into, and the random state, as they were before it.
 class Before {

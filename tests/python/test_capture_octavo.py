@@ -250,3 +250,59 @@ def test_what_cannot_be_traced_is_torchs():
     x = torch.zeros(3)
     assert torch.equal(fast(x, x.view(3)), torch.full((3,), 2.0))
     assert "shares memory" in seen.made[0].reason
+
+
+def test_what_nothing_reads_still_raises():
+    table = torch.linspace(-1, 1, 16).reshape(4, 4)
+
+    def by_types(x, at):
+        nn.functional.linear(x, table)
+        return x + 1
+
+    def by_values(x, at):
+        torch.gather(table, 0, at)
+        return x + 1
+
+    def before_a_write(x, at):
+        rows = torch.gather(table, 0, at)
+        x.add_(1)
+        return rows * 2
+
+    good, bad = torch.zeros(1, 4, dtype=torch.int64), torch.full((1, 4), 9)
+    x = torch.ones(2, 4)
+    for fn, right, wrong in (
+        (by_types, (x, good), (x.double(), good)),
+        (by_values, (x, good), (x, bad)),
+        (before_a_write, (x, good), (x, bad)),
+    ):
+        captured = capture.compile(fn, backend="octavo")
+        for _ in range(2):
+            captured(*copy.deepcopy(right))
+        given = copy.deepcopy(wrong)
+        with pytest.raises(RuntimeError):
+            captured(*given)
+        assert torch.equal(given[0], wrong[0])
+
+
+def test_leaves_of_its_own():
+    """Made by the function, or inputs that come to want gradients."""
+
+    def makes(x):
+        leaf = x.detach().clone().requires_grad_()
+        (leaf * 2).sum().backward()
+        return leaf.grad, leaf
+
+    def wants(x):
+        x.mul_(2)
+        x.requires_grad_()
+        return x, x * 3
+
+    def detaches(x):
+        return x.data, x.detach(), x[0].detach(), x.requires_grad_().data
+
+    for fn in (makes, wants, detaches):
+        ours = capture.compile(fn, backend="octavo")(torch.ones(2, 3))
+        for one, other in zip(ours, fn(torch.ones(2, 3)), strict=True):
+            near(one.detach(), other.detach())
+            assert one.requires_grad == other.requires_grad
+            assert one.is_leaf == other.is_leaf
