@@ -15,8 +15,8 @@ namespace {
 
 bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; }
 
-// Beside products: what the reference computes from halves and rounds once (softmax rounds more
-// often, docs/decisions/0012), where there is a kernel for f32.
+// Beside products: what the reference computes from halves and rounds once, where there is a kernel
+// for f32.
 constexpr std::string_view rounded_once[] = {
     "abs",        "add",        "avg_pool",   "ceil",       "celu",         "clip",
     "div",        "elu",        "erf",        "exp",        "floor",        "gelu",
@@ -70,6 +70,8 @@ class Widener {
     graph_.for_each([&](Node& node) {
       if (is_computed(graph_, node) || moves_f32(node))
         widen(node);
+      else if (node.is("softmax") && is_half(node.output()->dtype()))
+        widen_softmax(node);
       else if (node.is("cast") && node.output()->dtype() == DType::f32)
         skip_half(node);
     });
@@ -106,9 +108,8 @@ class Widener {
     if (half->is_constant())
       return known =
                  graph_.add_constant(half->name() + "/f32", convert(half->constant(), DType::f32));
-    if (is_narrowing(half->producer())) {
+    if (is_narrowing(half->producer()))
       return known = rounded(half->producer()->input(0), type, before);
-    }
     return known = graph_.apply("cast", {half}, {{"to", std::string("f32")}}, "", &before);
   }
 
@@ -132,7 +133,29 @@ class Widener {
       inputs.push_back(input && input->dtype() == type ? wide(input, node) : input);
     Node* wider = graph_.add(node.op_name(), std::move(inputs), node.attributes(), "", &node);
     wider->set_name(node.name());
-    Value* y = rounded(wider->output(), type, node);
+    become(node, rounded(wider->output(), type, node));
+  }
+
+  // Of f16 each of its steps is rounded (docs/decisions/0012).
+  void widen_softmax(Node& node) {
+    if (node.output()->dtype() == DType::bf16) return widen(node);
+    const int64_t axis = node.integer("axis"), rank = node.output()->shape().rank();
+    const Dim length = node.output()->shape()[static_cast<size_t>(axis < 0 ? axis + rank : axis)];
+    // The sum of more may be beyond float16, and then is not rounded.
+    if (!length.is_static() || length.value() > 65504) return;
+    const auto step = [&](const char* op, std::vector<Value*> inputs, const Attributes& a = {}) {
+      return rounded(graph_.apply(op, std::move(inputs), a, "", &node), DType::f16, node);
+    };
+    const Attributes over{{"axes", Ints{axis}}, {"keepdims", int64_t{1}}};
+    Value* x = wide(node.input(0), node);
+    Value* most = graph_.apply("reduce_max", {x}, over, "", &node);
+    Value* exponentials = step("exp", {step("sub", {x, most})});
+    become(node, step("div", {exponentials, step("reduce_sum", {exponentials}, over)}));
+  }
+
+  // Replaces `node` by `y`, which has its elements in f32.
+  void become(Node& node, Value* y) {
+    const DType type = node.output()->dtype();
     // Readers in half take this; those in f32 and other products what it is made of.
     Value* half = graph_.apply("cast", {y}, {{"to", std::string(dtype_name(type))}}, "", &node);
     wide_[half] = y;

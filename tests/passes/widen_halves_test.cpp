@@ -274,7 +274,9 @@ TEST_F(WidenHalves, FunctionsOfHalf) {
                                "avg_pool(%x) {kernel = [3, 3], pads = [1, 1, 1, 1]}",
                                "reduce_sum(%x) {axes = [1]}",
                                "layer_norm(%x, %k) {axis = -1}",
-                               "conv(%x, %v)"})
+                               "conv(%x, %v)",
+                               "softmax(%x) {axis = -1}",
+                               "softmax(%x) {axis = 1}"})
     for (const DType half : {DType::f16, DType::bf16}) {
       SCOPED_TRACE(fmt::format("{} {}", function, dtype_name(half)));
       const Graph graph = parse_graph(fmt::format(
