@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from test_export_modules import (  # noqa: E402
 
 pytestmark = [pytest.mark.peers, pytest.mark.usefixtures("torch_seed")]
 
+ROOT = Path(__file__).resolve().parents[2]
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Half an ulp relative to the value, and of the least numbers: significand 11 and 8 bits.
 ROUNDING = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 2.0**-134)}
@@ -265,6 +267,37 @@ def test_bfloat16_convolutions(tmp_path: Path, kind: Any) -> None:
     (reference,) = ReferenceEvaluator(str(path)).run(None, {"input": x.numpy()})
     # NumPy adds in bfloat16: a rounding for each of 72 sums.
     assert (np.abs(reference - want) <= 72 * bound).all()
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_programs_compute_it_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any, half: str
+) -> None:
+    """EfficientNet-Lite0: no product on a reference kernel, and the interpreter's roundings.
+
+    Float32's sums decide some roundings, where they lie near the middle of two halves: few, and so
+    less than a tenth of the noise that the roundings themselves make.
+    """
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import make_models
+
+    source, path = (
+        make_models.make("efficientnet-lite0", ROOT / "build/models"),
+        tmp_path / "h.onnx",
+    )
+    octavo.export_onnx(octavo.load_onnx(source), path, float_products=half)
+    found = halves(path, half)
+    assert len(found) == 50
+    done = cli("run", path, "--profile", "--json", "--threads", 1)
+    kernels = {row["kernel"]: row["steps"] for row in json.loads(done.stdout)["kernels"]}
+    assert "reference" not in kernels
+    products = sum(n for name, n in kernels.items() if "gemm" in name or "depthwise" in name)
+    assert products == len(found)
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 3, 224, 224)).astype(np.float32)
+    (real,), (ours,) = octavo.compile(source)(x), octavo.compile(path)(x)
+    (want,) = octavo._core.interpret(octavo.load_onnx(path), [x])
+    rounding, apart = (np.square(want - y, dtype=np.float64).sum() for y in (real, ours))
+    assert apart < rounding / 10
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
