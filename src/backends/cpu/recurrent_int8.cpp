@@ -27,7 +27,8 @@ bool run_recurrent_int8(const RecurrentInt8& args, ThreadPool& pool) {
   const int64_t most = args.sizes[0];
   LinearInt8::DynamicRows x, h;
   if (!args.x_layer->quantize_rows(first.back(), args.x, x, pool)) return false;
-  AlignedArray<float> x_gates((block_rows + most) * gates), h_gates(most * gates);
+  AlignedArray<float> x_gates(std::min(block_rows + most, first.back()) * gates);
+  AlignedArray<float> h_gates(most * gates);
   LinearInt8Output x_out, h_out;
   x_out.y = x_gates.data();
   h_out.y = h_gates.data();
