@@ -23,14 +23,38 @@ RecurrentMode mode_of(std::string_view name) {
   return RecurrentMode::relu;
 }
 
-// A copy to compute in.
-Tensor state_of(const Tensor& given, int64_t rows, int64_t width) {
-  TORCH_CHECK_TYPE(given.scalar_type() == at::kFloat, "recurrent_int8: takes float32, not ",
+void check_float(const Tensor& given) {
+  TORCH_CHECK_TYPE(given.scalar_type() == at::kFloat, "recurrent: takes float32, not ",
                    given.scalar_type());
-  TORCH_CHECK_VALUE(given.dim() == 2 && given.size(0) == rows && given.size(1) == width,
-                    "recurrent_int8: a state of ", given.sizes(), ", not [", rows, ", ", width,
+}
+
+void check_matrix(const Tensor& given, int64_t rows, int64_t columns, const char* what) {
+  check_float(given);
+  TORCH_CHECK_VALUE(given.dim() == 2 && given.size(0) == rows && given.size(1) == columns,
+                    "recurrent: ", what, " of ", given.sizes(), ", not [", rows, ", ", columns,
                     "]");
-  return given.clone(at::MemoryFormat::Contiguous);
+}
+
+int64_t total_rows(at::IntArrayRef sizes) {
+  TORCH_CHECK_VALUE(!sizes.empty() && sizes.back() >= 0 &&
+                        std::is_sorted(sizes.begin(), sizes.end(), std::greater<>()),
+                    "recurrent: steps of ", sizes, " rows");
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+}
+
+// y, not yet written, and copies of the states to compute in.
+std::vector<Tensor> results_of(const Tensor& h, const std::optional<Tensor>& c, RecurrentMode mode,
+                               at::IntArrayRef sizes, int64_t width) {
+  TORCH_CHECK_VALUE(c.has_value() == (mode == RecurrentMode::lstm),
+                    "recurrent: an LSTM alone has a cell state");
+  check_matrix(h, sizes[0], width, "a state");
+  std::vector<Tensor> results{at::empty({total_rows(sizes), width}, h.options()),
+                              h.clone(at::MemoryFormat::Contiguous)};
+  if (c) {
+    check_matrix(*c, sizes[0], width, "a state");
+    results.push_back(c->clone(at::MemoryFormat::Contiguous));
+  }
+  return results;
 }
 
 // y [rows, width] and the last states.
@@ -47,29 +71,56 @@ std::vector<Tensor> recurrent_int8(const Tensor& input,
   args.sizes = {sizes.data(), sizes.size()};
   const int64_t width = args.h_layer->k(), gates = width * cpu::recurrent_gates(args.mode);
   TORCH_CHECK_VALUE(args.h_layer->n() == gates && args.x_layer->n() == gates,
-                    "recurrent_int8: weights of ", args.x_layer->n(), " and ", args.h_layer->n(),
+                    "recurrent: weights of ", args.x_layer->n(), " and ", args.h_layer->n(),
                     " outputs, not ", gates);
-  TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "recurrent_int8: takes float32, not ",
-                   input.scalar_type());
-  TORCH_CHECK_VALUE(!sizes.empty() && sizes.back() >= 0 &&
-                        std::is_sorted(sizes.begin(), sizes.end(), std::greater<>()),
-                    "recurrent_int8: steps of ", sizes, " rows");
-  const int64_t rows = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  TORCH_CHECK_VALUE(input.dim() == 2 && input.size(0) == rows && input.size(1) == args.x_layer->k(),
-                    "recurrent_int8: an input of ", input.sizes(), ", not [", rows, ", ",
-                    args.x_layer->k(), "]");
-  TORCH_CHECK_VALUE(c.has_value() == (args.mode == RecurrentMode::lstm),
-                    "recurrent_int8: an LSTM alone has a cell state");
+  check_matrix(input, total_rows(sizes), args.x_layer->k(), "an input");
   const auto x = input.expect_contiguous();
-  Tensor y = at::empty({rows, width}, x->options());
-  std::vector<Tensor> results{y, state_of(h, sizes[0], width)};
-  if (c) results.push_back(state_of(*c, sizes[0], width));
+  std::vector<Tensor> results = results_of(h, c, args.mode, sizes, width);
   args.x = x->const_data_ptr<float>();
-  args.y = y.mutable_data_ptr<float>();
+  args.y = results[0].mutable_data_ptr<float>();
   args.h = results[1].mutable_data_ptr<float>();
   if (c) args.c = results[2].mutable_data_ptr<float>();
   TORCH_CHECK_VALUE(cpu::run_recurrent_int8(args, default_pool()),
-                    "recurrent_int8: the input or a state holds NaN or infinity");
+                    "recurrent: the input or a state holds NaN or infinity");
+  return results;
+}
+
+// The same with a float weight [gates, width] of the state; `x_part` [rows, gates] is the input's
+// product already.
+std::vector<Tensor> recurrent_float(const Tensor& x_part, const Tensor& weight,
+                                    const std::optional<Tensor>& bias, const Tensor& h,
+                                    const std::optional<Tensor>& c, at::IntArrayRef sizes,
+                                    c10::string_view mode, bool reverse) {
+  cpu::RecurrentStep step;
+  step.mode = mode_of({mode.data(), mode.size()});
+  const int64_t gates = x_part.dim() == 2 ? x_part.size(1) : 0;
+  step.width = gates / cpu::recurrent_gates(step.mode);
+  check_matrix(weight, step.width * cpu::recurrent_gates(step.mode), step.width, "a weight");
+  check_matrix(x_part, total_rows(sizes), weight.size(0), "an input's product");
+  const auto x = x_part.expect_contiguous();
+  std::vector<Tensor> results = results_of(h, c, step.mode, sizes, step.width);
+  Tensor h_part = at::empty({sizes[0], gates}, x->options());
+  const Tensor transposed = weight.t();
+  const auto& kernel = cpu::best_kernel(cpu::recurrent_step_kernels());
+  step.h_gates = h_part.const_data_ptr<float>();
+  step.h = results[1].mutable_data_ptr<float>();
+  if (c) step.c = results[2].mutable_data_ptr<float>();
+  const auto steps = static_cast<int64_t>(sizes.size());
+  int64_t first = reverse ? x->size(0) : 0;
+  for (int64_t i = 0; i < steps; ++i) {
+    step.rows = sizes[static_cast<size_t>(reverse ? steps - 1 - i : i)];
+    if (reverse) first -= step.rows;
+    Tensor product = h_part.narrow(0, 0, step.rows);
+    const Tensor state = results[1].narrow(0, 0, step.rows);
+    if (bias)
+      at::addmm_out(product, *bias, state, transposed);
+    else
+      at::mm_out(product, state, transposed);
+    step.x_gates = x->const_data_ptr<float>() + first * gates;
+    step.y = results[0].mutable_data_ptr<float>() + first * step.width;
+    kernel.run(step, default_pool());
+    if (!reverse) first += step.rows;
+  }
   return results;
 }
 
@@ -80,7 +131,13 @@ TORCH_LIBRARY_FRAGMENT(octavo, m) {
       "recurrent_int8(Tensor x, __torch__.torch.classes.octavo.LinearInt8 x_layer, "
       "__torch__.torch.classes.octavo.LinearInt8 h_layer, Tensor h, Tensor? c, int[] sizes, str "
       "mode, bool reverse) -> Tensor[]");
+  m.def(
+      "recurrent_float(Tensor x_part, Tensor weight, Tensor? bias, Tensor h, Tensor? c, int[] "
+      "sizes, str mode, bool reverse) -> Tensor[]");
 }
-TORCH_LIBRARY_IMPL(octavo, CPU, m) { m.impl("recurrent_int8", recurrent_int8); }
+TORCH_LIBRARY_IMPL(octavo, CPU, m) {
+  m.impl("recurrent_int8", recurrent_int8);
+  m.impl("recurrent_float", recurrent_float);
+}
 
 }  // namespace octavo::torch_ops

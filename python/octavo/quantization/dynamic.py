@@ -141,12 +141,17 @@ class _Layer(nn.Module):
 
     def step(self, x: Tensor, state: tuple[Tensor, ...], mode: str) -> tuple[Tensor, ...]:
         """The next state."""
-        if self._in_integers():
+        if self._in_one_call(x, state):
             return self.run(x, [x.shape[0]], state, mode, reverse=False)[1]
         return self._step(self.ih(x), state, mode)
 
-    def _in_integers(self) -> bool:
-        return self.ih.weight().dtype != torch.float16 and not is_exporting()
+    def _in_one_call(self, *inputs: Any) -> bool:
+        """Not for a file, nor where layers of float16, which are differentiable, may have to be."""
+        if is_exporting():
+            return False
+        x, state = inputs
+        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state))
+        return self.ih.weight().dtype != torch.float16 or not wanted
 
     def _step(self, x: Tensor, state: tuple[Tensor, ...], mode: str) -> tuple[Tensor, ...]:
         gates = self.hh(state[0])
@@ -161,10 +166,15 @@ class _Layer(nn.Module):
         self, x: Tensor, sizes: list[int], state: tuple[Tensor, ...], mode: str, reverse: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All steps: ``sizes[t]`` rows of ``x`` belong to step t, and never grow with t."""
-        if self._in_integers():
+        if self._in_one_call(x, state):
             c = state[1] if mode == "LSTM" else None
-            layers = self.ih._layer(), self.hh._layer()
-            y, *last = ops.recurrent_int8(x, *layers, state[0], c, sizes, mode, reverse)
+            if self.ih.weight().dtype == torch.float16:
+                weight = self.hh.weight().float()  # once for all steps
+                rest = (self.ih(x), weight, self.hh.bias(), state[0], c, sizes, mode, reverse)
+                y, *last = ops.recurrent_float(*rest)
+            else:
+                layers = self.ih._layer(), self.hh._layer()
+                y, *last = ops.recurrent_int8(x, *layers, state[0], c, sizes, mode, reverse)
             return y, tuple(last)
         parts = list(self.ih(x).split(sizes))
         outputs: list[Tensor] = [x] * len(sizes)

@@ -1,4 +1,5 @@
-// float16 and bfloat16 from FP32 and back: half to even, subnormals exact, the bits of graph/tensor.h.
+// float16 and bfloat16 from FP32 and back: half to even, subnormals exact, the bits of
+// graph/tensor.h.
 #pragma once
 #include "backends/cpu/half_type.h"
 #include "backends/cpu/kernel_list.h"
