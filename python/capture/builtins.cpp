@@ -156,6 +156,8 @@ V best(Tracer& tracer, Call& call, bool largest) {
 V sum(Tracer& tracer, Call& call) {
   V total = call.args.size() > 1 ? call.args[1] : keyword(call, "start");
   if (!total) total = tracer.integer(0);
+  const PyTypeObject* type = tracer.type_of(total);
+  if (type == &PyUnicode_Type || type == &PyBytes_Type) give_up(Reason::wrong_call, "sum of text");
   const V items = tracer.iterate(call.args.at(0));
   while (const V item = next_or_null(tracer, items)) total = tracer.binary(0, total, item);
   return total;

@@ -508,6 +508,7 @@ def fails_half_way(x, s, d):
         lambda: d["list"].extend(stops(6)),
         lambda: d["list"].sort(reverse=()),
         lambda: sorted(d["list"], reverse=None),
+        lambda: found.append(sum(["a", "b"], "")),
     )
     for step in steps:
         try:
