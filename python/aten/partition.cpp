@@ -42,7 +42,9 @@ bool may_raise(const Graph& graph, const Node& node) {
   if (std::any_of(std::begin(value_words), std::end(value_words),
                   [&](std::string_view word) { return name.find(word) != std::string::npos; }))
     return true;
-  if (node.op.hasTag(at::Tag::pointwise)) return false;
+  for (const char* any_type : {"add", "sub", "mul", "eq", "ne", "lt", "le", "gt", "ge", "where",
+                               "logical_and", "logical_or", "logical_not", "clone", "_to_copy"})
+    if (name == std::string("aten::") + any_type) return false;
   std::optional<at::ScalarType> first;
   bool plain = true;
   each_value(node, [&](ValueId value) {

@@ -107,6 +107,9 @@ void Tracer::set_own_attribute(const V& object, PyObject* name, const V& value) 
     if (Py_TYPE(found) != &PyMemberDescr_Type && !exception_field)
       give_up(Reason::side_effect, "attribute " + utf8(name) + " of " + describe(object));
   }
+  // Its slots are all that it has.
+  if (type->tp_dictoffset == 0 && (!found || !is_data_descriptor(found)))
+    give_up(Reason::wrong_call, "attribute " + utf8(name) + " of " + describe(object));
   if (object->kind == Kind::instance) {
     auto& attributes = static_cast<Instance&>(*object).attributes;
     if (auto dict = static_cast<Instance&>(*object).own_dict.lock()) {

@@ -553,3 +553,29 @@ def test_deletes_what_is_not_there():
     del gone.n
     for fn in (deletes, of_the_class, by_its_dict):
         assert_capture(fn, (X, Shared(X)), (X, gone), steady=False)
+
+
+class Slots:
+    __slots__ = ("n", "t")
+    kind = "slots"
+
+    def __init__(self, t):
+        self.t = t
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_slots_are_all_there_is(made):
+    def fn(x, given):
+        slots = Slots(x) if made else given
+        found = []
+        for name in ("kind", "other", "n"):
+            try:
+                setattr(slots, name, 1)
+                found.append(slots.n)
+                delattr(slots, name)
+                delattr(slots, name)
+            except AttributeError as error:
+                found.append(str(error))
+        return x + 1, slots, found
+
+    assert_capture(fn, (X, Slots(X)), steady=False)

@@ -259,6 +259,10 @@ def test_what_nothing_reads_still_raises():
         nn.functional.linear(x, table)
         return x + 1
 
+    def by_kernel(x, at):
+        torch.lerp(x, x, 0.5)
+        return x + 1
+
     def by_values(x, at):
         torch.gather(table, 0, at)
         return x + 1
@@ -272,6 +276,7 @@ def test_what_nothing_reads_still_raises():
     x = torch.ones(2, 4)
     for fn, right, wrong in (
         (by_types, (x, good), (x.double(), good)),
+        (by_kernel, (x, good), (x.long(), good)),
         (by_values, (x, good), (x, bad)),
         (before_a_write, (x, good), (x, bad)),
     ):
