@@ -24,6 +24,16 @@ bool is_leaf(PyObject* module) {
   return true;
 }
 
+// The graph runs before what the piece has written: a leaf would not see it.
+bool is_changed(const Trace& trace, const V& module) {
+  for (const Write& write : trace.writes)
+    if (write.object->object.get() == module->object.get()) return true;
+  for (const V& container : trace.changed)
+    for (const Source* source = container->source; source; source = source->base)
+      if (source == module->source) return true;
+  return false;
+}
+
 }  // namespace
 
 V Tracer::call_module(const V& module, Call call, bool& known) {
@@ -52,7 +62,7 @@ V Tracer::call_module(const V& module, Call call, bool& known) {
   known = true;
   static PyObject* forward = interned("forward").release();
   const V method = attribute(module, forward);
-  if (settings_.inline_modules || quiet_ || !is_leaf(object))
+  if (settings_.inline_modules || quiet_ || !is_leaf(object) || is_changed(trace_, module))
     return this->call(method, std::move(call));
   trace_.sources.guard(module->source, GuardKind::is, object);
   return call_leaf_module(module, call);

@@ -417,8 +417,13 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     }
   };
   // What is written may be given other sizes: a matter of numbers.
-  if (symbolic_ && op == Node::Op::call_method && reshapes_in_place(utf8(target.get())))
-    throw NoSymbols{};
+  if (op == Node::Op::call_method && reshapes_in_place(utf8(target.get()))) {
+    if (symbolic_) throw NoSymbols{};
+    // A gradient that is set is of the shape from before.
+    PyObject* turned = real(call.args.at(0))->object.get();
+    if (turned && written_.count({turned, interned("grad").get()}))
+      give_up(Reason::side_effect, "another shape for a tensor whose grad is set");
+  }
   if (symbolic_)
     for (const auto& [name, value] : call.keywords)
       if (PyUnicode_CompareWithASCIIString(name.get(), "out") == 0 && !is_none(value))

@@ -579,3 +579,15 @@ def test_slots_are_all_there_is(made):
         return x + 1, slots, found
 
     assert_capture(fn, (X, Slots(X)), steady=False)
+
+
+def test_a_gradient_is_set_before_its_tensor_is_turned():
+    def fn(x):
+        x.grad = x * 2
+        try:
+            x.t_()
+        except RuntimeError as error:
+            return str(error)
+        return x + 1, x.grad
+
+    assert_capture(fn, (X,))

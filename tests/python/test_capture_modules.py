@@ -87,3 +87,20 @@ def test_autograd_function():
         return x.grad
 
     assert_capture(run, (X.clone().requires_grad_(),))
+
+
+def test_changed_before_it_is_called():
+    """A module that the graph calls sees what the function changed before."""
+
+    def changes(net, x):
+        a = net(x)
+        net.train(not net.training)
+        b = net(x)
+        net.named["norm"].eps = 0.5
+        net.named["norm"].momentum = 0.7
+        c = net.train()(x)
+        net.named["norm"].running_mean = net.count * torch.ones(4)
+        return a, b, c, net.eval()(x)
+
+    for training in (True, False):
+        assert_capture(changes, (Net().train(training), X), steady=False)
