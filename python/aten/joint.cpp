@@ -42,12 +42,16 @@ class JointTracer {
   Joint run(PyObject* forward, const std::vector<TangentForm>& tangents) {
     joint_.primals = examples_.size();
     for (const at::Tensor& example : examples_) give(example);
+    // The graph may leave another mode than it was given; who runs it sets that one itself.
+    const at::AutoGradMode as_before(at::GradMode::is_enabled());
+    const bool enabled = at::GradMode::is_enabled();
     const Ref returned = call(forward);
+    at::GradMode::set_enabled(enabled);
     find_writes();
     read_outputs(returned.get());
     joint_.forward_nodes = tracing_.graph().nodes.size();
     joint_.gradients.resize(examples_.size());
-    if (at::GradMode::is_enabled()) differentiate(tangents);
+    differentiate(tangents);
     joint_.python_rules = tracing_.python_rules();
     joint_.graph = std::move(tracing_.graph());
     return std::move(joint_);
@@ -95,8 +99,7 @@ class JointTracer {
     const auto [at, fresh] =
         results_.try_emplace(tensor.unsafeGetTensorImpl(), joint_.results.size());
     if (fresh) {
-      const bool grad = at::GradMode::is_enabled() && tensor.requires_grad();
-      joint_.results.push_back({value(tensor), grad, std::nullopt});
+      joint_.results.push_back({value(tensor), tensor.requires_grad(), std::nullopt});
       result_tensors_.push_back(tensor);
     }
     return at->second;
@@ -122,8 +125,8 @@ class JointTracer {
         if (other != n && examples_[other].has_storage() &&
             examples_[other].storage().is_alias_of(examples_[n].storage()))
           throw Untraceable("a write to an input that shares memory with another");
-      const bool differentiable = at::GradMode::is_enabled() && given.requires_grad() &&
-                                  !wrapper->are_all_mutations_under_no_grad_or_inference_mode();
+      const bool differentiable =
+          given.requires_grad() && !wrapper->are_all_mutations_under_no_grad_or_inference_mode();
       if (!differentiable && given.requires_grad() != examples_[n].requires_grad())
         throw Untraceable("an input whose requires_grad changes");
       joint_.writes.push_back({n, result(given), differentiable});

@@ -3,6 +3,22 @@
 #include "python_types.h"
 
 namespace octavo::capture {
+namespace {
+
+// torch refuses another type or shape, and the tensor itself.
+bool fits_as_gradient(Tracer& tracer, const V& given, const V& value) {
+  if (value->kind != Kind::tensor || value == given) return false;
+  const auto &tensor = static_cast<Tensor&>(*given), &grad = static_cast<Tensor&>(*value);
+  const std::vector<Dim> sizes = tensor.sizes(), other = grad.sizes();
+  if (sizes.size() != other.size() || tensor.device != grad.device ||
+      tensor.meta.scalar_type() != grad.meta.scalar_type())
+    return false;
+  for (size_t d = 0; d < sizes.size(); ++d)
+    if (!tracer.equal(sizes[d], other[d])) return false;
+  return true;
+}
+
+}  // namespace
 
 void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
   ++effects_;
@@ -10,6 +26,9 @@ void Tracer::set_attribute(const V& given, PyObject* name, const V& value) {
   if (object->kind == Kind::tensor) {
     if (!named(name, "grad") || !object->source)
       give_up(Reason::side_effect, "a tensor's attribute " + utf8(name));
+    const V grad = value ? real(value) : none();
+    if (!is_none(grad) && !fits_as_gradient(*this, object, grad))
+      give_up(Reason::wrong_call, describe(grad) + " as a gradient");
     const auto key = std::make_pair(static_cast<const void*>(object->object.get()), name);
     if (const auto known = written_.find(key); known != written_.end()) {
       trace_.writes[known->second].value = value ? value : none();

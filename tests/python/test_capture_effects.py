@@ -581,6 +581,20 @@ def test_slots_are_all_there_is(made):
     assert_capture(fn, (X, Slots(X)), steady=False)
 
 
+def test_what_is_no_gradient():
+    def fn(x):
+        found = []
+        for grad in (x.clone, x, x[0], x.double(), None, x * 2):
+            try:
+                y = x + 1
+                x.grad = grad
+            except (TypeError, RuntimeError) as error:
+                found.append(str(error))
+        return y, found, x.grad
+
+    assert_capture(fn, (X,), steady=False)
+
+
 def test_a_gradient_is_set_before_its_tensor_is_turned():
     def fn(x):
         x.grad = x * 2

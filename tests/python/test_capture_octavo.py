@@ -311,3 +311,24 @@ def test_leaves_of_its_own():
             near(one.detach(), other.detach())
             assert one.requires_grad == other.requires_grad
             assert one.is_leaf == other.is_leaf
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_graph_that_leaves_another_mode(mode):
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def fn(x):
+        y = x * weight
+        torch.set_grad_enabled(not mode)
+        return y, x * weight
+
+    captured = capture.compile(fn, backend="octavo")
+    for _ in range(2):
+        with torch.set_grad_enabled(mode):
+            first, second = captured(torch.ones(2, 3))
+            assert torch.is_grad_enabled() != mode
+        assert first.requires_grad == mode
+        assert second.requires_grad != mode
+        (first + second).sum().backward()
+        near(weight.grad, torch.full((3,), 2.0))
+        weight.grad = None
