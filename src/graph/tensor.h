@@ -70,8 +70,8 @@ class Tensor {
   std::shared_ptr<Buffer> buffer_;
 };
 
-// float16 and bfloat16 bits to float and back (round half to even; NaN keeps its first bits and
-// becomes quiet, as the instructions do).
+// float16 and bfloat16 bits to float and back (round half to even; NaN keeps its first bits, and
+// those of float16 and of what is rounded become quiet, as the instructions do).
 float half_to_float(uint16_t bits);
 uint16_t float_to_half(float value);
 float bfloat16_to_float(uint16_t bits);
