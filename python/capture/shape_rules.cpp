@@ -216,6 +216,9 @@ std::optional<Shape> elementwise_in_place(const Arguments& a) {
     if (value->kind == Kind::constant || value->kind == Kind::symbol)
       return number(value).has_value();
     const auto other = Arguments::plain(value);
+    if (other && (read_while_written(x->meta, other->meta) ||
+                  read_while_written(x->symbolic, other->symbolic)))
+      return false;
     if (!other || other->device != x->device || other->meta.scalar_type() != x->meta.scalar_type())
       return false;
     Dims sizes = x->sizes();
@@ -406,6 +409,22 @@ std::optional<Shape> shape_rule(Tracer& tracer, PyObject* function, const std::s
     if (found != rules.methods.end()) rule = found->second;
   }
   return rule ? rule(Arguments(tracer, call)) : std::nullopt;
+}
+
+bool read_while_written(const at::Tensor& written, const at::Tensor& read) {
+  if (!written.defined() || !read.defined() || written.is_same(read) ||
+      !written.storage().is_alias_of(read.storage()))
+    return false;
+  if (written.unsafeGetTensorImpl()->has_symbolic_sizes_strides() ||
+      read.unsafeGetTensorImpl()->has_symbolic_sizes_strides())
+    return true;  // it may
+  if (written.sizes() == read.sizes()) return false;
+  const auto end = [](const at::Tensor& tensor) {
+    int64_t last = tensor.storage_offset();
+    for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
+    return tensor.numel() > 0 ? last + 1 : tensor.storage_offset();
+  };
+  return written.storage_offset() < end(read) && read.storage_offset() < end(written);
 }
 
 void set_made_here(const at::Tensor& meta) {

@@ -6,6 +6,10 @@ namespace octavo::capture {
 // The tensor wants gradients and is no leaf: an operator of the graph made it.
 void set_made_here(const at::Tensor& meta);
 
+// What is written is read again, element after element, by an operand that is broadcast from the
+// same memory: only the order in which the kernel goes tells the result.
+bool read_while_written(const at::Tensor& written, const at::Tensor& read);
+
 // False for a view that was made without gradients and is written since, whose history torch
 // refuses to tell, or to be asked whether it is a leaf.
 bool history_is_known(const at::Tensor& tensor);

@@ -490,6 +490,12 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     if (version_of(tensor) != version || tensor.is_inference() || wants) {
       impure = true;
       writes_into(tensor);
+      if (callable != well_known("operator", "setitem"))
+        for (const auto& [other, unused] : versions)
+          if (read_while_written(tensor, other)) {
+            if (symbolic_) throw NoSymbols{};
+            give_up(Reason::side_effect, "an operand that is part of what is written");
+          }
     }
   if (symbolic_) {
     take_conditions();

@@ -332,3 +332,22 @@ def test_a_graph_that_leaves_another_mode(mode):
         (first + second).sum().backward()
         near(weight.grad, torch.full((3,), 2.0))
         weight.grad = None
+
+
+def test_what_is_read_while_it_is_written():
+    """In the order in which torch's kernel goes."""
+
+    def fn(x, n):
+        x.add_(x[..., :1])
+        n.mul_(n[..., :1])
+        x[1] = x[0]
+        return x * 2, n
+
+    captured = capture.compile(fn, backend="octavo")
+    for rows in (2, 3, 4):
+        x, n = torch.rand(rows, 4), torch.arange(4 * rows).reshape(rows, 4)
+        for ours, theirs in zip(captured(x.clone(), n.clone()), fn(x, n), strict=True):
+            near(ours, theirs)
+    # torch refuses what it can tell.
+    with pytest.raises(RuntimeError, match="single memory location"):
+        capture.compile(lambda x: x.add_(x[0]), backend="octavo")(torch.ones(2, 4))
