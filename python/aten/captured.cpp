@@ -2,6 +2,7 @@
 
 #include <ATen/FunctionalTensorWrapper.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -27,7 +28,7 @@ using torch::autograd::variable_list;
 struct InputForm {
   at::ScalarType dtype;
   std::vector<std::int64_t> sizes, strides;
-  bool requires_grad;
+  bool requires_grad, inference;
 };
 
 // Octavo's program of a graph. Where numbers must be drawn as an operator in place would, torch's
@@ -197,15 +198,20 @@ struct Backward : torch::autograd::Node {
   }
 
   // Gradients of gradients are not in the program: whoever asks for one is told.
-  static variable_list once(variable_list gradients) {
-    for (at::Tensor& gradient : gradients)
-      if (gradient.defined()) gradient = gradient.detach().requires_grad_(true);
-    const auto count = static_cast<std::int64_t>(gradients.size());
-    const auto refuse = c10::make_intrusive<torch::autograd::DelayedError>(
+  variable_list once(variable_list gradients) const {
+    torch::autograd::edge_list edges;
+    for (const torch::autograd::Edge& edge : next_edges())
+      if (edge.is_valid()) edges.push_back(edge);
+    const auto refuse = c10::make_intrusive<torch::autograd::Error>(
         "backend 'octavo' compiles first derivatives only; for gradients of gradients use "
         "backend='eager'",
-        count);
-    return (*refuse)(std::move(gradients));
+        std::move(edges));
+    for (at::Tensor& gradient : gradients)
+      if (gradient.defined()) {
+        gradient = gradient.detach();
+        torch::autograd::create_gradient_edge(gradient, refuse);
+      }
+    return gradients;
   }
 };
 
@@ -277,6 +283,11 @@ Captured::Captured(Ref forward, const Ref& examples, std::vector<bool> held)
       return;
     }
     inputs.push_back(THPVariable_Unpack(item));
+    // Whose history nobody may ask for, nor begin.
+    if (inputs.back().is_inference() && !c10::InferenceMode::is_enabled()) {
+      reason_ = "an inference tensor outside of inference mode";
+      return;
+    }
   }
   try {
     Joint joint = trace_joint(forward_.get(), inputs);
@@ -291,8 +302,8 @@ Captured::Captured(Ref forward, const Ref& examples, std::vector<bool> held)
     auto state = std::make_shared<State>(std::move(joint), std::move(programs), std::move(held));
     state->grad_mode = at::GradMode::is_enabled();
     for (const at::Tensor& input : inputs)
-      state->inputs.push_back(
-          {input.scalar_type(), input.sizes().vec(), input.strides().vec(), input.requires_grad()});
+      state->inputs.push_back({input.scalar_type(), input.sizes().vec(), input.strides().vec(),
+                               input.requires_grad(), input.is_inference()});
     for (const Result& result : state->joint.results)
       if (result.requires_grad) {
         if (!result.tangent) throw Untraceable("a result without a gradient");
@@ -313,8 +324,8 @@ bool Captured::fits(const std::vector<at::Tensor>& inputs) const {
     const InputForm& form = state_->inputs[n];
     const at::Tensor& input = inputs[n];
     if (input.scalar_type() != form.dtype || input.requires_grad() != form.requires_grad ||
-        input.sizes() != at::IntArrayRef(form.sizes) || !input.device().is_cpu() ||
-        input.strides() != at::IntArrayRef(form.strides))
+        input.is_inference() != form.inference || input.sizes() != at::IntArrayRef(form.sizes) ||
+        !input.device().is_cpu() || input.strides() != at::IntArrayRef(form.strides))
       return false;
   }
   return true;

@@ -233,6 +233,9 @@ def test_second_derivatives_are_refused():
     (grad,) = torch.autograd.grad(fast(w).sum(), w, create_graph=True)
     with pytest.raises(RuntimeError, match="first derivatives only"):
         grad.sum().backward()
+    (grad,) = torch.autograd.grad(fast(w).sum(), w, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(grad.sum(), w, allow_unused=True)
 
 
 def test_a_saved_tensor_that_changes_is_found():
@@ -351,3 +354,18 @@ def test_what_is_read_while_it_is_written():
     # torch refuses what it can tell.
     with pytest.raises(RuntimeError, match="single memory location"):
         capture.compile(lambda x: x.add_(x[0]), backend="octavo")(torch.ones(2, 4))
+
+
+def test_inference_tensors_outside_of_inference_mode():
+    with torch.inference_mode():
+        x = torch.ones(2)
+
+    def wants(x):
+        x.detach().requires_grad_()
+        return x + 1
+
+    with pytest.raises(RuntimeError, match="inference tensor"):
+        capture.compile(wants, backend="octavo")(x)
+    plus = capture.compile(lambda x: x + 1, backend="octavo")
+    for one in (torch.ones(2), x):
+        near(plus(one), one + 1)
