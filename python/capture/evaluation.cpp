@@ -43,6 +43,7 @@ PyObject** place_of_dictionary(PyObject* object) {
 }
 
 int64_t size_at(PyObject* object, int dim) {
+  if (!object) return 0;  // a variable that is gone
   if (dim >= 0) return THPVariable_Unpack(object).size(dim);
   int overflow = 0;
   const int64_t read =

@@ -174,7 +174,10 @@ class QuickCheck::Layout {
         return;
       }
       if (guard.kind == GuardKind::type_lookup && expect_version(known, object)) return;
-      if (guard.kind == GuardKind::tensor && guard.tensor->order.empty() &&
+      // The history of a view may come to be unknown.
+      const bool view = guard.kind == GuardKind::tensor && guard.tensor->requires_grad &&
+                        THPVariable_Unpack(object).is_view();
+      if (guard.kind == GuardKind::tensor && !view && guard.tensor->order.empty() &&
           std::all_of(guard.tensor->sizes.begin(), guard.tensor->sizes.end(),
                       [](int64_t size) { return size >= 0; })) {
         add_tensor(*guard.tensor, known, object);

@@ -351,3 +351,24 @@ def test_turned_in_place():
         ours, eager = torch.ones(rows, 4), torch.ones(rows, 4)
         same(captured(ours), f(eager))
         same(ours, eager)
+
+
+def test_an_open_number_that_is_gone():
+    space = {"n": 2}
+    exec("def f(x):\n    return x * n", space)
+
+    class Box:
+        n = 2
+
+    box, x = Box(), torch.ones(2)
+    of_globals = capture.compile(space["f"], backend="eager")
+    of_object = capture.compile(lambda x: x * box.n, backend="eager")
+    for number in (2, 3, 4, 5):
+        space["n"] = box.n = number
+        same(of_globals(x), x * number)
+        same(of_object(x), x * number)
+    del space["n"]
+    with pytest.raises(NameError):
+        of_globals(x)
+    del box.n
+    same(of_object(x), x * 2)
