@@ -99,12 +99,18 @@ Program compile(Graph graph, const CompileOptions& options) {
                     "compile the canonical or quantized graph");
   canonicalize(graph);
   const int threads = options.threads > 0 ? options.threads : default_pool().size();
-  Program program = make_program(std::move(graph), options, threads);
   std::vector<Dims> dims;
-  for (const TensorType& type : program.signature().input_types) {
-    if (!type.shape.is_static()) return program;
-    dims.push_back(type.shape.dims());
+  for (const Value* input : graph.inputs()) {
+    if (!input->shape().is_static()) return make_program(std::move(graph), options, threads);
+    dims.push_back(input->shape().dims());
   }
+  // For one binding the graph itself is planned.
+  Program::Signature signature = signature_of(graph);
+  specialize(graph);
+  graph.remove_dead();
+  const auto plan = make_plan(std::move(graph), options, threads);
+  Program program(
+      std::move(signature), [&](const auto&, auto) { return plan; }, threads);
   program.plan(dims);
   program.release_planner();
   return program;

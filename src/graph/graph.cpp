@@ -16,7 +16,11 @@ void drop_use(std::vector<Use>& uses, Node* node, size_t index) {
   OCTAVO_CHECK(it != uses.end());
   uses.erase(it);
 }
+
+thread_local uint64_t changes = 0;
 }  // namespace
+
+uint64_t graph_changes() { return changes; }
 
 const char* stage_name(Stage stage) { return stage_names[static_cast<size_t>(stage)]; }
 
@@ -36,6 +40,12 @@ const AttributeSpec* OpDef::attribute(std::string_view attribute_name) const {
   return nullptr;
 }
 
+void Value::set_type(TensorType type) {
+  if (type == type_) return;
+  type_ = std::move(type);
+  ++changes;
+}
+
 // ---- Node
 
 std::string_view Node::op_name() const { return op_->name; }
@@ -47,13 +57,20 @@ std::string Node::where() const {
 }
 
 void Node::set_input(size_t i, Value* value) {
+  ++changes;
   if (i >= inputs_.size()) inputs_.resize(i + 1, nullptr);
   if (inputs_[i]) drop_use(inputs_[i]->uses_, this, i);
   inputs_[i] = value;
   if (value) value->uses_.push_back({this, i});
 }
 
+void Node::set(std::string attribute_name, Attribute value) {
+  ++changes;
+  attributes_[std::move(attribute_name)] = std::move(value);
+}
+
 void Node::trim_inputs() {
+  ++changes;
   while (!inputs_.empty() && !inputs_.back()) inputs_.pop_back();
 }
 
@@ -92,6 +109,7 @@ struct Graph::Storage {
   Node *first = nullptr, *last = nullptr;
 
   Value* make_value(std::string value_name) {
+    ++changes;
     auto value = std::make_unique<Value>();
     Value* raw = value.get();
     values.emplace(raw, std::move(value));
@@ -109,11 +127,13 @@ struct Graph::Storage {
   }
 
   void forget(Value* value) {
+    ++changes;
     if (!value->name_.empty()) by_name.erase(value->name_);
     values.erase(value);
   }
 
   void link(Node* node, Node* before) {
+    ++changes;
     node->next_ = before;
     node->previous_ = before ? before->previous_ : last;
     (node->previous_ ? node->previous_->next_ : first) = node;
@@ -153,8 +173,14 @@ Value* Graph::add_constant(std::string value_name, Tensor tensor) {
   return value;
 }
 
-void Graph::add_output(Value* value) { s_->outputs.push_back(value); }
-void Graph::set_output(size_t i, Value* value) { s_->outputs[i] = value; }
+void Graph::add_output(Value* value) {
+  ++changes;
+  s_->outputs.push_back(value);
+}
+void Graph::set_output(size_t i, Value* value) {
+  ++changes;
+  s_->outputs[i] = value;
+}
 
 bool Graph::is_output(const Value* value) const {
   return std::find(s_->outputs.begin(), s_->outputs.end(), value) != s_->outputs.end();
@@ -216,6 +242,7 @@ Value* Graph::apply(std::string_view op, std::vector<Value*> inputs, Attributes 
 
 void Graph::rename(Value* value, std::string value_name) {
   if (value->name_ == value_name) return;
+  ++changes;
   if (!value->name_.empty()) s_->by_name.erase(value->name_);
   value->name_ = s_->unique(std::move(value_name));
   if (!value->name_.empty()) s_->by_name[value->name_] = value;
@@ -223,6 +250,7 @@ void Graph::rename(Value* value, std::string value_name) {
 
 void Graph::replace_all_uses(Value* from, Value* to) {
   if (from == to) return;
+  ++changes;
   const std::vector<Use> uses = from->uses_;
   for (const Use& use : uses) use.node->set_input(use.index, to);
   std::replace(s_->outputs.begin(), s_->outputs.end(), from, to);
@@ -264,7 +292,7 @@ size_t Graph::remove_dead() {
 void Graph::infer_types() {
   for (Node* node = s_->first; node; node = node->next_) {
     std::vector<TensorType> types = node->op_->impl->infer(*node);
-    for (size_t i = 0; i < types.size(); ++i) node->outputs_[i]->type_ = std::move(types[i]);
+    for (size_t i = 0; i < types.size(); ++i) node->outputs_[i]->set_type(std::move(types[i]));
   }
 }
 

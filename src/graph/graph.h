@@ -47,13 +47,17 @@ struct Use {
   friend bool operator==(const Use&, const Use&) = default;
 };
 
+// Counts every change of any graph that this thread makes: what was sound at the same count is
+// sound still.
+uint64_t graph_changes();
+
 class Value {
  public:
   const std::string& name() const { return name_; }
   const TensorType& type() const { return type_; }
   const Shape& shape() const { return type_.shape; }
   DType dtype() const { return type_.dtype; }
-  void set_type(TensorType type) { type_ = std::move(type); }
+  void set_type(TensorType type);
   Node* producer() const { return producer_; }  // null for inputs and constants
   size_t output_index() const { return output_index_; }
   bool is_constant() const { return static_cast<bool>(constant_); }
@@ -92,7 +96,7 @@ class Node {
 
   const Attributes& attributes() const { return attributes_; }
   bool has(std::string_view name) const { return attributes_.find(name) != attributes_.end(); }
-  void set(std::string name, Attribute value) { attributes_[std::move(name)] = std::move(value); }
+  void set(std::string name, Attribute value);
   // The attribute, or the op's default; InternalError if there is neither or the kind differs.
   int64_t integer(std::string_view name) const;
   double real(std::string_view name) const;

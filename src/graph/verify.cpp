@@ -26,6 +26,8 @@ class Verifier {
   Verifier(const Graph& graph, Stage stage) : graph_(graph), stage_(stage) {}
 
   std::vector<std::string> run() {
+    known_.reserve(2 * graph_.node_count());
+    nodes_.reserve(graph_.node_count());
     for (const Value* input : graph_.inputs()) define(input, nullptr);
     for (const Value* constant : graph_.constants()) {
       define(constant, nullptr);

@@ -1,5 +1,5 @@
-// The ordered lists of passes and the driver that runs them: verified after each, timed, and
-// dumped to the folder OCTAVO_DUMP names.
+// The ordered lists of passes and the driver that runs them: verified after each that changed
+// the graph, timed, and dumped to the folder OCTAVO_DUMP names.
 #pragma once
 #include <span>
 #include <string>
