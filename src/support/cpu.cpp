@@ -26,11 +26,16 @@ bool request_tiles() {
   return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xtiledata) == 0;
 }
 
+// F16C, which clang 14's __builtin_cpu_supports has no name for.
+bool converts_half() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
 Isa detect() {
   // __builtin_cpu_supports also checks that the operating system saves the wide registers.
   __builtin_cpu_init();
-  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c")))
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_half()))
     return Isa::portable;
   if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")))
