@@ -177,6 +177,8 @@ std::shared_ptr<const Piece> make_piece(const std::shared_ptr<const Region>& reg
   piece->writes = !trace.written.empty();
   const bool in_order = region->backend.get() == well_known("octavo.capture.runtimes", "eager");
   piece->risk = risk_of(trace.graph, in_order);
+  if (piece->writes && piece->state.grad && reads_inference_tensors(trace.sources))
+    piece->risk.by_type = true;
   // Other sizes may be refused where these are taken.
   if (piece->risk.by_type && !trace.sizes.symbols.empty())
     piece->risk.by_value = piece->risk.looks_at_values = true;

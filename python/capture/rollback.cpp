@@ -94,6 +94,17 @@ Risk risk_of(const Graph& graph, bool in_order) {
   return risk;
 }
 
+bool reads_inference_tensors(const Sources& sources) {
+  const auto is_inference = [](const Guard& guard) {
+    return guard.kind == GuardKind::tensor &&
+           !c10::DispatchKeySet(c10::DispatchKeySet::RAW, guard.tensor->keys)
+                .has(c10::DispatchKey::ADInplaceOrView);
+  };
+  return std::any_of(sources.tensors().begin(), sources.tensors().end(), [&](const Source* source) {
+    return std::any_of(source->guards.begin(), source->guards.end(), is_inference);
+  });
+}
+
 void Before::keep_history(const at::Tensor& tensor, Kept& kept) {
   kept.tensor = tensor;
   kept.version = tensor.is_inference() ? -1 : static_cast<int64_t>(tensor._version());

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graph.h"
+#include "source.h"
 
 namespace octavo::capture {
 
@@ -24,6 +25,9 @@ struct Risk {
 };
 // Not `in_order`: the backend may run the graph in another order than Python would.
 Risk risk_of(const Graph& graph, bool in_order);
+
+// Among the piece's inputs is one of inference mode.
+bool reads_inference_tensors(const Sources& sources);
 
 // The tensors that a graph writes into, and the random state, as they were before it.
 class Before {

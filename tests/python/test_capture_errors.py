@@ -280,3 +280,20 @@ def test_error_of_the_backend_in_a_closure_shows_its_variables():
         capture.compile(run, backend=backend)(X)
     frame = next(f for f, _ in traceback.walk_tb(error.tb) if f.f_code is run.__code__)
     assert frame.f_locals["held"] == 3
+
+
+def test_inference_tensors_are_not_saved_behind_a_write():
+    weight, count = torch.nn.Parameter(torch.ones(4)), torch.zeros(())
+
+    def counted(x):
+        count.add_(1)
+        return x * weight
+
+    def run(x):
+        with torch.inference_mode():
+            y = x * 2
+        return counted(y)
+
+    with pytest.raises(RuntimeError, match="saved for backward"):
+        capture.compile(run, backend="eager")(X)
+    assert count == 1
