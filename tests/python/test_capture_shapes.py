@@ -473,7 +473,10 @@ def test_rules_give_what_the_cpu_gives(name: str) -> None:
             full_list += defaults[len(full_list) :]
             if "_like" not in base:
                 full_list[places["device"]] = torch.device("meta")
-        results, by = _aten.shapes("aten::" + base, overload, full_list)
+        try:
+            results, by = _aten.shapes("aten::" + base, overload, full_list)
+        except ZeroDivisionError:
+            continue  # torch's own rule of batch norm, in Python, divides by the values - 1
         if by != "own":
             continue
         known += 1
