@@ -108,9 +108,10 @@ Program compile(Graph graph, const CompileOptions& options) {
   Program::Signature signature = signature_of(graph);
   specialize(graph);
   graph.remove_dead();
-  const auto plan = make_plan(std::move(graph), options, threads);
   Program program(
-      std::move(signature), [&](const auto&, auto) { return plan; }, threads);
+      std::move(signature),
+      [plan = make_plan(std::move(graph), options, threads)](const auto&, auto) { return plan; },
+      threads);
   program.plan(dims);
   program.release_planner();
   return program;
