@@ -134,7 +134,9 @@ struct Vec {
   }
   static I f16_of_float(F v) {
     const I bits = float_to_bits(v), magnitude = bits & 0x7fffffff;
-    const I normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    // Unsigned: what is not a normal number in half may wrap around.
+    const U raised = (U)magnitude - 0x38000000U + 0xfffU + (((U)magnitude >> 13) & 1U);
+    const auto normal = (I)(raised >> 13);
     // Below float16's normal numbers adding 0.5 rounds at the last bit.
     const I small = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000;
     const I nan = ((magnitude >> 13) & 0x3ff) | 0x7e00;
