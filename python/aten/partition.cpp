@@ -26,7 +26,8 @@ bool is_view(const Node& node) {
   return alias && !alias->isWrite() && schema.returns()[0].alias_info();
 }
 
-// Parts of the names of operators that look at values, and raise for some.
+// Parts of the names of operators that look at values, and raise for some; capture/rollback.cpp has
+// such a list for the names in FX graphs.
 constexpr std::string_view value_words[] = {
     "index",     "gather", "scatter", "take",     "embedding", "nll_loss", "cross_entropy",
     "bincount",  "repeat", "solve",   "linalg",   "inverse",   "cholesky", "lu_unpack",

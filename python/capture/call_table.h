@@ -1,4 +1,4 @@
-// The table behind known_calls.h, filled by builtins.cpp and known_calls.cpp.
+// The table behind known_calls.h, filled by known_calls.cpp and the files of the functions below.
 #pragma once
 #include <functional>
 #include <unordered_map>
@@ -17,6 +17,7 @@ struct CallTable {
 V keyword(const Call& call, const char* name);
 // Raises Python's TypeError unless there are so many positional arguments.
 void expect(Tracer& tracer, const Call& call, const char* name, size_t least, size_t most);
+// A dict of that class, as dict(...) or defaultdict(factory, ...) makes it.
 V make_dict(Tracer& tracer, PyTypeObject* type, const Call& call);
 
 void add_builtins(CallTable& table);
