@@ -161,10 +161,16 @@ void shape_only(const c10::OperatorHandle& op, torch::jit::Stack& stack) {
   const std::size_t first = stack.size() - op.schema().arguments().size();
   const bool meta = std::any_of(stack.begin() + static_cast<std::ptrdiff_t>(first), stack.end(),
                                 [](const c10::IValue& argument) { return is_meta(argument); });
-  if (meta)
-    infer(op, stack);
-  else
-    op.callBoxed(&stack);
+  if (!meta) return op.callBoxed(&stack);
+  // Lists that are written: the kernel's own calls would count, of which some are excluded here.
+  std::vector<at::Tensor> written;
+  for (std::size_t n = 0; n < op.schema().arguments().size(); ++n)
+    if (const auto* alias = op.schema().arguments()[n].alias_info();
+        alias && alias->isWrite() && stack[first + n].isTensorList())
+      for (const at::Tensor& tensor : stack[first + n].toTensorVector()) written.push_back(tensor);
+  infer(op, stack);
+  for (const at::Tensor& tensor : written)
+    if (!tensor.is_inference()) tensor.unsafeGetTensorImpl()->bump_version();
 }
 
 }  // namespace octavo::aten

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "python_types.h"
+#include "tensor_meta.h"
 #include "tracer.h"
 
 namespace octavo::capture {
@@ -374,8 +375,7 @@ V Tracer::call_array(const char* kind, const std::string& name, const Call& call
   for (const auto& [key, value] : call.keywords)
     check(PyDict_SetItem(keywords.get(), key.get(), array_argument(value, arrays).get()));
   std::vector<int64_t> versions;
-  for (const auto& array : arrays)
-    versions.push_back(static_cast<int64_t>(array->tensor->meta._version()));
+  for (const auto& array : arrays) versions.push_back(version_of(array->tensor->meta));
   const Ref outcome = Ref::steal(
       PyObject_CallFunctionObjArgs(rule("judge"), target.get(), args.get(), keywords.get(),
                                    settings_.numpy == Numpy::exact ? Py_True : Py_False, nullptr));
@@ -385,7 +385,7 @@ V Tracer::call_array(const char* kind, const std::string& name, const Call& call
   bool impure = false;
   for (size_t n = 0; n < arrays.size(); ++n) {
     const at::Tensor& meta = arrays[n]->tensor->meta;
-    if (static_cast<int64_t>(meta._version()) == versions[n]) continue;
+    if (version_of(meta) == versions[n] && !meta.is_inference()) continue;
     if (shared_storages_.count(meta.storage().unsafeGetStorageImpl()))
       give_up(Reason::numpy, "a write into memory that a tensor shares");
     impure = true;

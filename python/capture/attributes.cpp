@@ -83,7 +83,7 @@ V Tracer::class_attribute(const V& object, PyTypeObject* type, PyObject* name, P
     const Ref value = Ref::steal(PyObject_GenericGetAttr(object->object.get(), name));
     if (!value) raise_python_error();
     if (!object->source) return constant(value);
-    return lazy(value.get(), trace_.sources.of(SourceKind::attribute, object->source, name));
+    return loaded(value.get(), trace_.sources.of(SourceKind::attribute, object->source, name));
   }
   if (kind == &PyGetSetDescr_Type) {
     if (named(name, "args") && object->kind == Kind::object && object->source &&
@@ -161,7 +161,7 @@ V Tracer::object_attribute(const V& object, PyObject* name) {
       if (V value = dict_get(static_cast<Dict&>(*viewed->second), constant(name))) return value;
     } else if (PyObject* own = own_attribute(real_object, name)) {
       if (object->source)
-        return lazy(own, trace_.sources.of(SourceKind::attribute, object->source, name));
+        return loaded(own, trace_.sources.of(SourceKind::attribute, object->source, name));
       // An object without a place in the frame is one that cannot change: a C function, a class.
       return constant(own);
     } else if (object->source) {
@@ -267,8 +267,7 @@ V Tracer::type_attribute(const V& object, PyObject* name) {
   if (named(name, "__class__")) return constant(reinterpret_cast<PyObject*>(Py_TYPE(type)));
   PyObject* found = lookup(type, name);
   PyTypeObject* meta = Py_TYPE(type);
-  if (is_enum_member(Py_None) ||
-      PyObject_TypeCheck(object->object.get(),
+  if (PyObject_TypeCheck(object->object.get(),
                          reinterpret_cast<PyTypeObject*>(well_known("enum", "EnumMeta")))) {
     const Ref value = Ref::steal(PyObject_GetAttr(object->object.get(), name));
     if (value && is_enum_member(value.get()))
@@ -320,7 +319,7 @@ V Tracer::function_attribute(const V& value, PyObject* name) {
     give_up(Reason::attribute, "a function's " + utf8(name));
   if (PyObject* own = own_attribute(function, name)) {
     Source* source = value->source ? value->source : trace_.sources.fixed(function);
-    return lazy(own, trace_.sources.of(SourceKind::attribute, source, name));
+    return loaded(own, trace_.sources.of(SourceKind::attribute, source, name));
   }
   if (value->source) trace_.sources.guard(value->source, GuardKind::lacks_attribute, name);
   if (PyObject* found = _PyType_Lookup(&PyFunction_Type, name))
@@ -346,8 +345,8 @@ V Tracer::attribute(const V& given, PyObject* name) {
       if (PyModule_CheckExact(held)) {
         PyObject* dict = PyModule_GetDict(held);
         if (PyObject* found = PyDict_GetItemWithError(dict, name))
-          return lazy(found,
-                      trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict), name));
+          return loaded(found,
+                        trace_.sources.of(SourceKind::dict_item, trace_.sources.fixed(dict), name));
         if (PyDict_GetItemString(dict, "__getattr__"))
           give_up(Reason::attribute,
                   fmt::format("module {} makes {} on demand", PyModule_GetName(held), utf8(name)));

@@ -430,9 +430,33 @@ void Tracer::bind(Frame& frame, PyCodeObject* code, const V& callee, const V& de
 // --- objects
 // ------------------------------------------------------------------------------------------
 
+// The member of a class of enum's own ways that a constant stands for; null where it is no such
+// class. A member that the look-up makes, as of flags together, it makes once.
+V Tracer::enum_member(PyTypeObject* type, const Call& call) {
+  if (call.args.size() != 1 || !call.keywords.empty()) return nullptr;
+  const auto stock = [](const char* cls, PyObject* name) {
+    return _PyType_Lookup(reinterpret_cast<PyTypeObject*>(well_known("enum", cls)), name);
+  };
+  static PyObject* call_name = interned("__call__").release();
+  static PyObject* missing_name = interned("_missing_").release();
+  PyObject* missing = lookup(type, missing_name);
+  if (lookup(Py_TYPE(type), call_name) != stock("EnumMeta", call_name) ||
+      (missing != stock("Enum", missing_name) && missing != stock("Flag", missing_name)))
+    return nullptr;
+  const V value = real(call.args[0]);
+  const Ref constant = value->kind == Kind::constant ? python_constant(value) : Ref();
+  if (!constant) return nullptr;
+  const Ref member =
+      Ref::steal(PyObject_CallOneArg(reinterpret_cast<PyObject*>(type), constant.get()));
+  if (!member) raise_python_error();
+  return is_enum_member(member.get()) ? lazy(member.get(), trace_.sources.fixed(member.get()))
+                                      : this->constant(member);
+}
+
 V Tracer::call_type(const V& callee, Call call) {
   auto* type = reinterpret_cast<PyTypeObject*>(callee->object.get());
   if (V folded = fold(callee->object.get(), call)) return folded;
+  if (V member = enum_member(type, call)) return member;
   static PyObject* call_name = interned("__call__").release();
   PyObject* meta_call = lookup(Py_TYPE(type), call_name);
   if (meta_call && PyFunction_Check(meta_call))

@@ -244,13 +244,13 @@ V Tracer::load_global(Frame& frame, PyObject* name) {
   Source* globals = trace_.sources.fixed(frame.globals);
   if (written == written_.end()) {
     if (PyObject* found = PyDict_GetItemWithError(frame.globals, name))
-      return lazy(found, trace_.sources.of(SourceKind::dict_item, globals, name));
+      return loaded(found, trace_.sources.of(SourceKind::dict_item, globals, name));
     trace_.sources.guard(globals, GuardKind::lacks_key, name);
   }
   PyObject* found = PyDict_GetItemWithError(frame.builtins, name);
   if (!found) raise(PyExc_NameError, fmt::format("name '{}' is not defined", utf8(name)));
   Source* builtins = trace_.sources.fixed(frame.builtins);
-  return lazy(found, trace_.sources.of(SourceKind::dict_item, builtins, name));
+  return loaded(found, trace_.sources.of(SourceKind::dict_item, builtins, name));
 }
 
 // Whether a variable that was there when the piece began, or was not, is there again.
@@ -330,6 +330,8 @@ bool Tracer::step_names(Frame& frame, const Instruction& i) {
       const V cell = real(frame.slots[static_cast<size_t>(i.arg)]);
       const V& content = static_cast<Cell&>(*cell).content;
       if (!content) unbound_cell(frame, i.arg);
+      if (content->source && content->source->base == cell->source)
+        trace_.sources.guard(content->source, GuardKind::there);
       frame.push(content);
       return true;
     }

@@ -144,7 +144,7 @@ V Tracer::tensor_attribute(const std::shared_ptr<Tensor>& tensor, PyObject* name
   if (!found) {
     if (tensor->source && tensor->object) {
       if (PyObject* own = own_attribute(tensor->object.get(), name))
-        return lazy(own, trace_.sources.of(SourceKind::attribute, tensor->source, name));
+        return loaded(own, trace_.sources.of(SourceKind::attribute, tensor->source, name));
       trace_.sources.guard(tensor->source, GuardKind::lacks_attribute, name);
     }
     raise(PyExc_AttributeError, fmt::format("'Tensor' object has no attribute '{}'", text));

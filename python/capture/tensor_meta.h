@@ -6,6 +6,11 @@ namespace octavo::capture {
 // The tensor wants gradients and is no leaf: an operator of the graph made it.
 void set_made_here(const at::Tensor& meta);
 
+// What writes raise; inference tensors have none.
+inline int64_t version_of(const at::Tensor& tensor) {
+  return tensor.is_inference() ? 0 : static_cast<int64_t>(tensor._version());
+}
+
 // What is written is read again, element after element, by an operand that is broadcast from the
 // same memory: only the order in which the kernel goes tells the result.
 bool read_while_written(const at::Tensor& written, const at::Tensor& read);

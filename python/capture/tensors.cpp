@@ -392,10 +392,6 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
       return record_by_rule(op, std::move(target), call, *shape);
   const auto count = static_cast<Py_ssize_t>(call.args.size());
   bool tensors = false;
-  // Inference tensors have no versions.
-  const auto version_of = [](const at::Tensor& one) {
-    return one.is_inference() ? int64_t{0} : static_cast<int64_t>(one._version());
-  };
   bool with_symbols = false;
   for (const V& arg : call.args) with_symbols = with_symbols || holds_symbol(arg);
   for (const auto& [name, arg] : call.keywords) with_symbols = with_symbols || holds_symbol(arg);

@@ -125,6 +125,8 @@ class Tracer {
 
   // --- values -----------------------------------------------------------------------------------
   V lazy(PyObject* object, Source* source);
+  // Likewise, of a place that may be empty: a name that is read must be there, used or not.
+  V loaded(PyObject* object, Source* source);
   V constant(Ref object);
   V constant(PyObject* object) { return constant(Ref::borrow(object)); }
   V none() { return constant(Py_None); }
@@ -217,6 +219,7 @@ class Tracer {
   // A method of a builtin container or constant; `known` says whether it is modelled.
   V call_builtin_method(const V& self, PyObject* name, Call& call, bool& known);
   V call_iterator_method(const V& self, const std::string& name, Call& call);
+  V enum_member(PyTypeObject* type, const Call& call);
   V fold_bound(PyObject* bound, const Call& call);  // of a constant's own method
   Ref intern(const V& name);
   V fold(PyObject* callee, const Call& call);  // null unless pure and all constant

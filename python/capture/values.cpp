@@ -37,6 +37,11 @@ V Tracer::lazy(PyObject* object, Source* source) {
   return value;
 }
 
+V Tracer::loaded(PyObject* object, Source* source) {
+  trace_.sources.guard(source, GuardKind::there);
+  return lazy(object, source);
+}
+
 V Tracer::constant(Ref object) {
   if (PyTuple_CheckExact(object.get())) {
     std::vector<V> items;
@@ -199,6 +204,8 @@ V Tracer::look(const V& given) {
     return remember(deque);
   }
   if (type == &PyDict_Type || type == &PyODict_Type || type == default_dict_type()) {
+    // Names of code that runs: other code, and capture itself, add names at any time.
+    if (PyDict_GetItemString(object, "__builtins__")) return remember(make<Value>(Kind::object));
     auto dict = make<Dict>();
     dict->type = type;
     const Ref keys = Ref::checked(PyTuple_New(PyDict_GET_SIZE(object)));

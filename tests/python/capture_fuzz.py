@@ -36,11 +36,14 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from capture_prelude import ARGUMENTS, PRELUDE
 from capture_programs import Program
 from capture_snapshot import Snapshot, difference
-from capture_templates import ARGUMENTS, PRELUDE
 
-GLOBALS = ("G_INT", "G_T", "G_LIST", "G_DICT", "W", "MOD", "NET", "COUNTER", "LOG")
+GLOBALS = (
+    *("G_INT", "G_T", "G_LIST", "G_DICT", "G_GONE", "W", "A", "MOD", "NET", "DEEP"),
+    *("COUNTER", "LOG"),
+)
 CRASHED = "crashed"
 SHARED = "<shared by all programs>"
 
@@ -83,7 +86,8 @@ def _raised(error: BaseException, name: str) -> Any:
     if isinstance(error, UnboundLocalError):
         lines.pop()  # CPython 3.11 gives the line before, once it has joined two instructions
     chain = [type(error).__name__, type(error.__cause__).__name__, type(error.__context__).__name__]
-    return {"chain": chain, "message": re.sub(r"0x[0-9a-f]+", "0x", str(error)), "lines": lines}
+    text = str(error).partition("\nException raised from")[0]  # then follows C++'s stack
+    return {"chain": chain, "message": re.sub(r"0x[0-9a-f]+", "0x", text), "lines": lines}
 
 
 @functools.cache
@@ -134,8 +138,10 @@ def observe(
         snapshot = Snapshot()
         record["result"] = snapshot.of(result)
         record["arguments"] = snapshot.of([args, named])
-        record["globals"] = snapshot.of([space[g] for g in GLOBALS])
+        record["globals"] = snapshot.of([space.get(g, "not there") for g in GLOBALS])
         record["classes"] = [space["Box"].kind, getattr(space["helper"], "mark", None)]
+        record["default dtype"] = str(torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         seen.append(record)
     return seen
 

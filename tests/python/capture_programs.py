@@ -10,12 +10,11 @@ import contextlib
 import itertools
 import random
 
+from capture_prelude import ARGUMENTS, PRELUDE
 from capture_templates import (
-    ARGUMENTS,
     ASSIGN,
     BOOLS,
     INTS,
-    PRELUDE,
     SIMPLE,
     STRINGS,
     STRUCTURES,

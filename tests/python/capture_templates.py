@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (templates, many to a line)
-"""What random programs are made of: classes and functions that all share, and templates.
+"""What random programs are made of, with the classes and functions of `capture_prelude`.
 
 A template is source text with places: {a}, {b} tensors, {i}, {j} ints, {c}, {e} conditions, {s} a
 string, {v} a name to assign.
@@ -8,394 +8,6 @@ string, {v} a name to assign.
 from __future__ import annotations
 
 # fmt: off
-PRELUDE = '''\
-import collections, contextlib, dataclasses, functools, itertools, math, operator
-import torch
-import torch.nn.functional as F
-
-G_INT = 3
-G_T = torch.arange(4.0)
-G_LIST = [1, 2]
-G_DICT = {"k": 1}
-W = torch.linspace(-1, 1, 16).reshape(4, 4)
-MOD = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
-with torch.no_grad():
-    for p_ in MOD.parameters():
-        p_.copy_(torch.linspace(-0.5, 0.5, p_.numel()).reshape(p_.shape))
-
-COUNTER = 0
-LOG = []
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.linspace(-1, 1, 4))
-        self.register_buffer("seen", torch.zeros(()))
-        self.calls = 0
-        self.last = None
-    @property
-    def half(self):
-        return self.w / 2
-    def forward(self, a, scale=1):
-        self.calls += 1
-        self.seen += 1
-        if self.training:
-            self.last = a
-        return a * self.w * scale
-
-NET = Net()
-
-class Oops(Exception):
-    pass
-
-class Box:
-    kind = "box"
-    def __init__(self, t, n):
-        self.t = t
-        self.n = n
-    @property
-    def twice(self):
-        return self.t * 2
-    @classmethod
-    def make(cls, t):
-        return cls(t, 7)
-    @staticmethod
-    def plus(a, b):
-        return a + b
-    def bump(self, by=1):
-        self.n += by
-        return self
-    def apply(self, a, *more, scale=2):
-        for m in more:
-            a = a + m
-        return a * scale + self.n
-    def __call__(self, a):
-        return a + self.t
-    def __len__(self):
-        return self.n
-    def __getitem__(self, k):
-        if k >= 2:
-            raise IndexError(k)
-        return self.t + k
-    def __eq__(self, other):
-        return isinstance(other, Box) and self.n == other.n
-    def __hash__(self):
-        return 1
-    def __add__(self, other):
-        return Box(self.t + 1, self.n + 1)
-
-class Sub(Box):
-    kind = "sub"
-    def __init__(self, t, n):
-        super().__init__(t, n)
-        self.extra = [t]
-    def apply(self, a, *more, scale=3):
-        return super().apply(a, *more, scale=scale) - 1
-    def __getattr__(self, name):
-        if name.startswith("dyn_"):
-            return len(name)
-        raise AttributeError(name)
-
-@dataclasses.dataclass
-class Data:
-    a: object
-    b: int = 2
-    c: list = dataclasses.field(default_factory=list)
-
-Pair = collections.namedtuple("Pair", "p q")
-
-class Manager:
-    def __init__(self, log, eat=False):
-        self.log = log
-        self.eat = eat
-    def __enter__(self):
-        self.log.append("in")
-        return self
-    def __exit__(self, kind, value, trace):
-        self.log.append("out" if kind is None else kind.__name__)
-        return self.eat and kind is not None
-
-@contextlib.contextmanager
-def managed(log):
-    log.append(10)
-    try:
-        yield len(log)
-    finally:
-        log.append(20)
-
-def helper(a, b=None, *, k=1):
-    if b is None:
-        return a + k
-    return a * k + b
-
-def breaking(a):
-    print("in breaking")
-    return a - 1
-
-def thrower(a, n):
-    if n > 2:
-        raise Oops("n is", n)
-    return a + n
-
-def gen(a, n):
-    for q in range(n):
-        got = yield a + q
-        if got is not None:
-            a = a + got
-
-def recursive(a, n):
-    return a if n <= 0 else recursive(a, n - 1) + 1
-
-def scaled(by):
-    def inner(a):
-        return a * by
-    return inner
-
-def wrapped(fn):
-    @functools.wraps(fn)
-    def wrapper(*args, **kwargs):
-        return fn(*args, **kwargs) + 1
-    return wrapper
-
-@wrapped
-def decorated(a, s=2):
-    return a * s
-
-@torch.no_grad()
-def gradless(a):
-    return a * 2
-
-def tidy(a, log):
-    try:
-        yield a
-        got = yield a + 1
-        yield a * 2 if got is None else a + got
-    except Oops as error:
-        log.append(str(error))
-        yield a - 1
-    finally:
-        log.append("closed")
-
-def delegating(a, log):
-    got = yield from tidy(a, log)
-    yield a * 3
-
-class Slotted:
-    __slots__ = ("t", "n")
-    def __init__(self, t, n):
-        self.t = t
-        self.n = n
-    @property
-    def both(self):
-        return self.t * self.n
-    @both.setter
-    def both(self, value):
-        self.t, self.n = value, self.n + 1
-    def __iter__(self):
-        yield self.t
-        yield self.t + 1
-    def __contains__(self, q):
-        return q == self.n
-    def __bool__(self):
-        return self.n > 1
-    def __lt__(self, other):
-        return self.n < other.n
-    def __iadd__(self, other):
-        self.n += other
-        return self
-
-class Chatty:
-    names = ("u", "w")
-    def __init__(self, t, log):
-        self.__dict__["t"] = t
-        self.__dict__["log"] = log
-    def __getattr__(self, name):
-        if name in self.names:
-            self.log.append(name)
-            return self.t + len(name)
-        raise AttributeError(f"no {name}")
-    def __setattr__(self, name, value):
-        self.log.append("set " + name)
-        self.__dict__[name] = value
-    def __delattr__(self, name):
-        self.log.append("del " + name)
-        self.__dict__.pop(name, None)
-    def __radd__(self, other):
-        return other + self.t
-    def __rsub__(self, other):
-        return Chatty(other - self.t, self.log)
-    def __matmul__(self, other):
-        return self.t * other
-    def __neg__(self):
-        return Chatty(-self.t, self.log)
-    def __ne__(self, other):
-        self.log.append("ne")
-        return self is not other
-    def __setitem__(self, k, value):
-        self.log.append(k)
-        self.__dict__["t"] = value
-    def __delitem__(self, k):
-        self.log.append(-k)
-    def __contains__(self, k):
-        return k in self.log
-    def __iter__(self):
-        return iter([self.t, self.t + 1])
-    def __reversed__(self):
-        return iter([self.t + 1])
-    def __index__(self):
-        return len(self.log) % 2
-    def __str__(self):
-        return "chatty"
-    def __format__(self, spec):
-        return "<" + spec + ">"
-    def __enter__(self):
-        self.log.append("enter")
-        return self.t
-    def __exit__(self, kind, value, trace):
-        self.log.append(kind and kind.__name__)
-        if trace is not None:
-            self.log.append(isinstance(value, kind))
-        return kind is Oops or kind is IndexError
-
-class Typed:
-    __match_args__ = ("a", "b")
-    def __init__(self, a, b):
-        self.a, self.b = a, b
-    def __lt__(self, other):
-        LOG.append(("lt", self.b, other.b))
-        return self.b < other.b
-
-class Watched:
-    def __set_name__(self, owner, name):
-        self.name = "_" + name
-    def __get__(self, instance, owner):
-        if instance is None:
-            return self
-        return instance.__dict__.get(self.name, 1)
-    def __set__(self, instance, value):
-        LOG.append(self.name)
-        instance.__dict__[self.name] = value
-
-class Holder:
-    field = Watched()
-    count = 0
-    @classmethod
-    def grow(cls, a):
-        return a + cls.count
-    @functools.cached_property
-    def once(self):
-        LOG.append("once")
-        return 3
-    @staticmethod
-    def stat(a, *b, k=2, **c):
-        return a + len(b) * k + len(c)
-
-def collects(a, log=[]):
-    log.append(a.dim())
-    return a + len(log)
-
-def bumps(a, by=1):
-    global COUNTER
-    COUNTER += by
-    return a + COUNTER
-
-def maker(a):
-    total = 0
-    def add(n):
-        nonlocal total, a
-        total += n
-        a = a + n
-        return a * total
-    def read():
-        return total
-    return add, read
-
-@torch.inference_mode()
-def inferred(a):
-    return a * 2
-
-@contextlib.contextmanager
-def swallows(log, *kinds):
-    try:
-        yield log
-    except kinds as error:
-        log.append(type(error).__name__)
-    else:
-        log.append("fine")
-
-def leaves(a, n):
-    """Ends in every way that a loop in try can."""
-    for q in range(5):
-        try:
-            if q == n % 5:
-                break
-            if q == 1:
-                continue
-            a = a + q
-        finally:
-            LOG.append(q)
-            if q == 3:
-                return a - 100
-    else:
-        a = a * 3
-    return a
-
-def overrides(a, n):
-    while True:
-        try:
-            if n > 2:
-                raise Oops(n)
-            return a
-        except Oops:
-            n -= 2
-            continue
-        finally:
-            if n == 1:
-                break
-    return a * n
-
-def counts(n):
-    got = []
-    try:
-        while n:
-            try:
-                got.append((yield n))
-            except ValueError as error:
-                got.append(error.args)
-            n -= 1
-    except GeneratorExit:
-        LOG.append("exit")
-        raise
-    finally:
-        LOG.append(len(got))
-    return got
-
-def signature(a, /, b=1, *rest, c, d=4, **more):
-    return a + b + len(rest) + c * d + sum(more.values())
-
-class Carrier(Exception):
-    def __init__(self, t, n):
-        super().__init__("carrier", n)
-        self.t = t
-
-def carries(a, n):
-    try:
-        if n % 2:
-            raise Carrier(a + 1, n)
-        return a
-    finally:
-        a = a * 2
-
-def early(a, log):
-    for q in range(3):
-        try:
-            if q == 1:
-                return a + q
-        finally:
-            log.append(q)
-
-'''
-
 TENSOR_UNARY = (
     "torch.sin({a})", "{a}.relu()", "-{a}", "{a}.abs()", "{a}.clamp(-1, 1)", "{a} * 2", "{a} + 1",
     "1 - {a}", "{a}.clone()", "{a}.detach()", "{a}.mean(dim=-1, keepdim=True)", "{a}.sum()",
@@ -426,6 +38,48 @@ TENSOR_UNARY = (
     "{a}.narrow(-1, 0, 2).sum()", "torch.linspace(0, 1, {i} % 4 + 1).sum() + {a}", "{a}.repeat(1, 2)[..., :4]", "{a}.new_full((4,), {i})",
     "{a}.split(2, -1)[1].sum()", "{a}.roll(1, -1)", "{a}.square().sqrt()", "torch.ones_like({a}, dtype=torch.float64)", "{a}.detach().requires_grad_()",
     "{a}.float().to(torch.float64)", "torch.atleast_2d({a})", "{a}.type(torch.float32)",
+    "remakes({a}, {i})",
+    "DEEP({a})",
+    "DEEP({a}, depth={i})",
+    "Cube.apply({a}, {i})",
+    "torch.add(Like({a}), {i}).t",
+    "Mixed({a}).apply({a})",
+    "annotated({a}, by={i})",
+    "torch.from_numpy(numbers({a}))",
+    "torch.from_numpy(A) + {a}.sum()",
+    "torch.as_tensor(A[0]) * {a}",
+    "{a} * A.shape[0]",
+    "torch.tensor(np.float32({i})) + {a}",
+    "copy.copy({a})",
+    "copy.deepcopy({a}.detach())",
+    "Stack([{a}]).top()",
+    "{a} * Color.RED.value",
+    "{a} * Point({i}).x",
+    "{a} + remembered({i})",
+    "{a} + kinds({i})",
+    "sum({a} * q for q in Ring({i} % 4))",
+    "{a} * Listed({i}).n",
+    "F.batch_norm({a}, None, None, training=True)",
+    "{a}.movedim(0, -1)",
+    "{a}.triu()",
+    "{a}.unflatten(-1, (2, 2)).flatten(-2)",
+    "{a}.index_select(0, torch.tensor([0]))",
+    "{a}.scatter(-1, torch.zeros(1, 1, dtype=torch.long), 2.0)",
+    "F.pad({a}, (1, 1))[..., 1:5]",
+    "torch.clamp({a}, max={i})",
+    "{a}.logsumexp(-1, keepdim=True)",
+    "{a}.norm()",
+    "{a}.std()",
+    "{a}.argmax()",
+    "{a}.prod(-1, keepdim=True)",
+    "{a}.amax(-1, keepdim=True)",
+    "{a}.diff(dim=-1).sum()",
+    "F.one_hot(torch.tensor([{i} % 4]), 4) + {a}",
+    "{a}.index_add(0, torch.tensor([0]), torch.ones(1, 4))",
+    "F.cross_entropy({a}.float().reshape(-1, 4), torch.zeros({a}.numel() // 4, dtype=torch.long))",
+    "F.mse_loss({a}, torch.zeros_like({a}))",
+    "torch.vmap(lambda q: q * {i})({a})",
+    "torch.func.grad(lambda q: (q * q).sum())({a}.float())",
 )
 TENSOR_BINARY = (
     "{a} + {b}", "{a} - {b}", "{a} * {b}", "{a} / ({b}.abs() + 1)", "torch.maximum({a}, {b})",
@@ -441,6 +95,16 @@ TENSOR_BINARY = (
     "[p * q for p, q in zip([{a}], [{b}])][0]", "({a} or {b})", "({c} and {a}) + {b}",
     "{{'u': {a}, **{{'w': {b}}}}}['w']", "[*[{a}], {b}][0]", "{a}.type_as({b})", "{a}.add_({b})",
     "torch.add({a}, {b}, out=torch.empty(4))", "{a}.copy_({b})", "({a} := {b} + 1)" ,
+    "np.maximum({a}.detach().numpy(), {b}.detach().numpy()).sum() + {a}",
+    "torch.func.vjp(torch.sin, {a}.float())[1](torch.ones_like({a}.float()))[0] + {b}",
+    "F.scaled_dot_product_attention({a}.float().reshape(1, -1, 4), {b}.float().reshape(1, -1, 4), {b}.float().reshape(1, -1, 4))",
+    "torch.meshgrid({a}[0], {b}[0], indexing='ij')[0].sum()",
+    "torch.broadcast_tensors({a}, {b})[0]",
+    "torch.outer({a}.flatten(), {b}.flatten()).sum()",
+    "{a}.baddbmm({b}, {b}).sum() if {a}.dim() == 3 else {a} + {b}",
+    "torch.autograd.grad(({a} * {b}).sum(), {a})[0]",
+    "Table(u={a}, v={b})['v']",
+    "{a}.index_put((torch.tensor([0]),), {b}[..., :4])",
 )
 INTS = (
     "{i} ** 40 % 1000", "({i} << 62) >> 61", "hash(({i}, 'a')) * 0", "int(1e18) + {i}", "len(f'{{{i} * 2 ** 70}}')", "COUNTER", "len(LOG)",
@@ -460,6 +124,31 @@ INTS = (
     "G_DICT['k']", "G_DICT.get('m', {i})", "sorted([{i}, {j}])[0]", "functools.reduce(lambda p, q: p + q, [{i}, {j}])",
     "math.prod({a}.shape)", "{a}.stride(0)", "{a}.ndim", "operator.index({i})", "ord('a')",
     "{a}.argmax().item()", "{a}.shape.numel()", "sum(t.numel() for t in xs)", "len(list(gen({a}, {i} % 3)))",
+    "G_GONE",
+    "remembered({i}, m={j})",
+    "kinds({s})",
+    "Color.RED.other.value",
+    "int(Bits.ONE | Bits({i} % 4))",
+    "Table()[{i}]",
+    "Point({i}, {j}).y",
+    "int(A[0, {i} % 4])",
+    "A.ndim + {i}",
+    "int(np.int64({i}) * 3)",
+    "list(Ring(3))[{i} % 3]",
+    "remembered.cache_info().hits",
+    "len(copy.copy(xs))",
+    "Listed({i}).early",
+    "len(Color)",
+    "sum(1 for _ in DEEP.parameters())",
+    "len(list(DEEP.children()))",
+    "annotated.__annotations__['by']({i})",
+    "divmod({i}, 3)[1]",
+    "round({i} * 1.5)",
+    "pow({i}, 2, 7)",
+    "int('0x1f', 16) + {i}",
+    "{i}.bit_length()",
+    "sum(map(int, str(abs({i}))))",
+    "len(globals().get('G_GONE', 'ab') * {s}) if isinstance(globals().get('G_GONE', 'ab'), str) else {i}",
 )
 BOOLS = (
     "1 <= {i} <= {j} < 4", "{i} < {j} > 1 != 2", "{i} in {{1, 2, {j}}}", "{s} in ('ab', 'abz')", "{i} not in (1, 2)", "float('nan') == {i}",
@@ -476,6 +165,21 @@ BOOLS = (
     "box == Box(x, {i})", "rest", "named", "bool(box.kind == 'sub')", "{a}.is_contiguous()", "torch.allclose({a}, {b})",
     "{a}.size() == torch.Size([2, 4])", "{a}.is_floating_point()", "True", "issubclass(type(box), Box)",
     "box.kind == 'sub'", "d.keys() == {{'k'}}", "{a}.grad is None", "x in xs[:1]", "{a}.shape[0] > {i}",
+    "'G_GONE' in globals()",
+    "Color({i}) is Color.RED",
+    "Bits.ONE in Bits({i} % 4)",
+    "Point({i}) < Point({j})",
+    "DEEP.training",
+    "DEEP.drop.training",
+    "DEEP.none is None",
+    "'batch' in dict(DEEP.named_modules())",
+    "isinstance(DEEP.layers[0], torch.nn.Linear)",
+    "hasattr(box, '__len__')",
+    "{a}.ndim in (1, 2)",
+    "{a}.shape[0] == 2 and {a}.shape[-1] == 4",
+    "(A > {i}).any()",
+    "Listed.weight == {i}",
+    "callable(getattr(box, 'bump', None))",
 )
 STRINGS = (
     "f'{{{i}:>6}}|{{{i}:<4}}|{{{i}:+}}'", "f'{{{i} / 3:.2f}} {{{i} * 1.5:g}} {{1e20 * {i}:e}}'", "f'{{{i}!r:_^7}}'", "'%05d|%-3s|%x' % ({i}, {s}, abs({i}))",
@@ -487,6 +191,17 @@ STRINGS = (
     "','.join(str(q) for q in G_LIST)", "f'{{{a}.sum().item():.3f}}'", "type(box).__name__", "box.kind",
     "{s}[::-1]", "{s} * 2", "str(d.keys())", "' '.join([{s}, {s}])", "helper.__name__", "{s}.replace('a', 'b')",
     "f'{{{a}.shape[0]}}x{{{i}!s:>4}}'", "str({c})", "f'{{[{i}, {j}]}}'", "{s}.join(['p', 'q'])",
+    "Color.RED.name",
+    "str(Color.BLUE)",
+    "repr(Point({i}))",
+    "DEEP.by_name.__class__.__name__",
+    "str(A.dtype)",
+    "str(Bits({i} % 4))",
+    "'|'.join(sorted(DEEP.state_dict()))",
+    "{s}.encode().hex()",
+    "{s}.partition('b')[2]",
+    "'%r' % ({s},)",
+    "', '.join(f'{{k}}={{v}}' for k, v in {{'p': {i}, 'q': {s}}}.items())",
 )
 SIMPLE = (
     "NET.train({c})", "NET.calls = {i}", "NET.extra = {a}", "NET.w.data.mul_({i})", "NET.seen = torch.ones(())", "NET.zero_grad()", "NET.w.requires_grad_({c})",
@@ -514,6 +229,62 @@ SIMPLE = (
     "{a}.grad = None", "{a}.fill_({i})", "list(map(xs.append, [{a}]))", "[G_LIST.append(q) for q in range({i} % 3)]",
     "torch.set_grad_enabled({c})", "{a}.abs_().neg_()", "xs *= 2", "d |= {{'n': {a}}}", "next(iter(d.values())).add_(1)",
     "F.relu({a}, inplace=True)", "{a}.copy_({b})", "torch.add({a}, {b}, out={a})", "box.t.add_({b})", "xs[-1].mul_(2)",
+    "drops({a})",
+    "remakes({a}, {i})",
+    "globals().pop('G_GONE', None)",
+    "globals()['G_GONE'] = {i}",
+    "DEEP.train({c})",
+    "DEEP.eval()",
+    "DEEP.drop.train({c})",
+    "DEEP.frozen = {c}",
+    "DEEP.drop.p = 0.25",
+    "DEEP.layers[0].weight.data = DEEP.layers[1].weight.data",
+    "DEEP.layers.append(torch.nn.Identity())",
+    "DEEP.by_name['act'] = torch.nn.ReLU()",
+    "DEEP.by_name.pop('act')",
+    "DEEP.register_forward_hook(doubles)",
+    "DEEP.layers[0].register_forward_pre_hook(logs)",
+    "DEEP.layers[1].register_forward_hook(logs)",
+    "DEEP.mean = {a}",
+    "DEEP.mean.add_({i})",
+    "del DEEP.mean",
+    "DEEP.layers[0].bias = None",
+    "DEEP.requires_grad_({c})",
+    "DEEP.load_state_dict(DEEP.state_dict())",
+    "DEEP.apply(lambda m: LOG.append(type(m).__name__))",
+    "DEEP.double()",
+    "A[0, 0] = {i}",
+    "A.fill({i})",
+    "np.add(A, 1, out=A)",
+    "remembered.cache_clear()",
+    "Listed.weight = {i}",
+    "Point({i}).x = 3",
+    "Mixed({a}).extra = {i}",
+    "Slotted({a}, {i}).extra = {i}",
+    "del Holder.count",
+    "Holder.count = {i}",
+    "Box.bump = lambda self, by=1: self",
+    "Box.__len__ = lambda self: 2",
+    "helper.__defaults__ = ({i},)",
+    "helper.__kwdefaults__ = {{'k': {i}}}",
+    "G_DICT.clear()",
+    "G_LIST[:] = []",
+    "torch.set_default_dtype(torch.float64 if {c} else torch.float32)",
+    "{a}.resize_(1, 4)",
+    "{a}.swapdims_(0, -1)",
+    "{a}.random_(3)",
+    "{a}.normal_()",
+    "{a}.cumsum_(-1)",
+    "{a}.index_add_(0, torch.tensor([0]), torch.ones(1, 4))",
+    "{a}.scatter_(0, torch.zeros(1, 4, dtype=torch.long), 5.0)",
+    "{a}.put_(torch.tensor([0]), torch.tensor([1.0]))",
+    "{a}[..., 1:].detach_()",
+    "{a}.requires_grad = {c}",
+    "torch.nn.init.ones_({a})",
+    "torch.nn.utils.clip_grad_norm_(MOD.parameters(), 1.0)",
+    "torch._foreach_add_([{a}, {b}], 1)",
+    "exec('G_INT = 4', globals())",
+    "box.__class__ = Sub",
 )
 ASSIGN = (
     ("T", "{a}"), ("T", "xs[0]"), ("T", "xs[-1]"), ("T", "d['k']"), ("T", "box.t"), ("T", "box.twice"),
@@ -637,22 +408,48 @@ STRUCTURES = (
     "lst = list(range({i} % 4))\nlst[:] = lst[::-1]\n{v} = {a} + sum(lst)",
     "{v} = {a}\nfor t_ in itertools.chain([{a}], xs):\n    {v} = {v} + t_.sum()",
     "s_ = ''\nfor q_ in G_LIST:\n    s_ += str(q_)\nprint(s_)\n{v} = {a} * len(s_)",
+    "o_ = Slotted({a}, {i})\ntry:\n    o_.new = {i}\nexcept AttributeError as e_:\n    print(e_)\ndel o_.n\n{v} = {b} + hasattr(o_, 'n')\nbox.o = o_",
+    "o_ = Mixed({a})\no_.new = {i}\n{v} = o_.apply({b}) + o_.new\ndel o_.t\nprint(o_.__dict__, hasattr(o_, 't'))",
+    "try:\n    drops({a})\n    {v} = {a} + G_GONE\nexcept NameError as e_:\n    print(e_)\n    {v} = remakes({b}, {i})",
+    "was_ = DEEP.training\nDEEP.eval()\n{v} = DEEP({a}.float())\nDEEP.train(was_)\n{v} = {v} + DEEP({b}.float())",
+    "DEEP.train({c})\n{v} = DEEP({a}.float(), depth={i} % 3)\nprint(DEEP.drop.training, sorted(DEEP._modules))",
+    "DEEP.eval()\n{v} = DEEP.batch({a}.float())\nDEEP.train()\n{v} = {v} + DEEP.batch({b}.float())\nprint(int(DEEP.batch.num_batches_tracked))",
+    "h_ = DEEP.register_forward_hook(doubles)\n{v} = DEEP({a}.float())\nh_.remove()\n{v} = {v} - DEEP({b}.float())",
+    "with torch.no_grad():\n    for p_ in DEEP.layers.parameters():\n        p_.mul_({i})\n{v} = DEEP.layers[0]({a}.float())",
+    "l_ = DEEP({a}.float()).sum()\nl_.backward()\nprint([p_.grad is None for p_ in DEEP.parameters()])\nDEEP.zero_grad()\n{v} = l_ + {b}",
+    "opt_ = torch.optim.SGD(DEEP.parameters(), lr=0.1, momentum=0.9)\nfor q_ in range({i} % 3):\n    opt_.zero_grad()\n    F.mse_loss(DEEP.layers[0]({a}.float()), {b}.float()).backward()\n    opt_.step()\n{v} = DEEP.layers[0].bias.detach()",
+    "leaf_ = {a}.detach().float().requires_grad_()\nCube.apply(leaf_, {i}).sum().backward()\n{v} = leaf_.grad + {b}",
+    "leaf_ = {a}.detach().float().requires_grad_()\n{v} = torch.autograd.grad((leaf_ * {b}.detach()).sum(), leaf_)[0]",
+    "leaf_ = {a}.detach().float().requires_grad_()\nwith torch.enable_grad():\n    z_ = leaf_ ** 2\n    z_[..., 0] = {i}\nz_.sum().backward()\n{v} = leaf_.grad\nbox.z = z_",
+    "n_ = {a}.detach().numpy()\nn_ += 1\n{v} = torch.from_numpy(n_) + {b}",
+    "n_ = numbers({a})\nm_ = n_.reshape(-1)[:2] * {i}\nprint(m_.shape, n_.dtype, float(m_.sum()))\n{v} = torch.tensor(m_) .sum() + {b}",
+    "n_ = np.zeros((2, 4), dtype=np.float32)\nn_[:, {i} % 4] = {j}\nn_[0] += np.arange(4)\n{v} = torch.from_numpy(n_.T.copy()).T + {a}.sum()\nbox.n_ = n_",
+    "A[..., 0] += {i}\nB_ = A.T\nB_[1] = {j}\n{v} = torch.from_numpy(A).clone() + {a}.sum()",
+    "c_ = Color({i}) if {i} in (1, 2) else Color.RED\nmatch c_:\n    case Color.RED:\n        {v} = {a}\n    case Color.BLUE:\n        {v} = {b}\nbox.color = c_.other",
+    "for c_ in Color:\n    print(c_.name, c_ is Color.RED, c_.value + {i})\n{v} = {a} * {{Color.RED: {i}, Color.BLUE: 2}}[Color['RED']]",
+    "r_ = Ring({i} % 4)\ns_ = copy.copy(r_)\n{v} = {a} * (sum(r_) + sum(s_))\nbox.ring = r_",
+    "s_ = Stack([{a}])\ns_.append({b})\ns_ += [{a}]\n{v} = s_.top() + len(s_)\nbox.stack = s_",
+    "t_ = Table(k={i})\nprint(t_['z'], t_['k'], t_.get('y'), list(t_))\n{v} = {a} + t_['w']\nbox.table = t_",
+    "p_ = Point({i}, {j})\nq_ = dataclasses.replace(p_, y=3)\nprint(p_ == q_, p_ < q_, hash(p_) == hash(Point({i}, {j})), dataclasses.astuple(q_))\n{v} = {a} * q_.y",
+    "class Local(Listed, weight={i}):\n    def twice(self):\n        return self.n * 2\n{v} = {a} * Local({j}).twice() + Local.weight",
+    "class Inner(Box):\n    kind = {s}\n    def __call__(self, t):\n        return super().__call__(t) * {i}\n{v} = Inner({a}, {j})({b})",
+    "m_ = copy.deepcopy(MOD)\nwith torch.no_grad():\n    m_[0].weight.zero_()\n{v} = m_({a}.float()) + MOD({b}.float())",
+    "print(remembered({i}), remembered({j}), remembered({i}), remembered.cache_info())\n{v} = {a} * remembered({i})",
+    "l_ = Like({a})\nm_ = torch.mul(l_, {i})\n{v} = torch.sub(m_, {b}).t\nprint(type(m_).__name__)",
+    "def vary_(*args, by=1, **more):\n    args = args[::-1]\n    more['z'] = by\n    return args[0] * len(more) + sum(more.values())\n{v} = vary_({a}, {b}, by={i}, q={j})",
+    "try:\n    try:\n        raise Oops({i})\n    except Oops:\n        {v} = thrower({a}, {j})\n        raise\n    finally:\n        LOG.append({s})\nexcept Oops as e_:\n    print(e_.args, e_.__context__)\n    {v} = {b}",
+    "def cycle_(t):\n    while True:\n        t = yield t * 2\n        if t is None:\n            return 'end'\ng_ = cycle_({a})\nnext(g_)\n{v} = g_.send({b})\ntry:\n    next(g_)\nexcept StopIteration as e_:\n    print(e_.value)",
+    "f_ = functools.partialmethod\nprint([*map(lambda p, q: p + q, [{i}, 1], [{j}, 2])], [*zip('ab', [{i}])], all([]), any([{i}]))\n{v} = {a}",
+    "e_ = [*enumerate([{a}, {b}], start={i})]\n{v} = e_[1][1] * e_[0][0]\n(p_, q_), *r_ = e_\nprint(p_, len(r_))",
+    "w_ = [{i}, {j}, 1]\nw_[1:1] = w_\ndel w_[::2]\nw_ *= 2\nprint(w_, w_.count({i}), w_[-1:0:-1])\n{v} = {a} + sum(w_)",
+    "try:\n    {v} = {a}[{i}] + {b}\nexcept IndexError as e_:\n    print(type(e_).__name__)\n    {v} = {b}",
+    "try:\n    {v} = {a}.view({i}, -1) @ {b}\nexcept RuntimeError as e_:\n    print(str(e_)[:20])\n    {v} = {a}",
+    "b_ = {a}.clone()\nb_[0], b_[-1] = b_[-1].clone(), b_[0].clone()\n{v} = b_ + b_.sum(0)",
+    "m_ = {a} > {b}.mean()\nb_ = {a}.clone()\nb_[m_] = {i}\n{v} = b_ * m_",
+    "i_ = torch.arange({a}.shape[0])\n{v} = {a}[i_.flip(0)] + {a}[i_ % 1]",
+    "{v} = torch.zeros_like({a})\nfor q_, r_ in enumerate({a}.unbind(0)):\n    {v}[q_] = r_ * q_",
+    "rows_ = [r_.sum() for r_ in {a}]\n{v} = torch.stack(rows_) if rows_ else {b}\nprint(len(rows_))",
+    "with torch.random.fork_rng():\n    torch.manual_seed({i})\n    {v} = torch.rand(4) + {a}\n{v} = {v} + torch.rand(4)",
+    "g_ = torch.Generator().manual_seed({i})\n{v} = torch.rand(4, generator=g_) + {a}\n{v} = {v} * torch.randint(3, (4,), generator=g_)",
 )
-
-ARGUMENTS = '''
-def arguments(shape, dtype, i, n, box, opt, rest, named, same, grad, sign, keys):
-    def made(k):
-        size = math.prod(shape)
-        value = (torch.arange(size).reshape(shape) * 0.25 - 0.5 * k) * sign
-        value = value.to(dtype)
-        return value.requires_grad_() if grad and dtype.is_floating_point else value
-    x = made(1)
-    y = x if same else made(2)
-    xs = [made(3 + k) for k in range(n)]
-    d = {k: made(9) for k in eval("[" + keys + "]")}
-    rest = eval("[" + rest + "]")
-    named = eval("dict(" + named + ")")
-    # The last ones may be one object with the first.
-    return [x, y, i, xs, d, globals()[box](x if same else made(7), i), opt, *rest], named
-'''
 # fmt: on

@@ -449,3 +449,13 @@ def test_exact_functions_have_numpys_bits(dtype):
 
 def test_lists_do_not_overlap():
     assert not EXACT & ROUNDED
+
+
+def test_arrays_in_inference_mode():
+    def fn(x, a):
+        with torch.inference_mode():
+            b = a + 1
+            a[0] = 5
+            return x + 1, b, (a > 2).any(), torch.from_numpy(b) * 2
+
+    assert_capture(fn, (X, np.arange(4.0, dtype=np.float32)), steady=False)

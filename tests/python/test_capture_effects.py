@@ -505,3 +505,12 @@ def test_a_gradient_is_set_before_its_tensor_is_turned():
         return x + 1, x.grad
 
     assert_capture(fn, (X,))
+
+
+def test_a_list_that_is_written_is_as_before_when_the_graph_raises():
+    def fn(x, y):
+        torch._foreach_add_([y, x], 1)
+        torch._foreach_mul_([x], [y.sum()])
+        return torch.ones(2)[torch.tensor([x.shape[0] + 3])]
+
+    assert_capture(fn, (X, Y), steady=False)

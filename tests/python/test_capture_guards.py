@@ -474,3 +474,50 @@ def test_variables_that_are_bound_or_not():
         with pytest.raises(UnboundLocalError):
             capture.compile(f, backend="eager")(X, 1)
     assert capture.compile(comes, backend="eager")(X) == comes(X) == ["unbound", "bound"]
+
+
+class Slotted:
+    __slots__ = ("n",)
+
+
+def in_a_cell(x, filled, held):
+    for last in [x][:filled]:
+
+        def reads():
+            return last  # noqa: B023
+
+    print("break")
+    last  # noqa: B018
+    return x + 1
+
+
+def in_a_slot(x, filled, held):
+    if filled:
+        held[0].n = 1
+    print("break")
+    held[0].n  # noqa: B018
+    return x + 1
+
+
+def of_a_tensor(x, filled, held):
+    if filled:
+        x.mark = 1
+    print("break")
+    x.mark  # noqa: B018
+    return x + 1
+
+
+@pytest.mark.parametrize("fn", [in_a_cell, in_a_slot, of_a_tensor])
+def test_a_name_whose_value_is_not_used_must_be_there(fn):
+    assert_capture(fn, (X, True, [Slotted()]), (X, False, [Slotted()]), steady=False)
+
+
+def test_names_of_running_code_are_looked_up_late():
+    """The dictionary of a module's names is not known as a whole: capture adds names of its own."""
+
+    def fn(x, y):
+        if "FACTOR" in globals():
+            x = x + 1
+        return torch.add(y, x, out=torch.empty(2, 4))
+
+    assert_capture(fn, (X, Y), steady=False)

@@ -488,3 +488,27 @@ def test_which_cached_function():
     captured = capture.compile(lambda x, g: x + g(1), backend="eager")
     for g in (one, two, one):
         assert torch.equal(captured(X, g), X + g(1))
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
+    TWO = 2
+    FOUR = 4
+
+
+def test_flags_together():
+    def fn(x, n):
+        both = Bits.ONE | Bits(n)
+        return x * int(both), both, Bits.TWO in both, both.name, Bits(6) is Bits.TWO | Bits.FOUR
+
+    assert_capture(fn, (X, 2), (X, 4), (X, 3), graphs=1, breaks=[])
+
+
+def test_a_member_that_there_is_not():
+    def fn(x, n):
+        try:
+            return x + Shade(n).value
+        except ValueError as error:
+            return x, str(error)
+
+    assert_capture(fn, (X, 2), (X, 3), breaks=[])
