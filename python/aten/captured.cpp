@@ -2,6 +2,7 @@
 
 #include <ATen/FunctionalTensorWrapper.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/alias.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -369,7 +370,7 @@ Ref Captured::call(PyObject* const* args, std::size_t count) const {
       const Output& output = joint.outputs[n];
       const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
       if (output.kind == Output::Kind::result)
-        tensors[n] = results[output.index];
+        tensors[n] = output.view ? at::alias(results[output.index]) : results[output.index];
       else if (output.kind == Output::Kind::view_of_input)
         tensors[n] = view_of(inputs[output.index], output);
       else if (output.kind == Output::Kind::view_of_result)

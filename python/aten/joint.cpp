@@ -186,6 +186,7 @@ class JointTracer {
     }
     if (group.size() == 1) {
       output.index = result(tensor);
+      output.view = tensor.is_view();
       return output;
     }
     at::Tensor base = tensor;

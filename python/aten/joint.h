@@ -28,6 +28,7 @@ struct Output {
   std::size_t index = 0;
   ViewMetas views;
   bool requires_grad = false;
+  bool view = false;  ///< of a tensor that does not come out: torch lets less be done to it
   capture::Ref object;
 };
 

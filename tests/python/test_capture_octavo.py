@@ -9,6 +9,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from octavo import capture
@@ -369,3 +370,46 @@ def test_inference_tensors_outside_of_inference_mode():
     plus = capture.compile(lambda x: x + 1, backend="octavo")
     for one in (torch.ones(2), x):
         near(plus(one), one + 1)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_view_stays_a_view(grad):
+    def fn(x):
+        view = (1 + x)[..., 1:]
+        whole = x * 2
+        try:
+            view.detach_()
+        except RuntimeError as error:
+            return view.mul_(2), whole, str(error)
+        return view
+
+    x = torch.ones(2, 4, requires_grad=grad)
+    expected, got = (f(x) for f in (fn, capture.compile(fn, backend="octavo")))
+    assert got[2] == expected[2]
+    for a, b in zip(got[:2], expected[:2], strict=True):
+        assert a._is_view() == b._is_view()
+        torch.testing.assert_close(a, b)
+        if grad:
+            grads = [torch.autograd.grad(t.sum(), x, retain_graph=True)[0] for t in (a, b)]
+            torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: (x.sum(-1), x.mean(0), x.std(), x.norm(), x.cumsum(-1), x.logsumexp(-1)),
+        lambda x: (x @ x.T, torch.softmax(x, -1), F.layer_norm(x, (8,)), F.gelu(x)),
+        lambda x: (x.exp().tanh() + x.sin(), x * 0.1 + 1 / 3, (x.float() * 0 + 1) + x),
+        lambda x: (F.scaled_dot_product_attention(x[None], x[None], x[None]),),
+        lambda x: (F.conv1d(x[None], x[:, :3].reshape(1, 8, 3)),),
+    ],
+)
+def test_float64_is_not_computed_in_float32(fn):
+    x = torch.randn(8, 8, dtype=torch.float64, requires_grad=True)
+    expected, got = fn(x), capture.compile(fn, backend="octavo")(x)
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-13, atol=1e-14)
+    sums = [sum(t.square().sum() for t in some) for some in (expected, got)]
+    torch.testing.assert_close(
+        *(torch.autograd.grad(s, x)[0] for s in sums), rtol=1e-12, atol=1e-13
+    )
