@@ -23,6 +23,7 @@ class Builder {
     if (const auto known = places_.find(value.get()); known != places_.end()) return known->second;
     const int made = make(value);
     places_[value.get()] = made;
+    placed_.push_back(value);
     return made;
   }
 
@@ -326,6 +327,7 @@ class Builder {
   std::vector<Step> steps_, effects_, states_;
   int registers_ = 0;
   std::unordered_map<const Value*, int> places_;
+  std::vector<V> placed_;  // alive, lest another value get the address of one
   std::unordered_map<int, int> by_source_;
   std::unordered_map<PyObject*, int> constants_;
 };

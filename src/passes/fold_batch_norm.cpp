@@ -51,8 +51,11 @@ void fold_into(Graph& graph, Node& producer, size_t axis, const Affine& affine) 
   Tensor scaled(DType::f32, w.dims());
   const auto from = w.values<float>();
   auto to = scaled.mutable_values<float>();
-  for (size_t i = 0; i < from.size(); ++i)
-    to[i] = static_cast<float>(from[i] * affine.scale[i / inner % channels]);
+  for (size_t row = 0; row * inner < from.size(); ++row) {
+    const double scale = affine.scale[row % channels];
+    for (size_t i = row * inner; i < (row + 1) * inner; ++i)
+      to[i] = static_cast<float>(from[i] * scale);
+  }
   std::vector<double> old_bias(channels, 0.0);
   if (producer.input(2)) {
     const auto given = producer.input(2)->constant().to_doubles();

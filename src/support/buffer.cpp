@@ -8,10 +8,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
+#include <mutex>
 #include <new>
+#include <unordered_map>
 
 #include "support/buffer_bytes.h"
 #include "support/error.h"
+#include "support/hash.h"
 
 namespace octavo {
 namespace {
@@ -22,6 +26,44 @@ void release_free_memory() {
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif
+}
+
+namespace {
+
+// Of size and a sample: what differs elsewhere is told apart by its bytes.
+uint64_t sample_of(const Buffer& buffer) {
+  constexpr size_t step = 4096;
+  uint64_t hash = fnv1a_seed ^ buffer.size();
+  for (size_t at = 0; at < buffer.size(); at += step)
+    hash = fnv1a({buffer.data() + at, std::min<size_t>(64, buffer.size() - at)}, hash);
+  return hash;
+}
+
+struct HeldOnce {
+  std::mutex mutex;
+  std::unordered_multimap<uint64_t, std::weak_ptr<Buffer>> buffers;
+  size_t sweep_at = 256;  // as many entries as make it worth looking for dead ones
+};
+
+}  // namespace
+
+std::shared_ptr<Buffer> held_once(std::shared_ptr<Buffer> made) {
+  constexpr size_t small = 16 << 10;  // not worth an entry
+  if (made->size() < small) return made;
+  static HeldOnce& all = *new HeldOnce;  // buffers may outlive statics
+  const uint64_t sample = sample_of(*made);
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  const auto [first, last] = all.buffers.equal_range(sample);
+  for (auto at = first; at != last; ++at)
+    if (auto other = at->second.lock(); other && other->size() == made->size() &&
+                                        std::memcmp(other->data(), made->data(), made->size()) == 0)
+      return other;
+  if (all.buffers.size() >= all.sweep_at) {
+    std::erase_if(all.buffers, [](const auto& entry) { return entry.second.expired(); });
+    all.sweep_at = std::max<size_t>(256, 2 * all.buffers.size());
+  }
+  all.buffers.emplace(sample, made);
+  return made;
 }
 
 int64_t buffer_bytes() { return held.load(std::memory_order_relaxed); }

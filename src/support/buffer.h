@@ -30,6 +30,10 @@ class Buffer {
   std::shared_ptr<const void> owner_;
 };
 
+// The first buffer with these bytes that is still held somewhere, or `made` itself. What is given is
+// not written any more: programs of one model for several sizes hold its packed weights once.
+std::shared_ptr<Buffer> held_once(std::shared_ptr<Buffer> made);
+
 // Gives the heap's free pages back to the system. Small allocations that outlive large ones leave
 // holes between them, which glibc keeps.
 void release_free_memory();

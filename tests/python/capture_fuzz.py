@@ -44,6 +44,7 @@ GLOBALS = (
     *("G_INT", "G_T", "G_LIST", "G_DICT", "G_GONE", "W", "A", "MOD", "NET", "DEEP"),
     *("COUNTER", "LOG"),
 )
+OPTIONS = {"numpy": "exact"}  # bit for bit
 CRASHED = "crashed"
 SHARED = "<shared by all programs>"
 
@@ -163,7 +164,7 @@ def run(source: str, number: int, seconds: int = 20, backend: str = "eager") -> 
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         expected = observe(source, name, lambda f: f)
-        got = observe(source, name, lambda f: capture.compile(f, backend=backend))
+        got = observe(source, name, lambda f: capture.compile(f, backend=backend, options=OPTIONS))
     except Timeout:
         return Failure("hangs", f"more than {seconds} seconds")
     except Exception as error:

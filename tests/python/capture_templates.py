@@ -270,7 +270,7 @@ SIMPLE = (
     "G_DICT.clear()",
     "G_LIST[:] = []",
     "torch.set_default_dtype(torch.float64 if {c} else torch.float32)",
-    "{a}.resize_(1, 4)",
+    "{a}.resize_({a}.shape)",
     "{a}.swapdims_(0, -1)",
     "{a}.random_(3)",
     "{a}.normal_()",

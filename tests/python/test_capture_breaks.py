@@ -414,3 +414,21 @@ def test_every_reason_has_an_explanation_and_a_hint():
     rows = re.findall(r'^OCTAVO_BREAK\((\w+), "([^"]+)", "([^"]+)"\)$', text, re.MULTILINE)
     assert len(rows) == text.count("OCTAVO_BREAK(")
     assert len({name for name, _, _ in rows}) == len(rows)
+
+
+def test_two_iterators_of_one_dict_survive_a_break():
+    """What is made for one of them alone must not be taken for the other's."""
+
+    def breaks(v):
+        print("break")
+        return v + 1
+
+    def fn(x, d):
+        made = []
+        for value in d.values():
+            for key in d:
+                made.append({k: breaks(v) for k, v in d.items()})
+                made.append([breaks(value), key])
+        return made
+
+    assert_capture(fn, (X, {"k": X, "l": Y}), steady=False)

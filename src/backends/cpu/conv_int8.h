@@ -1,12 +1,14 @@
 // What the makers of INT8 convolution kernels share: checks, packing, the epilogue's constants.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "backends/cpu/conv.h"
 #include "backends/cpu/int8_data.h"
+#include "support/buffer.h"
 
 namespace octavo::cpu {
 
@@ -17,20 +19,24 @@ class AlignedArray {
   AlignedArray() = default;
   explicit AlignedArray(int64_t size) : size_(size) {
     const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 127) / 64 * 64;
-    data_.reset(static_cast<T*>(::operator new (bytes, std::align_val_t{64})));
-    std::fill_n(reinterpret_cast<char*>(data_.get()), bytes, char{0});
+    buffer_ = Buffer::allocate(bytes);
+    std::memset(buffer_->mutable_data(), 0, bytes);
+    data_ = reinterpret_cast<T*>(buffer_->mutable_data());
   }
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
-  T& operator[](int64_t i) { return data_.get()[i]; }
-  const T& operator[](int64_t i) const { return data_.get()[i]; }
+  // Written for the last time: shares the memory of an equal one.
+  void hold_once() {
+    buffer_ = held_once(std::move(buffer_));
+    data_ = reinterpret_cast<T*>(buffer_->mutable_data());
+  }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  T& operator[](int64_t i) { return data_[i]; }
+  const T& operator[](int64_t i) const { return data_[i]; }
   size_t bytes() const { return static_cast<size_t>(size_) * sizeof(T); }
 
  private:
-  struct Free {
-    void operator()(T* p) const { ::operator delete (p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<T, Free> data_;
+  std::shared_ptr<Buffer> buffer_;
+  T* data_ = nullptr;
   int64_t size_ = 0;
 };
 

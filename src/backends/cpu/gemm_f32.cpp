@@ -57,6 +57,10 @@ class GemmF32 final : public ConvKernel {
     plan_depth(grouped ? p.integers->group : 1);
     plan_panels();
     pack(p);
+    packed_ = held_once(std::move(packed_));
+    weights_ = reinterpret_cast<const float*>(packed_->data());
+    bias_ = weights_ + s.groups * group_weights_;
+    zeros_ = bias_ + s.groups * padded_channels_;
   }
 
   const char* name() const override { return name_; }
@@ -162,9 +166,6 @@ class GemmF32 final : public ConvKernel {
     auto* weights = reinterpret_cast<float*>(packed_->mutable_data());
     std::memset(weights, 0, static_cast<size_t>(total) * sizeof(float));
     float* bias = weights + s.groups * group_weights_;
-    weights_ = weights;
-    bias_ = bias;
-    zeros_ = bias + s.groups * padded_channels_;
     if (p.bias)
       for (int64_t g = 0; g < s.groups; ++g)
         std::memcpy(bias + g * padded_channels_, p.bias + g * c_out_,

@@ -82,6 +82,7 @@ void PackedWeights::pack(const void* weights, const std::vector<int64_t>& order,
       }
     }
   }
+  memory_ = held_once(std::move(memory_));
 }
 
 PackedBlock PackedWeights::block(size_t panel, size_t depth_block) const {
