@@ -35,7 +35,7 @@ struct CodeState {
   bool disables = false;  // nor what they call, which is stock Dynamo's
   bool imports = false;   // a module's own code, or the import system's: nothing within is
   std::unordered_map<int, std::vector<std::shared_ptr<const Piece>>> pieces;  // by code unit
-  std::set<const Region*> plain;  // regions in which it had no operators
+  std::set<const Region*> plain;  // regions in which it had no operators, whatever the arguments
   std::unordered_map<int, int> full;
   std::map<int64_t, SizeHistory> sizes;  // by region
 };
@@ -395,6 +395,11 @@ PyObject* run_again(PyThreadState* thread, InterpreterFrame* frame, bool full_gr
   return result;
 }
 
+// From the function's beginning to its return without an operator: Python does that faster.
+bool is_plain(const Piece& piece) {
+  return piece.ended == Ended::returned && piece.ops == 0 && !piece.region->full_graph;
+}
+
 PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& state) {
   const std::shared_ptr<const Region> region = current;
   int unit = static_cast<int>(frame->prev_instr - _PyCode_CODE(frame->f_code)) + 1;
@@ -420,6 +425,7 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
                     pieces.begin() + static_cast<ptrdiff_t>(n) + 1);
       break;
     }
+    if (first && chosen && is_plain(*chosen)) return run_default(thread, frame, 0);
     if (!chosen && own >= most_pieces) {
       warn_full(state, unit, failure);
       return run_default(thread, frame, 0);
@@ -437,8 +443,15 @@ PyObject* run_frame(PyThreadState* thread, InterpreterFrame* frame, CodeState& s
         if (!chosen->guards.check(view, values, &failure)) return run_default(thread, frame, 0);
       }
       ops += chosen->ops;
-      if (first && chosen->ended == Ended::returned && chosen->ops == 0 && !region->full_graph)
-        state.plain.insert(region.get());
+      // Other arguments may have operators; after a few have not, guards only cost time.
+      constexpr size_t enough = 4;
+      if (first && is_plain(*chosen) && own + 1 >= enough) {
+        const auto begun = state.pieces.find(unit);
+        if (std::all_of(begun->second.begin(), begun->second.end(), [&](const auto& piece) {
+              return piece->region != region || is_plain(*piece);
+            }))
+          state.plain.insert(region.get());
+      }
       first = false;
     } catch (const PythonError&) {
       return fail(thread, frame, state.code, unit);

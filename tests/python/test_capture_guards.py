@@ -521,3 +521,14 @@ def test_names_of_running_code_are_looked_up_late():
         return torch.add(y, x, out=torch.empty(2, 4))
 
     assert_capture(fn, (X, Y), steady=False)
+
+
+def test_operators_that_the_first_call_did_not_have():
+    def fn(x, n):
+        if n == 0 or x is None:
+            return n
+        return x.sin() + n
+
+    assert_capture(fn, (None, 1), (X, 0), (X, 2), (X, 2), (None, 1), later_graphs=1, steady=False)
+    many = [(None, "n" * n) for n in range(4)]  # by then nothing is expected of it any more
+    assert_capture(fn, (None, 1), *many, (X, 2), later_graphs=0, steady=False)
