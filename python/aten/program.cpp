@@ -11,6 +11,7 @@
 #include "codegen/compile.h"
 #include "graph/shape.h"
 #include "regions.h"
+#include "support/buffer.h"
 #include "support/error.h"
 
 namespace octavo::aten {
@@ -419,6 +420,11 @@ class Builder {
 
 Program::Program(const Graph& graph) : state_(std::make_unique<State>()) {
   Builder(graph).build(*state_);
+  // Weights on their way to packed ones leave holes in the heap, for each size that is compiled.
+  constexpr std::size_t much = 8 << 20;
+  std::size_t bytes = 0;
+  for (const auto& [value, tensor] : graph.constants) bytes += tensor.nbytes();
+  if (bytes >= much) release_free_memory();
 }
 Program::~Program() = default;
 Program::Program(Program&&) noexcept = default;

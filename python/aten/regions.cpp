@@ -1,10 +1,10 @@
 #include "regions.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <numeric>
 
+#include "support/buffer.h"
 #include "support/error.h"
 
 namespace octavo::aten {
@@ -181,11 +181,11 @@ bool is_row_major(const std::vector<std::int64_t>& order) {
   return std::is_sorted(order.begin(), order.end());
 }
 
+// In torch's memory: a program is made anew when a constant is written.
 octavo::Tensor constant_of(const at::Tensor& tensor, DType dtype) {
-  const at::Tensor dense = tensor.contiguous();
-  octavo::Tensor copy(dtype, dense.sizes().vec());
-  std::memcpy(copy.mutable_data(), dense.const_data_ptr(), copy.bytes());
-  return copy;
+  const auto dense = std::make_shared<const at::Tensor>(tensor.contiguous());
+  return octavo::Tensor(dtype, dense->sizes().vec(),
+                        Buffer::view(dense->const_data_ptr(), dense->nbytes(), dense));
 }
 
 std::vector<std::int64_t> permuted(const std::vector<std::int64_t>& sizes,

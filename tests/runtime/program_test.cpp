@@ -108,6 +108,30 @@ TEST(Program, HoldsNoConstantBesideItsPackedForm) {
   EXPECT_LT(bytes_held_by(text("N", integers), {8, 512}), 2 * elements + kilobytes);
 }
 
+TEST(Program, PlansForOtherSizesShareThePackedWeights) {
+  Program program = compile(parse_graph(R"(graph "g" canonical {
+  input %x : f32[N, 64, 4, 4]
+  const %w : f32[256, 64, 3, 3] = random(1, -1, 1)
+  const %s : f32[256] = random(2, 1, 2)
+  const %z : f32[256] = random(3, -1, 1)
+  %c = conv(%x, %w) {pads = [1, 1, 1, 1]}
+  %y = batch_norm(%c, %s, %z, %z, %s)
+  return %y
+})"),
+                            {.threads = 2});
+  constexpr int64_t weights = 256 * 64 * 9 * 4;
+  const auto held_by = [&](int64_t batch) {
+    const int64_t before = buffer_bytes();
+    program.plan({{batch, 64, 4, 4}});
+    return buffer_bytes() - before;
+  };
+  EXPECT_GE(held_by(1), weights);
+  EXPECT_LT(held_by(2), weights / 16);
+  EXPECT_LT(held_by(7), weights / 16);
+  const std::vector<Tensor> x{noise({2, 64, 4, 4}, 5)};
+  EXPECT_EQ(program.run(x).at(0).dims(), (Dims{2, 256, 4, 4}));
+}
+
 TEST(Program, AReferenceKernelHoldsWhatItReads) {
   Program program = compile(parse_graph(R"(graph "g" canonical {
     input %x : f64[2]
