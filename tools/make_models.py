@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from networks import efficientnet, imagenet, ocr, transformer, yolov7_tiny
+from networks import efficientnet, gpt2, imagenet, mlp, ocr, transformer, yolov7, yolov7_tiny
 
 FOLDER = Path(__file__).resolve().parent.parent / "build/models"
 
@@ -25,6 +25,9 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "resnet50": partial(imagenet.build, "resnet50"),
     "mobilenet-v2": partial(imagenet.build, "mobilenet-v2"),
     "yolov7-tiny": yolov7_tiny.build,
+    "yolov7": yolov7.build,
+    "mlp": mlp.build,
+    "gpt2": gpt2.build,
     "encoder": transformer.build_encoder,
     "minilm": transformer.build_minilm,
     **{name: partial(ocr.build, name) for name in ocr.FILES},

@@ -42,7 +42,8 @@ int64_t count_macs(const Node& node) {
   if (!node.is("fused_conv") && !node.is("fused_gemm") && !node.is("conv") && !node.is("gemm"))
     return 0;
   const Dims w = node.input(1)->shape().dims();
-  const bool k_first = node.is("gemm") && node.integer("trans_b") == 0;
+  const bool k_first = node.is("gemm") ? node.integer("trans_b") == 0
+                                       : node.is("fused_gemm") && node.integer("trans_w") != 0;
   const int64_t channels = k_first ? w[1] : w[0];
   return channels == 0
              ? 0

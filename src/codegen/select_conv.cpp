@@ -66,10 +66,12 @@ void select_conv(const Node& node, Selected& selected) {
     problem.shape.w = problem.shape.ow = x[0];
     problem.shape.c_in = x[1];
     problem.shape.c_out = y[1];
+    problem.weights_by_input = node.integer("trans_w") != 0;
   }
   problem.x = element_of(node.input(0)->dtype());
   problem.y = element_of(node.output()->dtype());
   problem.weights = data<void>(node.input(1));
+  problem.memory = node.input(1)->constant().buffer();
   if (node.input(4)) problem.residual = element_of(node.input(4)->dtype());
   if (!node.text("round_to").empty()) problem.round = half_of(parse_dtype(node.text("round_to")));
   problem.negative_slope = static_cast<float>(node.real("negative_slope"));

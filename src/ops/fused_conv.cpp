@@ -1,6 +1,7 @@
 // fused_conv and fused_gemm: convolution and matrix product of the lowered stage, channels last,
 // with bias, residual, clamp and requantization in the producer (ops/fused.h has the arithmetic).
 // A float product may have integer weights: w = (q - zero point) * scale in float32.
+#include "graph/transposed.h"
 #include "ops/fused.h"
 #include "ops/op.h"
 #include "ops/window.h"
@@ -105,10 +106,13 @@ std::vector<TensorType> infer_conv(const Node& node) {
 
 std::vector<TensorType> infer_gemm(const Node& node) {
   const Shape &x = node.input(0)->shape(), &w = node.input(1)->shape();
-  require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1],
-          "x is [M, K], w is [N, K]");
-  check_operands(node, w[0].value());
-  const TensorType y{epilogue_of(node).output, {x[0], w[0]}};
+  const size_t n = node.integer("trans_w") != 0 ? 1 : 0;
+  require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1 - n],
+          "x is [M, K], w is [N, K], with trans_w [K, N]");
+  require(node, n == 0 || (w.rank() == 2 && node.input(1)->dtype() == DType::f32),
+          "with trans_w the weights are f32");
+  check_operands(node, w[n].value());
+  const TensorType y{epilogue_of(node).output, {x[0], w[n]}};
   check_residual(node, y);
   return {y};
 }
@@ -225,10 +229,16 @@ void reference_conv(const Node& node, std::span<const Tensor* const> in, std::sp
 }
 
 void reference_gemm(const Node& node, std::span<const Tensor* const> in, std::span<Tensor> out) {
-  const Dims &x = in[0]->dims(), &w = in[1]->dims();
+  std::vector<const Tensor*> operands(in.begin(), in.end());
+  Tensor turned;
+  if (node.integer("trans_w") != 0) {
+    turned = transposed_matrix(*in[1]);
+    operands[1] = &turned;
+  }
+  const Dims &x = in[0]->dims(), &w = operands[1]->dims();
   run(node,
       {{1, 1, x[0], x[1]}, {w[0], w[1], 1, 1}, {1, 1, x[0], w[0]}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1},
-      in, out[0]);
+      operands, out[0]);
 }
 
 std::vector<AttributeSpec> operand_attributes() {
@@ -265,10 +275,17 @@ const OpImpl op_fused_conv{
     .reference = reference_conv};
 
 const OpImpl op_fused_gemm{
-    .doc = "x [M, K] times the transpose of w [N, K]; inputs and epilogue as fused_conv; y [M, N].",
+    .doc =
+        "x [M, K] times the transpose of w [N, K], or with trans_w times w [K, N] of f32; inputs "
+        "and epilogue as fused_conv; y [M, N].",
     .min_inputs = 2,
     .max_inputs = 9,
-    .attributes = operand_attributes(),
+    .attributes =
+        [] {
+          auto specs = operand_attributes();
+          specs.push_back({"trans_w", AttributeKind::integer, false, int64_t{0}});
+          return specs;
+        }(),
     .infer = infer_gemm,
     .reference = reference_gemm};
 

@@ -308,12 +308,10 @@ class Fuser {
       if (!float_weights || float_weights.dtype() != DType::f32 ||
           node_.output()->dtype() != DType::f32)
         return;
-      if (product_.transpose_w) float_weights = transposed_matrix(float_weights);
     }
-    const int64_t channels = (integer ? weights->values
-                              : kept  ? kept->values
-                                      : float_weights)
-                                 .dims()[0];
+    const bool floats = !integer && !kept;
+    const Tensor& values = integer ? weights->values : kept ? kept->values : float_weights;
+    const int64_t channels = values.dims()[floats ? product_.w_output_axis : 0];
     tail_ = follow(graph_, product_, channels, !integer);
     if (!integer && tail_.quantize)
       tail_.last = tail_.quantize->input(0)->producer(), tail_.quantize = nullptr;
@@ -407,6 +405,7 @@ class Fuser {
     a["clamp_lo"] = tail_.lo;
     a["clamp_hi"] = tail_.hi;
     if (!tail_.round_to.empty()) a["round_to"] = tail_.round_to;
+    if (!kept && product_.transpose_w) a["trans_w"] = int64_t{1};
     if (kept) a["weight_bits"] = kept->bits;
     if (kept) a["weight_group_size"] = kept->group;
     const auto parameter = [&](const char* what, const Tensor& tensor) {

@@ -213,10 +213,10 @@ TEST(FuseCompute, AFloatMatmulTakesItsBiasAndClamp) {
   })",
                  fuse_compute, R"(graph "g" canonical {
     input %x : f32[2, 2, 3]
-    const %w : f32[2, 3] = [1, 3, 5, 2, 4, 6]
+    const %w : f32[3, 2] = [1, 2, 3, 4, 5, 6]
     const %b : f32[2] = [0.5, -1]
     %x1 = reshape(%x) {shape = [-1, 3]}
-    %m = fused_gemm(%x1, %w, %b) {clamp_hi = inf, clamp_lo = 0.0, negative_slope = 1.0}
+    %m = fused_gemm(%x1, %w, %b) {clamp_hi = inf, clamp_lo = 0.0, negative_slope = 1.0, trans_w = 1}
     %y = reshape(%m) {shape = [2, 2, 2]}
     return %y
   })");

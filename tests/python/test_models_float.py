@@ -153,11 +153,11 @@ def test_networks_have_the_published_size(name):
 
 
 def test_yolov7_tiny_has_its_published_size():
-    from networks import yolov7_tiny
+    from networks import yolov7_parts, yolov7_tiny
 
     sizes = constant_sizes(model("yolov7-tiny"), "Conv")
     assert len(sizes) == yolov7_tiny.CONVOLUTIONS == 58
-    assert yolov7_tiny.fused_parameters(yolov7_tiny.YoloV7Tiny()) == 6_219_709
+    assert yolov7_parts.fused_parameters(yolov7_parts.Table(yolov7_tiny.rows())) == 6_219_709
     assert run("yolov7-tiny", noise("input", 1, 3, 640, 640)).shape == (1, 25200, 85)
 
 

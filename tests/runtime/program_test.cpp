@@ -132,6 +132,30 @@ TEST(Program, PlansForOtherSizesShareThePackedWeights) {
   EXPECT_EQ(program.run(x).at(0).dims(), (Dims{2, 256, 4, 4}));
 }
 
+// Weights [K, N] are packed as they lie.
+TEST(Program, ProductsOfEverySizeAgreeWithTheInterpreter) {
+  for (const auto& [k, n] : {std::pair{1, 1}, {3, 2}, {37, 70}, {64, 16}, {1000, 33}, {129, 250}}) {
+    const Graph graph = parse_graph(fmt::format(R"(graph "g" canonical {{
+  input %x : f32[N, 2, {0}]
+  const %w : f32[{0}, {1}] = random(1, -1, 1)
+  const %b : f32[{1}] = random(2, -1, 1)
+  %m = matmul(%x, %w)
+  %y = add(%m, %b)
+  return %y
+}})",
+                                                k, n));
+    Program program = compile(graph.clone(), {.threads = 2});
+    for (const int64_t batch : {1, 2, 9}) {
+      const std::vector<Tensor> x{noise({batch, 2, k}, static_cast<uint64_t>(batch))};
+      const Tensor y = program.run(x).at(0), want = interpret(graph, x).at(0);
+      ASSERT_EQ(y.dims(), want.dims());
+      for (size_t i = 0; i < y.values<float>().size(); ++i)
+        ASSERT_NEAR(y.values<float>()[i], want.values<float>()[i], 1e-6 * k + 1e-6)
+            << k << " " << n;
+    }
+  }
+}
+
 TEST(Program, AReferenceKernelHoldsWhatItReads) {
   Program program = compile(parse_graph(R"(graph "g" canonical {
     input %x : f64[2]

@@ -58,5 +58,34 @@ TEST(HeldOnce, ManyThreads) {
   for (const auto& one : held) EXPECT_EQ(one, held[0]);
 }
 
+TEST(MadeOnce, OnceForEachWayWhileItIsHeld) {
+  const std::shared_ptr<const Buffer> source = filled(50'000, 7), other = filled(50'000, 7);
+  int made = 0;
+  const auto make = [&](int value) {
+    return [&made, value] {
+      ++made;
+      return filled(60'000, value);
+    };
+  };
+  auto first = made_once(source, "a", make(1));
+  EXPECT_EQ(made_once(source, "a", make(1)), first);
+  EXPECT_EQ(made, 1);
+  EXPECT_NE(made_once(source, "b", make(2)), first);
+  EXPECT_EQ(made_once(other, "a", make(1)), first);  // made, and found equal
+  EXPECT_EQ(made, 3);
+  first.reset();
+  EXPECT_EQ(made_once(source, "a", make(3))->data()[0], std::byte{3});
+  EXPECT_EQ(made, 4);
+}
+
+TEST(MadeOnce, AnotherSourceAtTheSameAddressIsAnother) {
+  const auto held = made_once(filled(50'000, 8), "a", [] { return filled(60'000, 1); });
+  for (int i = 0; i < 20; ++i) {  // the allocator gives the address again
+    const auto made = made_once(filled(50'000, 9), "a", [] { return filled(60'000, 2); });
+    EXPECT_EQ(made->data()[0], std::byte{2});
+  }
+  EXPECT_EQ(held->data()[0], std::byte{1});
+}
+
 }  // namespace
 }  // namespace octavo

@@ -23,6 +23,7 @@
 
 #include "backends/cpu/half_type.h"
 #include "backends/cpu/kernel.h"
+#include "support/buffer.h"
 
 namespace octavo::cpu {
 
@@ -51,6 +52,8 @@ struct ConvProblem {
   ConvShape shape;
   Element x = Element::f32, y = Element::f32;  // weights are s8 when x is u8 or s8, else f32
   const void* weights = nullptr;               // [c_out, c_in/groups, kh, kw], as ONNX has them
+  bool weights_by_input = false;               // of an f32 matrix product: [c_in, c_out]
+  std::shared_ptr<const Buffer> memory;        // what weights points into, if it never changes
   std::optional<Element> residual;             // NHWC, shape of the output
   float negative_slope = 1;                    // above 0, at most 1
   float clamp_lo = -std::numeric_limits<float>::infinity();

@@ -9,6 +9,8 @@
 // Integer weights stay integers of 8 or 4 bits. Few rows of a matrix product are multiplied
 // straight from them; else each depth block of a panel is unpacked into scratch first. Both give
 // what the unpacked weights would, bit for bit.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -56,17 +58,24 @@ class GemmF32 final : public ConvKernel {
     const bool grouped = p.integers && p.integers->group > 0 && p.integers->group < length_;
     plan_depth(grouped ? p.integers->group : 1);
     plan_panels();
-    pack(p);
-    packed_ = held_once(std::move(packed_));
+    group_weights_ = p.integers ? 0 : segments_ * length_ * padded_channels_;
+    keep_bias(p);
+    if (p.integers) {
+      pack_integers(p);
+      return;
+    }
+    // All that decides where a weight lies.
+    const std::string how = fmt::format(
+        "gemm_f32 {} {} {} {} {} {} {} {} {} {} {}", kernels_.width, kernels_.max_vectors, s.groups,
+        c_in_, c_out_, s.kh, s.kw, by_rows_, block_segments_, block_length_, p.weights_by_input);
+    packed_ = made_once(p.memory, how, [&] { return pack(p); });
     weights_ = reinterpret_cast<const float*>(packed_->data());
-    bias_ = weights_ + s.groups * group_weights_;
-    zeros_ = bias_ + s.groups * padded_channels_;
   }
 
   const char* name() const override { return name_; }
   Isa isa() const override { return isa_; }
   size_t packed_bytes() const override {
-    return packed_->size() + (integers_ ? integers_->bytes() : 0);
+    return (packed_ ? packed_->size() : integers_->bytes()) + constants_->size();
   }
   size_t scratch_bytes(int threads) const override {
     return static_cast<size_t>(threads) * thread_scratch();
@@ -156,22 +165,37 @@ class GemmF32 final : public ConvKernel {
     padded_channels_ = channel;
   }
 
-  void pack(const ConvProblem& p) {
+  void keep_bias(const ConvProblem& p) {
     const ConvShape& s = shape_;
-    const int64_t depth = segments_ * length_, taps = s.kh * s.kw;
-    group_weights_ = p.integers ? 0 : depth * padded_channels_;
-    const int64_t zeros = by_rows_ ? 0 : length_;
-    const int64_t total = s.groups * (group_weights_ + padded_channels_) + zeros;
-    packed_ = Buffer::allocate(static_cast<size_t>(total) * sizeof(float));
-    auto* weights = reinterpret_cast<float*>(packed_->mutable_data());
-    std::memset(weights, 0, static_cast<size_t>(total) * sizeof(float));
-    float* bias = weights + s.groups * group_weights_;
+    const int64_t total = s.groups * padded_channels_ + (by_rows_ ? 0 : length_);
+    constants_ = Buffer::allocate(static_cast<size_t>(total) * sizeof(float));
+    auto* bias = reinterpret_cast<float*>(constants_->mutable_data());
+    std::memset(bias, 0, constants_->size());
+    bias_ = bias;
+    zeros_ = bias + s.groups * padded_channels_;
     if (p.bias)
       for (int64_t g = 0; g < s.groups; ++g)
         std::memcpy(bias + g * padded_channels_, p.bias + g * c_out_,
                     static_cast<size_t>(c_out_) * sizeof(float));
-    if (p.integers) return pack_integers(p);
+  }
+
+  std::shared_ptr<Buffer> pack(const ConvProblem& p) const {
+    const ConvShape& s = shape_;
+    const int64_t taps = s.kh * s.kw;
+    auto packed = Buffer::allocate(static_cast<size_t>(s.groups * group_weights_) * sizeof(float));
+    auto* weights = reinterpret_cast<float*>(packed->mutable_data());
+    if (padded_channels_ != c_out_) std::memset(weights, 0, packed->size());
     const auto* from = static_cast<const float*>(p.weights);
+    if (p.weights_by_input) {
+      for (const Panel& panel : panels_) {
+        const int64_t width = panel.vectors * kernels_.width;
+        const auto channels = static_cast<size_t>(std::min(width, c_out_ - panel.channel));
+        float* to = weights + panel.weights;
+        for (int64_t k = 0; k < length_; ++k, to += width)
+          std::memcpy(to, from + k * c_out_ + panel.channel, channels * sizeof(float));
+      }
+      return packed;
+    }
     for (int64_t g = 0; g < s.groups; ++g)
       for (const Panel& panel : panels_) {
         const int64_t width = panel.vectors * kernels_.width;
@@ -190,6 +214,7 @@ class GemmF32 final : public ConvKernel {
           });
         }
       }
+    return packed;
   }
 
   void pack_integers(const ConvProblem& p) {
@@ -341,7 +366,8 @@ class GemmF32 final : public ConvKernel {
   int64_t block_segments_, block_length_, depth_blocks_;
   std::vector<Panel> panels_;
   int64_t padded_channels_, group_weights_;  // of a group
-  std::shared_ptr<Buffer> packed_;
+  std::shared_ptr<Buffer> packed_;           // weights that are floats
+  std::shared_ptr<Buffer> constants_;        // biases, zeros
   std::unique_ptr<PackedWeights> integers_;
   const float* weights_;  // [group][panel][depth][width]
   const float* bias_;     // [group][padded_channels]
