@@ -63,11 +63,13 @@ void Tracer::raise_python_error() {
   PyErr_NormalizeException(&type, &value, &traceback);
   const Ref owned_type = Ref::steal(type), owned_value = Ref::steal(value),
             owned_traceback = Ref::steal(traceback);
-  if (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt) ||
-      PyErr_GivenExceptionMatches(type, PyExc_MemoryError)) {
+  if (PyErr_GivenExceptionMatches(type, PyExc_KeyboardInterrupt)) {
     PyErr_Restore(Py_NewRef(type), Py_NewRef(value), nullptr);
     throw PythonError{};
   }
+  // Python may have the memory when it comes to that line, or none.
+  if (PyErr_GivenExceptionMatches(type, PyExc_MemoryError))
+    give_up(Reason::exception, "MemoryError");
   auto error = make<Instance>();
   error->type = Py_TYPE(value);
   const Ref args = octavo::capture::attribute(value, "args");

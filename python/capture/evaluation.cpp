@@ -38,6 +38,14 @@ bool history_is_known(const at::Tensor& tensor) {
          view->get_attr_version() == tensor._version();
 }
 
+bool is_leaf_or_view_of_one(const at::Tensor& tensor) {
+  if (!tensor.requires_grad() || tensor.is_inference() || !history_is_known(tensor)) return false;
+  if (tensor.is_leaf()) return true;
+  if (!tensor.is_view()) return false;
+  const at::TensorBase& base = tensor._base();
+  return base.requires_grad() && base.is_leaf();
+}
+
 PyObject** place_of_dictionary(PyObject* object) {
   return PyType_Check(object) ? nullptr : _PyObject_GetDictPtr(object);
 }
@@ -285,6 +293,8 @@ bool holds(const Guard& guard, PyObject* object) {
       return is_tensor_object(object) && same_tensor(object, *guard.tensor);
     case GuardKind::array:
       return same_array(object, *guard.tensor);
+    case GuardKind::no_leaf:
+      return is_tensor_object(object) && !is_leaf_or_view_of_one(THPVariable_Unpack(object));
     case GuardKind::not_tensor_grad:
       return is_tensor_object(object) &&
              !THPVariable_Unpack(object).unsafeGetTensorImpl()->grad().defined();

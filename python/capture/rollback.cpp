@@ -62,7 +62,8 @@ void Tracer::writes_into(const at::Tensor& meta) {
 }
 
 // Views of a tensor, and its `.data`, share its meta tensor's storage.
-std::vector<Source*> Tracer::written_tensors() const {
+// The graph fits no leaf then: torch would refuse it after other writes.
+std::vector<Source*> Tracer::written_tensors() {
   std::vector<Source*> all;
   if (written_storages_.empty()) return all;
   for (const auto& [object, value] : lifted_) {
@@ -73,7 +74,12 @@ std::vector<Source*> Tracer::written_tensors() const {
     for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
       written = written || (meta->defined() && meta->has_storage() &&
                             written_storages_.count(meta->storage().unsafeGetStorageImpl()) > 0);
-    if (written) all.push_back(value->source);
+    if (!written) continue;
+    all.push_back(value->source);
+    if (value->kind == Kind::array) continue;
+    const at::Tensor& now = THPVariable_Unpack(object);
+    if (now.requires_grad() && !is_leaf_or_view_of_one(now))
+      trace_.sources.guard(value->source, GuardKind::no_leaf);
   }
   return all;
 }

@@ -143,6 +143,8 @@ std::string GuardProgram::describe(const Source& source, const Guard& guard, PyC
     case GuardKind::type_lookup:
       return fmt::format("{}.{} is {}", name, utf8(guard.object.get()),
                          guard.other ? repr(guard.other.get()) : "not there");
+    case GuardKind::no_leaf:
+      return fmt::format("{} is no leaf", name);
     case GuardKind::not_tensor_grad:
       return fmt::format("{}.grad is None", name);
     case GuardKind::array:

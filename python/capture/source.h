@@ -67,6 +67,7 @@ enum class GuardKind : uint8_t {
   tensor,
   array,            // np.ndarray; the tensor guard's requires_grad says whether it is writable
   not_tensor_grad,  // base.grad is None
+  no_leaf,          // tensor that, where it wants gradients, is no leaf and no view of one
 };
 
 struct Guard {

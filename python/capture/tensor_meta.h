@@ -15,6 +15,9 @@ inline int64_t version_of(const at::Tensor& tensor) {
 // same memory: only the order in which the kernel goes tells the result.
 bool read_while_written(const at::Tensor& written, const at::Tensor& read);
 
+// Wants gradients, so that torch refuses to write it.
+bool is_leaf_or_view_of_one(const at::Tensor& tensor);
+
 // False for a view that was made without gradients and is written since, whose history torch
 // refuses to tell, or to be asked whether it is a leaf.
 bool history_is_known(const at::Tensor& tensor);

@@ -420,6 +420,9 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     if (turned && written_.count({turned, interned("grad").get()}))
       give_up(Reason::side_effect, "another shape for a tensor whose grad is set");
   }
+  // torch's fake tensors do not count the writes of these.
+  if (symbolic_ && callable && repr(callable).find("method _foreach_") != std::string::npos)
+    throw NoSymbols{};
   if (symbolic_)
     for (const auto& [name, value] : call.keywords)
       if (PyUnicode_CompareWithASCIIString(name.get(), "out") == 0 && !is_none(value))

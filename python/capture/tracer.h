@@ -327,7 +327,7 @@ class Tracer {
   Arg node_arg(const V& value);
   Node* node_of(const std::shared_ptr<Tensor>& tensor);
   void writes_into(const at::Tensor& meta);
-  std::vector<Source*> written_tensors() const;
+  std::vector<Source*> written_tensors();
   V wrap_result(PyObject* result, Node* node, bool& made);
   V wrap_tensor(PyObject* result, Node* node);
   V call_leaf_module(const V& module, Call& call);

@@ -135,12 +135,14 @@ def observe(
         record["grad mode"] = torch.is_grad_enabled()
         torch.set_grad_enabled(True)
         record["random state"] = hash(torch.get_rng_state().numpy().tobytes())
-        record["stdout"] = re.sub(r"0x[0-9a-f]+", "0x", printed.getvalue())
+        record["stdout"] = re.sub(
+            r"0x[0-9a-f]+|\\nException raised from[^\n]*", "", printed.getvalue()
+        )
         snapshot = Snapshot()
         record["result"] = snapshot.of(result)
         record["arguments"] = snapshot.of([args, named])
         record["globals"] = snapshot.of([space.get(g, "not there") for g in GLOBALS])
-        record["classes"] = [space["Box"].kind, getattr(space["helper"], "mark", None)]
+        record["classes"] = snapshot.of([space["Box"].kind, vars(space["helper"]).get("mark")])
         record["default dtype"] = str(torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         seen.append(record)

@@ -513,4 +513,5 @@ def test_a_list_that_is_written_is_as_before_when_the_graph_raises():
         torch._foreach_mul_([x], [y.sum()])
         return torch.ones(2)[torch.tensor([x.shape[0] + 3])]
 
-    assert_capture(fn, (X, Y), steady=False)
+    larger = [torch.cat((t, t)) for t in (X, Y)]  # its sizes are symbols
+    assert_capture(fn, (X, Y), larger, steady=False)

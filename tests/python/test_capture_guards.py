@@ -532,3 +532,42 @@ def test_operators_that_the_first_call_did_not_have():
     assert_capture(fn, (None, 1), (X, 0), (X, 2), (X, 2), (None, 1), later_graphs=1, steady=False)
     many = [(None, "n" * n) for n in range(4)]  # by then nothing is expected of it any more
     assert_capture(fn, (None, 1), *many, (X, 2), later_graphs=0, steady=False)
+
+
+def leafless(t):
+    return t.detach().requires_grad_() + 0
+
+
+@pytest.mark.parametrize("backend", ["eager", "octavo"])
+def test_a_leaf_is_not_written_after_other_writes(backend):
+    """torch refuses a leaf, whatever was written before: not twice."""
+
+    def fn(p, q):
+        p.mul_(2)
+        q.mul_(2)
+        return p + q
+
+    captured = capture.compile(fn, backend=backend)
+    for made in (leafless, leafless, lambda t: t.requires_grad_(), lambda t: t.requires_grad_()[:]):
+        seen = []
+        for run in (fn, captured):
+            p, q = leafless(X), made(X.clone())
+            try:
+                seen.append((run(p, q).tolist(), p.tolist()))
+            except RuntimeError as error:
+                seen.append((str(error), p.tolist()))
+        assert seen[0] == seen[1]
+
+
+def test_memory_that_python_does_not_have():
+    log = []
+
+    def fn(x, word):
+        log.append(word)
+        try:
+            return x, word * 10**15
+        except MemoryError:
+            log.append("none")
+            return x + 1
+
+    assert_capture(fn, (X, "ab"), watch=lambda: log, steady=False)

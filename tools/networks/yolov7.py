@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from networks import yolov7_parts
-from networks.yolov7_parts import Concat, Detect, Row, pyramid
+from networks.yolov7_parts import Concat, Detect, Row, pyramid, up
 
 CONVOLUTIONS = 92
 FUSED_PARAMETERS = 36_905_341  # with each BatchNorm folded into a bias
@@ -78,15 +78,6 @@ def down(channels: int, width: int, *beside: int) -> list[Row]:
     ]
 
 
-def up(c_in: int, c_out: int, lateral: int, lateral_channels: int) -> list[Row]:
-    return [
-        (-1, conv(c_in, c_out, 1)),
-        (-1, nn.Upsample(scale_factor=2, mode="nearest")),
-        (lateral, conv(lateral_channels, c_out, 1)),
-        ([-1, -2], Concat()),
-    ]
-
-
 def rows() -> list[Row]:
     backbone: list[Row] = [
         (-1, conv(3, 32, 3)),
@@ -103,9 +94,9 @@ def rows() -> list[Row]:
     ]
     head: list[Row] = [
         (-1, PyramidBlock(1024, 512)),  # row 51
-        *up(512, 256, 37, 1024),
+        *up(conv, 512, 256, 37, 1024),
         *elan_of_head(512, 256, 128, 256),  # row 63
-        *up(256, 128, 24, 512),
+        *up(conv, 256, 128, 24, 512),
         *elan_of_head(256, 128, 64, 128),  # row 75
         *down(128, 128, 63),
         *elan_of_head(512, 256, 128, 256),  # row 88

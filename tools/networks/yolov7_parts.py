@@ -73,6 +73,22 @@ def pyramid(kernel: int) -> nn.Module:
     return nn.MaxPool2d(kernel, 1, kernel // 2)
 
 
+def up(
+    conv: Callable[[int, int, int], nn.Module],
+    c_in: int,
+    c_out: int,
+    lateral: int,
+    lateral_channels: int,
+) -> list[Row]:
+    """Doubles the sides, and joins what the row `lateral` has."""
+    return [
+        (-1, conv(c_in, c_out, 1)),
+        (-1, nn.Upsample(scale_factor=2, mode="nearest")),
+        (lateral, conv(lateral_channels, c_out, 1)),
+        ([-1, -2], Concat()),
+    ]
+
+
 class Table(nn.Module):
     def __init__(self, table: Sequence[Row]) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from networks import yolov7_parts
-from networks.yolov7_parts import Concat, Conv, Detect, Row, pyramid
+from networks.yolov7_parts import Concat, Conv, Detect, Row, pyramid, up
 
 CONVOLUTIONS = 58
 FUSED_PARAMETERS = 6_219_709  # with each BatchNorm folded into a bias
@@ -31,15 +31,6 @@ def elan(c_in: int, width: int, c_out: int) -> list[Row]:
 
 def down() -> list[Row]:
     return [(-1, nn.MaxPool2d(2, 2))]
-
-
-def up(c_in: int, c_out: int, lateral: int, lateral_channels: int) -> list[Row]:
-    return [
-        (-1, Conv(c_in, c_out, 1)),
-        (-1, nn.Upsample(scale_factor=2, mode="nearest")),
-        (lateral, Conv(lateral_channels, c_out, 1)),
-        ([-1, -2], Concat()),
-    ]
 
 
 def rows() -> list[Row]:
@@ -66,9 +57,9 @@ def rows() -> list[Row]:
         (-1, Conv(512, 256, 1)),  # row 37
     ]
     head: list[Row] = [
-        *up(256, 128, 21, 256),
+        *up(Conv, 256, 128, 21, 256),
         *elan(256, 64, 128),  # row 47
-        *up(128, 64, 14, 128),
+        *up(Conv, 128, 64, 14, 128),
         *elan(128, 32, 64),  # row 57
         (-1, Conv(64, 128, 3, 2)),
         ([-1, 47], Concat()),
