@@ -32,8 +32,8 @@ class Buffer {
   std::shared_ptr<const void> owner_;
 };
 
-// The first buffer with these bytes that is still held somewhere, or `made` itself. What is given is
-// not written any more: programs of one model for several sizes hold its packed weights once.
+// The first buffer with these bytes that is still held somewhere, or `made` itself. What is given
+// is not written any more: programs of one model for several sizes hold its packed weights once.
 std::shared_ptr<Buffer> held_once(std::shared_ptr<Buffer> made);
 
 // Another form of `source`'s bytes, which `how` tells from others: what `make` gives, or the same
