@@ -375,6 +375,17 @@ Node* Tracer::add_node(Node::Op op, Ref target, const Call& call, bool impure) {
   return node;
 }
 
+namespace {
+
+// torch._foreach_add_ and its kin.
+bool writes_lists(PyObject* callable) {
+  if (!PyCFunction_CheckExact(callable)) return false;
+  const std::string_view name = reinterpret_cast<PyCFunctionObject*>(callable)->m_ml->ml_name;
+  return name.rfind("_foreach_", 0) == 0 && name.back() == '_';
+}
+
+}  // namespace
+
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
 V Tracer::record(Node::Op op, Ref target, const Call& call,
                  const std::function<Ref(PyObject*, PyObject*)>& meta, PyObject* callable) {
@@ -420,9 +431,9 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
     if (turned && written_.count({turned, interned("grad").get()}))
       give_up(Reason::side_effect, "another shape for a tensor whose grad is set");
   }
+  const bool writes_list = callable && writes_lists(callable);
   // torch's fake tensors do not count the writes of these.
-  if (symbolic_ && callable && repr(callable).find("method _foreach_") != std::string::npos)
-    throw NoSymbols{};
+  if (symbolic_ && writes_list) throw NoSymbols{};
   if (symbolic_)
     for (const auto& [name, value] : call.keywords)
       if (PyUnicode_CompareWithASCIIString(name.get(), "out") == 0 && !is_none(value))
@@ -435,8 +446,21 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   };
   for (V& arg : read.args) settle(arg);
   for (auto& [name, value] : read.keywords) settle(value);
-  for (const V& arg : read.args) note(arg);
+  size_t in_first = 0;  // tensors of the first argument
+  for (const V& arg : read.args) {
+    note(arg);
+    if (&arg == &read.args.front()) in_first = versions.size();
+  }
   for (const auto& [name, value] : read.keywords) note(value);
+  // One after another they read what was just written; their functional forms would not.
+  if (writes_list) {
+    std::unordered_set<const c10::StorageImpl*> written;
+    for (size_t n = 0; n < versions.size(); ++n) {
+      const c10::StorageImpl* storage = versions[n].first.storage().unsafeGetStorageImpl();
+      if (n < in_first ? !written.insert(storage).second : written.count(storage) > 0)
+        give_up(Reason::side_effect, "a list whose tensors share memory is written");
+    }
+  }
   const auto call_rule = [&] {
     const Ref args = Ref::checked(PyTuple_New(count));
     for (Py_ssize_t n = 0; n < count; ++n)

@@ -413,3 +413,18 @@ def test_float64_is_not_computed_in_float32(fn):
     torch.testing.assert_close(
         *(torch.autograd.grad(s, x)[0] for s in sums), rtol=1e-12, atol=1e-13
     )
+
+
+def test_a_list_that_has_a_tensor_twice():
+    def fn(x, y):
+        both = x * 1
+        torch._foreach_add_([both, both], 1)
+        torch._foreach_add_([x, y], [y, x])
+        torch._foreach_mul_([both, both[:1]], 3)
+        return both
+
+    seen = []
+    for run in (fn, capture.compile(fn, backend="octavo")):
+        x, y = torch.ones(2, 3), torch.full((2, 3), 2.0)
+        seen.append([run(x, y).tolist(), x.tolist(), y.tolist()])
+    assert seen[0] == seen[1]
