@@ -385,7 +385,7 @@ V Tracer::call_array(const char* kind, const std::string& name, const Call& call
   bool impure = false;
   for (size_t n = 0; n < arrays.size(); ++n) {
     const at::Tensor& meta = arrays[n]->tensor->meta;
-    if (version_of(meta) == versions[n] && !meta.is_inference()) continue;
+    if (!is_written_since(meta, versions[n])) continue;
     if (shared_storages_.count(meta.storage().unsafeGetStorageImpl()))
       give_up(Reason::numpy, "a write into memory that a tensor shares");
     impure = true;

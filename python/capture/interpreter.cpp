@@ -69,7 +69,7 @@ Trace Tracer::run(int unit, PyObject** slots, int depth, PyObject* closure, int 
   trace_.unit = root.unit;
   trace_.slots = std::move(root.slots);
   trace_.stack = std::move(root.stack);
-  trace_.written = written_tensors();
+  finish_writes();
   root_ = nullptr;
   return std::move(trace_);
 }

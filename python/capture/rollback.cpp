@@ -61,27 +61,25 @@ void Tracer::writes_into(const at::Tensor& meta) {
   if (meta.has_storage()) written_storages_.insert(meta.storage().unsafeGetStorageImpl());
 }
 
-// Views of a tensor, and its `.data`, share its meta tensor's storage.
-// The graph fits no leaf then: torch would refuse it after other writes.
-std::vector<Source*> Tracer::written_tensors() {
-  std::vector<Source*> all;
-  if (written_storages_.empty()) return all;
+void Tracer::finish_writes() {
+  if (written_storages_.empty()) return;
   for (const auto& [object, value] : lifted_) {
     if ((value->kind != Kind::tensor && value->kind != Kind::array) || !value->source) continue;
     const auto& tensor = value->kind == Kind::array ? *static_cast<Array&>(*value).tensor
                                                     : static_cast<Tensor&>(*value);
+    // Views of a tensor, and its `.data`, share its meta tensor's storage.
     bool written = false;
     for (const at::Tensor* meta : {&tensor.meta, &tensor.symbolic})
       written = written || (meta->defined() && meta->has_storage() &&
                             written_storages_.count(meta->storage().unsafeGetStorageImpl()) > 0);
     if (!written) continue;
-    all.push_back(value->source);
+    trace_.written.push_back(value->source);
     if (value->kind == Kind::array) continue;
+    // torch refuses to write a leaf, and the graph would have written others by then.
     const at::Tensor& now = THPVariable_Unpack(object);
     if (now.requires_grad() && !is_leaf_or_view_of_one(now))
       trace_.sources.guard(value->source, GuardKind::no_leaf);
   }
-  return all;
 }
 
 Risk risk_of(const Graph& graph, bool in_order) {

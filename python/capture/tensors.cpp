@@ -384,6 +384,19 @@ bool writes_lists(PyObject* callable) {
   return name.rfind("_foreach_", 0) == 0 && name.back() == '_';
 }
 
+using Versions = std::vector<std::pair<at::Tensor, int64_t>>;
+
+// The first `listed` are written one after another, and what lies in the memory of one reads what
+// was just written; in the functional forms of such operators it would not.
+bool share_memory(const Versions& tensors, size_t listed) {
+  std::unordered_set<const c10::StorageImpl*> written;
+  for (size_t n = 0; n < tensors.size(); ++n) {
+    const c10::StorageImpl* storage = tensors[n].first.storage().unsafeGetStorageImpl();
+    if (n < listed ? !written.insert(storage).second : written.count(storage) > 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 // Runs the operator on meta tensors, and records the node if tensors come out or change.
@@ -408,7 +421,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   for (const auto& [name, arg] : call.keywords) with_symbols = with_symbols || holds_symbol(arg);
   if (with_symbols && vmap_depth()) throw NoSymbols{};
   const Scoped<bool> with_torch_symbols(symbolic_, with_symbols);
-  std::vector<std::pair<at::Tensor, int64_t>> versions;
+  Versions versions;
   const std::function<void(const V&)> note = [&](const V& given) {
     const V value = look(given);
     if (value->kind == Kind::tensor) {
@@ -446,21 +459,11 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   };
   for (V& arg : read.args) settle(arg);
   for (auto& [name, value] : read.keywords) settle(value);
-  size_t in_first = 0;  // tensors of the first argument
-  for (const V& arg : read.args) {
-    note(arg);
-    if (&arg == &read.args.front()) in_first = versions.size();
-  }
+  for (const V& arg : read.args) note(arg);
   for (const auto& [name, value] : read.keywords) note(value);
-  // One after another they read what was just written; their functional forms would not.
-  if (writes_list) {
-    std::unordered_set<const c10::StorageImpl*> written;
-    for (size_t n = 0; n < versions.size(); ++n) {
-      const c10::StorageImpl* storage = versions[n].first.storage().unsafeGetStorageImpl();
-      if (n < in_first ? !written.insert(storage).second : written.count(storage) > 0)
-        give_up(Reason::side_effect, "a list whose tensors share memory is written");
-    }
-  }
+  if (writes_list &&
+      (read.args.empty() || share_memory(versions, items_of(read.args.front()).size())))
+    give_up(Reason::side_effect, "a list whose tensors share memory is written");
   const auto call_rule = [&] {
     const Ref args = Ref::checked(PyTuple_New(count));
     for (Py_ssize_t n = 0; n < count; ++n)
@@ -510,7 +513,7 @@ V Tracer::record(Node::Op op, Ref target, const Call& call,
   bool impure = false;
   const bool wants = PyUnicode_Check(target.get()) && utf8(target.get()) == "requires_grad_";
   for (const auto& [tensor, version] : versions)
-    if (version_of(tensor) != version || tensor.is_inference() || wants) {
+    if (wants || is_written_since(tensor, version)) {
       impure = true;
       writes_into(tensor);
       if (callable != well_known("operator", "setitem"))

@@ -206,7 +206,7 @@ class Tracer {
   V format(const V& value, const V& spec, int conversion);
   V format_exception(const V& value, bool repr);
 
-  // --- calls (calls.cpp, builtins.cpp, methods.cpp, classes.cpp)
+  // --- calls (calls.cpp, objects.cpp, builtins.cpp, methods.cpp, classes.cpp)
   // -----------------------------------
   V call(const V& callee, Call call);
   V call_method(const V& object, const char* name, std::vector<V> args);
@@ -327,7 +327,8 @@ class Tracer {
   Arg node_arg(const V& value);
   Node* node_of(const std::shared_ptr<Tensor>& tensor);
   void writes_into(const at::Tensor& meta);
-  std::vector<Source*> written_tensors();
+  void
+  finish_writes();  // which of the frame's tensors the graph writes, and what that asks of them
   V wrap_result(PyObject* result, Node* node, bool& made);
   V wrap_tensor(PyObject* result, Node* node);
   V call_leaf_module(const V& module, Call& call);

@@ -109,8 +109,7 @@ std::vector<TensorType> infer_gemm(const Node& node) {
   const size_t n = node.integer("trans_w") != 0 ? 1 : 0;
   require(node, x.rank() == 2 && w.rank() == 2 && w.is_static() && x[1] == w[1 - n],
           "x is [M, K], w is [N, K], with trans_w [K, N]");
-  require(node, n == 0 || (w.rank() == 2 && node.input(1)->dtype() == DType::f32),
-          "with trans_w the weights are f32");
+  require(node, n == 0 || node.input(1)->dtype() == DType::f32, "with trans_w the weights are f32");
   check_operands(node, w[n].value());
   const TensorType y{epilogue_of(node).output, {x[0], w[n]}};
   check_residual(node, y);

@@ -2,9 +2,7 @@
 // (a mapped file, a NumPy array).
 #pragma once
 #include <cstddef>
-#include <functional>
 #include <memory>
-#include <string>
 
 namespace octavo {
 
@@ -31,16 +29,6 @@ class Buffer {
   bool owned_ = false;
   std::shared_ptr<const void> owner_;
 };
-
-// The first buffer with these bytes that is still held somewhere, or `made` itself. What is given
-// is not written any more: programs of one model for several sizes hold its packed weights once.
-std::shared_ptr<Buffer> held_once(std::shared_ptr<Buffer> made);
-
-// Another form of `source`'s bytes, which `how` tells from others: what `make` gives, or the same
-// that is still held somewhere, so that plans for other sizes need not pack weights again.
-std::shared_ptr<Buffer> made_once(const std::shared_ptr<const Buffer>& source,
-                                  const std::string& how,
-                                  const std::function<std::shared_ptr<Buffer>()>& make);
 
 // Gives the heap's free pages back to the system. Small allocations that outlive large ones leave
 // holes between them, which glibc keeps.

@@ -59,11 +59,20 @@ def page(width: int) -> Feeds:
     return {"x": ocr_pages.detector_input(ocr_pages.pages("heldout", 1)[0])[..., :96, :width]}
 
 
+def step(past: int) -> Feeds:
+    from networks import gpt2
+
+    return {name: x.numpy() for name, x in gpt2.inputs(1, past).items()}
+
+
 # Two shapes where dimensions are dynamic: one program serves both.
 CASES: dict[str, Callable[[], list[Feeds]]] = {
     "resnet50": lambda: [noise("input", 2, 3, 224, 224), noise("input", 1, 3, 224, 224)],
     "mobilenet-v2": lambda: [noise("input", 2, 3, 224, 224), noise("input", 1, 3, 224, 224)],
     "yolov7-tiny": lambda: [picture("input", 1, 3, 640, 640)],
+    "yolov7": lambda: [picture("input", 1, 3, 640, 640)],
+    "mlp": lambda: [noise("x", 200, 10), noise("x", 3, 10)],
+    "gpt2": lambda: [step(20), step(21)],
     "encoder": lambda: [noise("hidden", 1, 128, 384)],
     "minilm": lambda: [tokens(1, 9), tokens(3, 24)],
     "ocr-detector": lambda: [page(192), page(160)],

@@ -70,7 +70,8 @@ def export(
 
 
 def difference(path: Path, net: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> float:
-    """ONNX Runtime against eager torch: the largest difference over its bound, so at most 1."""
+    """ONNX Runtime against eager torch: the first output's largest difference over its bound, so
+    at most 1."""
     feeds = {name: x.numpy() for name, x in inputs.items()}
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     ours = session.run(None, feeds)[0]

@@ -8,7 +8,7 @@
 
 #include "backends/cpu/conv.h"
 #include "backends/cpu/int8_data.h"
-#include "support/buffer.h"
+#include "support/shared_buffers.h"
 
 namespace octavo::cpu {
 

@@ -16,7 +16,7 @@
 
 #include "backends/cpu/conv_f32.h"
 #include "backends/cpu/packed_weights.h"
-#include "support/buffer.h"
+#include "support/shared_buffers.h"
 
 namespace octavo::cpu {
 namespace {

@@ -68,6 +68,7 @@ class GemmInt8 final : public ConvKernel {
     band_cols_ = (s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1;
     band_at_ = segment_offsets(band_cols_ * s_.c_in);
     pack(p);
+    weights_.hold_once();
   }
 
   const char* name() const override { return name_; }
@@ -113,11 +114,6 @@ class GemmInt8 final : public ConvKernel {
     multiplier_ = AlignedArray<float>(bias);
     if (dynamic_) sums_ = AlignedArray<int32_t>(bias);
     if (dynamic_ && p.bias) float_bias_ = AlignedArray<float>(bias);
-    pack_panels(p);
-    weights_.hold_once();
-  }
-
-  void pack_panels(const ConvProblem& p) {
     std::vector<int8_t> rows(static_cast<size_t>(16 * segments_ * k4_ * 4));
     for (const Panel& panel : panels_)
       for (int block = 0; block < panel.blocks; ++block) {

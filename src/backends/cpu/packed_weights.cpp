@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "support/shared_buffers.h"
+
 namespace octavo::cpu {
 namespace {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

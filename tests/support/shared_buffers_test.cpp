@@ -1,4 +1,4 @@
-#include "support/buffer.h"
+#include "support/shared_buffers.h"
 
 #include <gtest/gtest.h>
 
