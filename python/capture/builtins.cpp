@@ -163,7 +163,7 @@ V sum(Tracer& tracer, Call& call) {
   return total;
 }
 
-V sorted_list(Tracer& tracer, std::vector<V> items, const Call& call) {
+V sorted_list(Tracer& tracer, const std::vector<V>& items, const Call& call) {
   const V key = keyword(call, "key"), reverse = keyword(call, "reverse");
   const bool keyed = key && !tracer.is_none(key);
   if (reverse && !PyType_IsSubtype(tracer.type_of(reverse), &PyLong_Type))

@@ -42,7 +42,9 @@ def calibrate(
             axis. Or a mapping of globs over names of quantizers to methods: the first that matches
             decides, others are ``"mse"`` and ``"max"``.
         steps: use at most so many batches.
-        percentile: what the method of that name keeps of the magnitudes.
+        percentile: what the method of that name keeps of the magnitudes. It counts the largest
+            exactly and samples the others of large tensors; where the first data are so much larger
+            that the range lies among the latter, the logger "octavo.calibration" says so.
         momentum: how far the moving average goes towards each batch's maximum.
         tolerance: stop early if in ``patience`` batches no range moved by more than this part.
         patience: how many batches lie between two looks at the ranges.

@@ -66,11 +66,18 @@ Tensor to_tensor(const AnyArray& array, const char* what) {
 
 namespace {
 
-// The name of a NumPy array's dtype; empty for what is none.
-std::string dtype_name_of(nb::handle object) {
-  if (!nb::hasattr(object, "dtype") || !nb::hasattr(object, "strides")) return {};
-  const nb::object dtype = object.attr("dtype");
+std::string dtype_name_of(nb::handle array) {
+  const nb::object dtype = array.attr("dtype");
   return nb::str(nb::handle(dtype)).c_str();
+}
+
+// The name of a NumPy array's dtype if it is not one of NumPy's own; else empty.
+std::string foreign_dtype_of(nb::handle object) {
+  if (!nb::hasattr(object, "dtype") || !nb::hasattr(object, "strides")) return {};
+  int kind = 0;
+  const nb::object dtype = object.attr("dtype");
+  if (nb::try_cast(nb::getattr(dtype, "isbuiltin", nb::int_(0)), kind) && kind == 1) return {};
+  return dtype_name_of(object);
 }
 
 }  // namespace
@@ -78,7 +85,7 @@ std::string dtype_name_of(nb::handle object) {
 Tensor to_tensor(nb::handle object, const char* what) {
   // NumPy has no such types of its own. ml_dtypes' bfloat16, which ONNX uses, crosses over as its
   // 16 bits, integers of less than a byte as bytes.
-  const std::string dtype = dtype_name_of(object);
+  const std::string dtype = foreign_dtype_of(object);
   if (dtype == "int4" || dtype == "int2" || dtype == "uint4" || dtype == "uint2") {
     const nb::object bytes = object.attr("astype")(dtype[0] == 'i' ? "int8" : "uint8");
     return to_tensor(nb::handle(bytes), what);
@@ -102,7 +109,7 @@ Tensor to_tensor(nb::handle object, const char* what) {
       if (nb::try_cast(native, array)) return to_tensor(array, what);
     }
     throw UserError(ErrorKind::value, what,
-                    fmt::format("arrays of dtype {} are not supported", dtype),
+                    fmt::format("arrays of dtype {} are not supported", dtype_name_of(object)),
                     "use float32, float64, float16, bool or an integer type");
   }
   std::string reason;

@@ -21,14 +21,15 @@ void bind_magnitudes(nb::module_& m) {
       .def(nb::init<int>(), nb::arg("bins") = 2048)
       .def(
           "collect",
-          [](Histogram& h, nb::handle array, bool skip_zeros) {
+          [](Histogram& h, nb::handle array, bool skip_zeros, double top) {
             const Tensor x = convert(to_tensor(array, "array"), DType::f32);
             const nb::gil_scoped_release release;
-            h.collect(x.values<float>(), skip_zeros);
+            h.collect(x.values<float>(), skip_zeros, top);
           },
-          nb::arg("array"), nb::arg("skip_zeros") = false,
-          "Counts the magnitudes of one batch. UserError on NaN or infinity: nothing is counted "
-          "then.")
+          nb::arg("array"), nb::arg("skip_zeros") = false, nb::arg("top") = 1.0,
+          "Counts the magnitudes of one batch; bins below the largest `top` of them may be filled "
+          "in from a sample. UserError on NaN or infinity: nothing is counted then.")
+      .def_prop_ro("exact_from", &Histogram::exact_from)
       .def_prop_ro("total", &Histogram::total)
       .def_prop_ro("counts",
                    [](const Histogram& h) {

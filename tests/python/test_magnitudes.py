@@ -125,6 +125,118 @@ def test_not_finite(bad: float) -> None:
     assert h.to_bytes() == before
 
 
+# ---- the largest only
+
+
+def relu(rng: np.random.Generator, size: int, scale: float = 1.0) -> F:
+    return np.maximum(rng.normal(size=size) * scale, 0).astype(np.float32)
+
+
+def top_of(*batches: F, top: float = 0.01) -> Any:
+    h = Histogram()
+    for batch in batches:
+        h.collect(batch, top=top)
+    return h
+
+
+@pytest.mark.parametrize("scales", [(1, 1, 1), (1, 1.5, 0.7, 40), (3, 1, 1e-3), (1e-3, 1, 1)])
+def test_the_largest_are_counted_one_by_one(
+    rng: np.random.Generator, scales: tuple[float, ...]
+) -> None:
+    """Every bin from exact_from on as if all had been counted, where bins appear and merge too.
+
+    Data that reach further are counted before bins are added, so what lies on an edge but for the
+    rounding of float32 may be in the other bin.
+    """
+    batches = [relu(rng, 400_003, s) for s in scales]
+    h = top_of(*batches)
+    whole = collected(*batches)
+    assert h.total == whole.total == h.counts.sum()
+    np.testing.assert_array_equal(h.edges, whole.edges)
+    exact = h.exact_from
+    assert 0 < exact < len(h.counts)
+    at = np.concatenate(batches).astype(np.float64) * len(h.counts) / float(h.edges[-1])
+    on_an_edge = np.abs(at - np.round(at)) <= at * 2.0**-22
+    moved = np.abs(h.counts[exact:] - whole.counts[exact:]).sum()
+    assert moved <= 2 * np.count_nonzero(on_an_edge & (at >= exact - 1))
+    assert (h.counts[:exact] != whole.counts[:exact]).any()  # else nothing was left out
+    for percent in (99.9, 99.99, 99.999):
+        if whole.percentile_amax(percent) >= h.edges[exact]:
+            difference = h.percentile_amax(percent) - whole.percentile_amax(percent)
+            assert abs(difference) <= (1.01 * h.edges[1] if moved else 0)
+    if scales == (1, 1, 1):
+        assert whole.percentile_amax(99.9) >= h.edges[exact]
+        share = whole.counts[exact:].sum() / whole.total
+        # 31 of the first data's 3125 samples say where a hundredth begins: give or take a fifth.
+        assert 0.003 < share < 0.03
+
+
+def test_what_is_not_counted_is_sampled(rng: np.random.Generator) -> None:
+    """The first data are ten times as large, so the range lies where only samples were taken."""
+    batches = [relu(rng, 300_000, s) for s in (10, *[1] * 300)]
+    h = top_of(*batches)
+    whole = collected(*batches)
+    wanted = whole.percentile_amax(99)
+    assert wanted < h.edges[h.exact_from]
+    # Of a share p of n values in 128 the standard error is sqrt(p * 128 / n) here, 6 of them in
+    # each direction; the width of a bin besides.
+    n, p = h.total, 0.01
+    slack = 6 * np.sqrt(p * 128 / n)
+    width = h.edges[1]
+    low = whole.percentile_amax(100 * (1 - p - slack)) - width
+    high = whole.percentile_amax(100 * (1 - p + slack)) + width
+    assert low <= h.percentile_amax(99) <= high
+    assert high - low < 0.1 * wanted
+
+
+def test_a_period_of_the_sample_s_length_is_no_blind_spot() -> None:
+    """Channels that lie innermost: each stretch of 2048 values is the same."""
+    channels = np.repeat(np.arange(1, 129, dtype=np.float32), 16)
+    h = top_of(np.tile(channels, 1000), top=0.02)
+    wanted = collected(np.tile(channels, 1000))
+    assert h.exact_from > 1900
+    low = h.counts[: h.exact_from]
+    occupied = wanted.counts[: h.exact_from] > 0
+    assert (low[occupied] > 0).all()
+    # 1000 stretches, 128 places, each drawn with a chance of 1 / 128: 7.8, the rest is 128 fold.
+    assert np.abs(low[occupied] / wanted.counts[: h.exact_from][occupied] - 1).max() < 0.5
+
+
+def test_few_or_low_are_counted_all(rng: np.random.Generator) -> None:
+    small = [relu(rng, 1000) for _ in range(500)]
+    assert top_of(*small) == collected(*small)
+    large = [relu(rng, 300_000) for _ in range(2)]
+    assert top_of(*large, top=0.5) == collected(*large)
+    zeros = np.zeros(300_000, np.float32)
+    assert top_of(zeros, zeros) == collected(zeros, zeros)
+    ones = zeros + 1
+    assert top_of(ones, ones) == collected(ones, ones)
+    assert top_of(zeros, ones).counts[-1] == ones.size
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("first", [True, False])
+def test_not_finite_among_the_largest(rng: np.random.Generator, bad: float, first: bool) -> None:
+    x = relu(rng, 300_000)
+    h = top_of(x[:0] if first else x)
+    before = h.to_bytes()
+    x[12_345] = bad
+    with pytest.raises(octavo.UserError, match="NaN or infinity"):
+        h.collect(x, top=0.01)
+    assert h.to_bytes() == before
+
+
+def test_the_largest_are_saved(rng: np.random.Generator) -> None:
+    h = top_of(*[relu(rng, 300_000) for _ in range(2)])
+    other = Histogram.from_bytes(h.to_bytes())
+    assert other == h
+    assert other.exact_from == h.exact_from > 0
+    more = relu(rng, 300_000, 20)
+    h.collect(more, top=0.01)
+    other.collect(more, top=0.01)
+    assert other == h
+
+
 # ---- choices; the oracles are written from the definitions, over all bins, one candidate at a time
 
 

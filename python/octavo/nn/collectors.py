@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from octavo.errors import FileError, UserError
 __all__ = ["METHODS", "Collector", "make_collector"]
 
 METHODS = ("max", "moving_average", "percentile", "entropy", "mse")
+
+_log = logging.getLogger("octavo.calibration")
 
 _CHUNK = 1 << 20  # elements that are converted at once
 
@@ -30,10 +33,13 @@ def _chunks(x: torch.Tensor) -> Iterator[torch.Tensor]:
     The first data of a histogram fix the width of its bins, so that the counts are those of the
     whole tensor.
     """
+    if x.dtype == torch.float32 and x.is_contiguous() and x.is_cpu:
+        yield x.detach()  # a few calls less: behind a convolution each finds its code out of cache
+        return
     flat = _flat(x)
     if flat.numel() == 0:
         return
-    if flat.dtype == torch.float32 and flat.device.type == "cpu":
+    if flat.dtype == torch.float32 and flat.is_cpu:
         yield flat
         return
     parts = flat.split(_CHUNK)
@@ -164,6 +170,9 @@ class Histogram(Collector):
         if method == "entropy" and not isinstance(bits, int):
             raise UserError(f"{name}: entropy needs integers, not {bits}; use mse or percentile")
         self._choice = (method, bits, unsigned, percentile)
+        # A percentile asks for the largest values; room for the first data to be the largest.
+        outside = 1 - percentile / 100
+        self._top = max(0.01, 64 * outside) if method == "percentile" else 1.0
         self._histogram = _core.MagnitudeHistogram()
 
     @property
@@ -175,7 +184,7 @@ class Histogram(Collector):
         """Counts a batch."""
         for part in _chunks(x):
             try:
-                self._histogram.collect(part.numpy())
+                self._histogram.collect(part.numpy(), top=self._top)
             except UserError:
                 self._finite(torch.stack(part.aminmax()))
                 raise
@@ -185,6 +194,12 @@ class Histogram(Collector):
         method, bits, unsigned, percentile = self._choice
         if method == "percentile":
             amax = self._histogram.percentile_amax(percentile)
+            edges: Any = self._histogram.edges
+            if amax < edges[self._histogram.exact_from]:
+                _log.info(
+                    "%s: the first data were so much larger that the %gth percentile %g is known "
+                    "from a sample of their values", self.name, percentile, amax,
+                )  # fmt: skip
         elif method == "entropy":
             amax = self._histogram.entropy_amax(bits, unsigned)
         elif bits == (4, 3):

@@ -36,7 +36,11 @@ struct HistogramKernels {
   // those of numbers; where that is beyond the last edge, the counts say nothing.
   int64_t (*count_magnitudes)(const float* x, int64_t count, const MagnitudeBins& bins,
                               uint16_t* tables, int32_t* largest);
+  // Writes the magnitudes that are not less than floor > 0, NaN too, in their order; returns how
+  // many. `kept` has room for `count` and keep_room more.
+  int64_t (*keep_large)(const float* x, int64_t count, float floor, float* kept);
 };
+constexpr int64_t keep_room = 16;  // what keep_large may write behind
 // By best_isa().
 const HistogramKernels& histogram_kernels();
 

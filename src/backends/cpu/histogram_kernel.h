@@ -116,5 +116,19 @@ int64_t histogram_count_magnitudes(const float* x, int64_t count, const Magnitud
   return left_out;
 }
 
+int64_t histogram_keep_large(const float* x, int64_t count, float floor, float* kept) {
+  constexpr int64_t ahead = 512;  // what lies there is asked for early, across pages too
+  const Vec::F least = Vec::set(floor);
+  int64_t n = 0, i = 0;
+  for (; i + Vec::width <= count; i += Vec::width) {
+    __builtin_prefetch(x + i + ahead);
+    n += Vec::store_not_less(kept + n, Vec::abs(Vec::load(x + i)), least);
+  }
+  if (i < count)
+    n += Vec::store_not_less(kept + n, Vec::abs(Vec::load_n(x + i, static_cast<int>(count - i))),
+                             least);
+  return n;
+}
+
 }  // namespace
 }  // namespace octavo::cpu

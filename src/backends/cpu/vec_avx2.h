@@ -46,6 +46,15 @@ struct Vec {
     store_int(p, v);
     return width;
   }
+  static int store_not_less(float* p, F v, F least) {
+    int n = 0;
+    float lanes[width];
+    store(lanes, v);
+    for (int kept = _mm256_movemask_ps(_mm256_cmp_ps(v, least, _CMP_NLT_UQ)); kept != 0;
+         kept &= kept - 1)
+      p[n++] = lanes[__builtin_ctz(static_cast<unsigned>(kept))];
+    return n;
+  }
   static I set_int(int32_t v) { return _mm256_set1_epi32(v); }
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }

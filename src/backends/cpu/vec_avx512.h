@@ -48,6 +48,11 @@ struct Vec {
     _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(kept, v));
     return __builtin_popcount(kept);
   }
+  static int store_not_less(float* p, F v, F least) {
+    const __mmask16 kept = _mm512_cmp_ps_mask(v, least, _CMP_NLT_UQ);
+    _mm512_storeu_ps(p, _mm512_maskz_compress_ps(kept, v));
+    return __builtin_popcount(kept);
+  }
   static I set_int(int32_t v) { return _mm512_set1_epi32(v); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }

@@ -67,6 +67,14 @@ struct Vec {
     store_int(p, v);
     return width;
   }
+  // Writes the lanes that are not less than `least`, NaN too, and perhaps a whole vector; returns
+  // how many.
+  static int store_not_less(float* p, F v, F least) {
+    int n = 0;
+    for (int lane = 0; lane < width; ++lane)
+      if (!(v[lane] < least[lane])) p[n++] = v[lane];
+    return n;
+  }
   static I set_int(int32_t v) { return I{v, v, v, v}; }
   static I add_int(I a, I b) { return a + b; }
   static I sub_int(I a, I b) { return a - b; }

@@ -30,7 +30,7 @@ constexpr VectorKernels vector_kernels_table{
     softmax,
     affine_table<Vec>,
     affine_table<VecDouble>,
-    {histogram_extremes, histogram_count, histogram_count_magnitudes},
+    {histogram_extremes, histogram_count, histogram_count_magnitudes, histogram_keep_large},
     layer_norm,
     cast_half,
     recurrent_step,

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "backends/cpu/histogram.h"
+
 namespace octavo {
 
 class MagnitudeHistogram {
@@ -24,12 +26,19 @@ class MagnitudeHistogram {
   // Counts |value|, but for exact zeros if skip_zeros. In bin floor(|v| * n / last edge), each step
   // rounded to float32, which is torch.histc's; the last edge belongs to the last bin. UserError on
   // NaN or infinity; the histogram is then as before.
-  void collect(std::span<const float> values, bool skip_zeros = false);
+  //
+  // top < 1 says that only a choice among the largest `top` of the magnitudes will be asked for.
+  // Of large arrays bins below those are then filled in from a sample of one value in 128, scaled
+  // to the number of values that they share: it costs little more than to read the data. Bins from
+  // exact_from() on, and total(), hold exact counts all the same.
+  void collect(std::span<const float> values, bool skip_zeros = false, double top = 1);
 
   bool empty() const { return total_ == 0; }
   int64_t total() const { return total_; }
   std::span<const int64_t> counts() const { return counts_; }
   float last_edge() const { return last_; }
+  // The first bin from which on all counts are exact; 0 if `top` was never below 1.
+  int64_t exact_from() const { return exact_from_; }
   // counts().size() + 1 of them, all 0 if only zeros were seen. torch.linspace's until bins are
   // appended, multiples of the width then.
   std::vector<float> edges() const;
@@ -42,13 +51,22 @@ class MagnitudeHistogram {
 
  private:
   void reach(float most);
+  cpu::MagnitudeBins bins() const;
   // False, and nothing counted, where a value is NaN or beyond the last edge.
   bool count(std::span<const float> values);
+  // UserError where a value is not finite.
+  void reach_extremes(std::span<const float> values);
+  // The first of the bins that hold the largest `top` of what was counted, or of the values where
+  // that is little.
+  int64_t first_of_top(double top, std::span<const float> values) const;
+  // Counts what is in bins from `first` on, and fills in the others from a sample.
+  void collect_top(std::span<const float> values, int64_t first);
 
   int bins_;         // as constructed
   float last_ = 0;   // 0: nothing but zeros yet, all in bin 0
   float width_ = 0;  // of a bin
   bool appended_ = false;
+  int64_t exact_from_ = 0;
   int64_t total_ = 0;
   std::vector<int64_t> counts_;
 };

@@ -143,6 +143,30 @@ TEST_F(Histogram, Magnitudes) {
   }
 }
 
+TEST_F(Histogram, KeepsWhatIsLarge) {
+  for (int i = 0; i < 300; ++i) {
+    const int64_t count = pick(1, 300);
+    std::vector<float> x = values(count);
+    const float floor = std::max(std::fabs(x[0]), 1e-45f);
+    for (float& v : x) {
+      const float special[] = {0,        floor,
+                               -floor,   std::nextafter(floor, 0.0f),
+                               INFINITY, std::numeric_limits<float>::quiet_NaN()};
+      if (pick(0, 4) == 0) v = special[pick(0, 5)];
+    }
+    std::vector<float> wanted;
+    for (const float v : x)
+      if (!(std::fabs(v) < floor)) wanted.push_back(std::fabs(v));
+    on_every_isa([&](const HistogramKernels& kernels) {
+      std::vector<float> kept(static_cast<size_t>(count + keep_room));
+      const int64_t n = kernels.keep_large(x.data(), count, floor, kept.data());
+      ASSERT_EQ(n, static_cast<int64_t>(wanted.size()));
+      ASSERT_EQ(std::memcmp(kept.data(), wanted.data(), wanted.size() * sizeof(float)), 0);
+    });
+    if (HasFatalFailure()) return;
+  }
+}
+
 // As many equal values as a table counts, all in one bin: no counter wraps.
 TEST_F(Histogram, AChunkOfEqualValues) {
   static uint16_t counted[histogram_tables][histogram_bins];
