@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 
 #include <algorithm>
+#include <deque>
 #include <mutex>
 
 #include "frozen.h"
@@ -86,12 +87,24 @@ class Runner {
   mutable std::string note_;
 };
 
+// A stage of the backward pass.
+struct StageRunner {
+  StageRunner(const Joint& joint, const Stage& of, const BackwardProgram& made);
+  const Stage& stage;
+  const BackwardProgram& program;
+  Runner runner;
+  std::vector<ValueInfo> tangents;         // of the roots
+  std::vector<std::vector<bool>> reached;  // for each gradient there is: by which tangents
+};
+
 struct Captured::State {
   State(Joint traced, Programs made, std::vector<bool> held)
       : joint(std::move(traced)),
         programs(std::move(made)),
-        forward(programs.forward, std::move(held)),
-        backward(programs.backward) {}
+        forward(programs.forward, std::move(held)) {
+    for (std::size_t n = 0; n < joint.stages.size(); ++n)
+      backward.emplace_back(joint, joint.stages[n], programs.backward[n]);
+  }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   // The last owner may be autograd's, on a thread without the GIL.
@@ -103,28 +116,25 @@ struct Captured::State {
   }
   Joint joint;
   Programs programs;
-  Runner forward, backward;
+  Runner forward;
+  std::deque<StageRunner> backward;
   std::vector<InputForm> inputs;
   bool grad_mode = false;
-  std::vector<ValueInfo> tangents;         // of results that require grad, in order
-  std::vector<std::vector<bool>> reached;  // for each gradient there is: by which tangents
 };
 
 namespace {
 
 // Which tangents each gradient depends on: without any of them it is undefined, as eager's is.
-std::vector<std::vector<bool>> reached_by(const Joint& joint) {
+std::vector<std::vector<bool>> reached_by(const Joint& joint, const Stage& stage) {
   std::vector<std::vector<bool>> from(joint.graph.values.size());
-  std::size_t count = 0;
-  for (const Result& result : joint.results) count += result.tangent.has_value();
-  std::size_t next = 0;
-  for (const Result& result : joint.results)
-    if (result.tangent) {
-      auto& bits = from[static_cast<std::size_t>(*result.tangent)];
-      bits.resize(count);
-      bits[next++] = true;
-    }
-  for (const Node& node : joint.graph.nodes) {
+  const std::size_t count = stage.roots.size();
+  for (std::size_t n = 0; n < count; ++n) {
+    auto& bits = from[static_cast<std::size_t>(*joint.results[stage.roots[n]].tangent)];
+    bits.resize(count);
+    bits[n] = true;
+  }
+  for (std::size_t at = stage.first_node; at < stage.last_node; ++at) {
+    const Node& node = joint.graph.nodes[at];
     std::vector<bool> bits(count);
     const auto add = [&](ValueId value) {
       const auto& other = from[static_cast<std::size_t>(value)];
@@ -139,14 +149,27 @@ std::vector<std::vector<bool>> reached_by(const Joint& joint) {
     for (const ValueId output : node.outputs) from[static_cast<std::size_t>(output)] = bits;
   }
   std::vector<std::vector<bool>> gradients;
-  for (const auto& gradient : joint.gradients)
+  for (const auto& gradient : stage.gradients)
     if (gradient) gradients.push_back(from[static_cast<std::size_t>(*gradient)]);
+  for (const InnerGradient& inner : stage.inner)
+    gradients.push_back(from[static_cast<std::size_t>(inner.gradient)]);
   return gradients;
 }
 
-// The backward program in autograd's graph.
+}  // namespace
+
+StageRunner::StageRunner(const Joint& joint, const Stage& of, const BackwardProgram& made)
+    : stage(of), program(made), runner(made.graph), reached(reached_by(joint, of)) {
+  for (const std::size_t root : of.roots)
+    tangents.push_back(joint.graph.values[static_cast<std::size_t>(*joint.results[root].tangent)]);
+}
+
+namespace {
+
+// A stage in autograd's graph.
 struct Backward : torch::autograd::Node {
-  std::shared_ptr<const Captured::State> state;
+  std::shared_ptr<const Captured::State> state;  // that holds `stage`
+  const StageRunner* stage = nullptr;
   std::vector<SavedVariable> saved;
 
   std::string name() const override { return "OctavoBackward"; }
@@ -164,9 +187,9 @@ struct Backward : torch::autograd::Node {
     variable_list gradients;
     {
       const at::NoGradGuard no_grad;
-      for (std::size_t n = 0; n < state->tangents.size(); ++n)
-        inputs.push_back(as_traced(incoming.at(n), state->tangents[n]));
-      gradients = spread(state->backward.run(inputs), incoming);
+      for (std::size_t n = 0; n < stage->tangents.size(); ++n)
+        inputs.push_back(as_traced(incoming.at(n), stage->tangents[n]));
+      gradients = spread(stage->runner.run(inputs), incoming);
     }
     return at::GradMode::is_enabled() ? once(std::move(gradients)) : gradients;
   }
@@ -179,22 +202,25 @@ struct Backward : torch::autograd::Node {
     return gradient.defined() ? made.copy_(gradient) : made.zero_();
   }
 
-  // One for each primal; undefined where nothing defined came in.
+  // One for each primal, then for each inner result; undefined where nothing defined came in.
   variable_list spread(std::vector<at::Tensor> made, const variable_list& incoming) const {
     variable_list gradients;
     std::size_t next = 0;
-    for (const auto& gradient : state->joint.gradients) {
-      if (!gradient) {
-        gradients.emplace_back();
-        continue;
-      }
-      const auto& reached = state->reached[next];
+    const auto add = [&] {
+      const auto& reached = stage->reached[next];
       bool defined = false;
       for (std::size_t n = 0; n < reached.size(); ++n)
         defined = defined || (reached[n] && incoming[n].defined());
       gradients.push_back(defined ? std::move(made[next]) : at::Tensor());
       ++next;
+    };
+    for (const auto& gradient : stage->stage.gradients) {
+      if (gradient)
+        add();
+      else
+        gradients.emplace_back();
     }
+    for (std::size_t n = 0; n < stage->stage.inner.size(); ++n) add();
     return gradients;
   }
 
@@ -234,8 +260,62 @@ at::Tensor view_of(const at::Tensor& base, const Output& output) {
   return made.is_same(base) ? at::alias(base) : made;
 }
 
+// Such an output is another tensor than the result, with a history of its own.
+std::optional<std::size_t> output_that_is_view(const Joint& joint, std::size_t result) {
+  for (std::size_t n = 0; n < joint.outputs.size(); ++n) {
+    const Output& output = joint.outputs[n];
+    if (output.kind == Output::Kind::result && output.index == result && output.view) return n;
+  }
+  return std::nullopt;
+}
+
+// The stage becomes the history of its roots.
+void record(const std::shared_ptr<const Captured::State>& state, const StageRunner& stage,
+            const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& kept,
+            std::vector<at::Tensor>& results, const std::vector<at::Tensor>& outputs) {
+  auto node = c10::make_intrusive<Backward>();
+  node->state = state;
+  node->stage = &stage;
+  for (std::size_t n = 0; n < inputs.size(); ++n)
+    node->add_next_edge(state->inputs[n].requires_grad
+                            ? torch::autograd::impl::gradient_edge(inputs[n])
+                            : torch::autograd::Edge());
+  const auto inner_tensor = [&](const InnerGradient& inner) {
+    if (inner.view) return outputs[inner.index];
+    const auto output = output_that_is_view(state->joint, inner.index);
+    return output ? outputs[*output] : results[inner.index];
+  };
+  for (const InnerGradient& inner : stage.stage.inner)
+    node->add_next_edge(torch::autograd::impl::gradient_edge(inner_tensor(inner)));
+  for (const std::size_t root : stage.stage.roots)
+    torch::autograd::set_history(results[root], node);
+  for (const std::size_t primal : stage.program.saved_inputs) {
+    const auto& writes = state->joint.writes;
+    const bool written = std::any_of(writes.begin(), writes.end(),
+                                     [&](const Write& w) { return w.input == primal; });
+    node->saved.emplace_back(written ? inputs[primal].detach().clone() : inputs[primal], false);
+  }
+  for (const std::size_t place : stage.program.saved) {
+    const auto is_it = [&](std::size_t root) { return results[root].is_same(kept[place]); };
+    const auto& roots = stage.stage.roots;
+    node->saved.emplace_back(kept[place], std::any_of(roots.begin(), roots.end(), is_it));
+  }
+}
+
+// The tensor of an output that is one of its own.
+at::Tensor make_output(const Output& output, const std::vector<at::Tensor>& inputs,
+                       const std::vector<at::Tensor>& results) {
+  const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
+  if (output.kind == Output::Kind::result)
+    return output.view ? at::alias(results[output.index]) : results[output.index];
+  const bool of_input = output.kind == Output::Kind::view_of_input;
+  return view_of((of_input ? inputs : results)[output.index], output);
+}
+
+// The results; outputs that are inner views are made on the way.
 std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
-                            const std::vector<at::Tensor>& inputs) {
+                            const std::vector<at::Tensor>& inputs,
+                            std::vector<at::Tensor>& outputs) {
   const Joint& joint = state->joint;
   std::vector<at::Tensor> made = state->forward.run(inputs);
   const std::vector<std::size_t>& returned = state->programs.returned;
@@ -246,25 +326,13 @@ std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
     const at::NoGradGuard no_grad;
     separate(results, inputs);
   }
-  if (state->tangents.empty()) return results;
-  auto node = c10::make_intrusive<Backward>();
-  node->state = state;
-  for (std::size_t n = 0; n < inputs.size(); ++n)
-    node->add_next_edge(state->inputs[n].requires_grad
-                            ? torch::autograd::impl::gradient_edge(inputs[n])
-                            : torch::autograd::Edge());
-  for (std::size_t n = 0; n < results.size(); ++n)
-    if (joint.results[n].requires_grad) torch::autograd::set_history(results[n], node);
-  for (const std::size_t primal : state->programs.saved_inputs) {
-    const bool written = std::any_of(joint.writes.begin(), joint.writes.end(),
-                                     [&](const Write& w) { return w.input == primal; });
-    node->saved.emplace_back(written ? inputs[primal].detach().clone() : inputs[primal], false);
-  }
-  for (const at::Tensor& tensor : kept) {
-    bool is_result = false;
-    for (std::size_t n = 0; n < results.size(); ++n)
-      is_result = is_result || (joint.results[n].requires_grad && results[n].is_same(tensor));
-    node->saved.emplace_back(tensor, is_result);
+  for (const StageRunner& stage : state->backward) {
+    for (const std::size_t view : stage.stage.views)
+      outputs[view] = make_output(joint.outputs[view], inputs, results);
+    record(state, stage, inputs, kept, results, outputs);
+    for (const std::size_t root : stage.stage.roots)
+      if (const auto output = output_that_is_view(joint, root))
+        outputs[*output] = make_output(joint.outputs[*output], inputs, results);
   }
   return results;
 }
@@ -305,13 +373,6 @@ Captured::Captured(Ref forward, const Ref& examples, std::vector<bool> held)
     for (const at::Tensor& input : inputs)
       state->inputs.push_back({input.scalar_type(), input.sizes().vec(), input.strides().vec(),
                                input.requires_grad(), input.is_inference()});
-    for (const Result& result : state->joint.results)
-      if (result.requires_grad) {
-        if (!result.tangent) throw Untraceable("a result without a gradient");
-        const auto& graph = state->joint.graph;
-        state->tangents.push_back(graph.values[static_cast<std::size_t>(*result.tangent)]);
-      }
-    state->reached = reached_by(state->joint);
     state_ = std::move(state);
   } catch (const Untraceable& error) {
     reason_ = error.what();
@@ -360,7 +421,7 @@ Ref Captured::call(PyObject* const* args, std::size_t count) const {
   std::vector<at::Tensor> tensors(joint.outputs.size());
   PyThreadState* thread = PyEval_SaveThread();
   try {
-    results = run(state_, inputs);
+    results = run(state_, inputs, tensors);
     if (!state_->programs.writes_in_place)
       for (const Write& write : joint.writes) {
         const at::AutoGradMode mode(write.differentiable);
@@ -368,13 +429,9 @@ Ref Captured::call(PyObject* const* args, std::size_t count) const {
       }
     for (std::size_t n = 0; n < joint.outputs.size(); ++n) {
       const Output& output = joint.outputs[n];
-      const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
-      if (output.kind == Output::Kind::result)
-        tensors[n] = output.view ? at::alias(results[output.index]) : results[output.index];
-      else if (output.kind == Output::Kind::view_of_input)
-        tensors[n] = view_of(inputs[output.index], output);
-      else if (output.kind == Output::Kind::view_of_result)
-        tensors[n] = view_of(results[output.index], output);
+      if (!tensors[n].defined() && output.kind != Output::Kind::object &&
+          output.kind != Output::Kind::input)
+        tensors[n] = make_output(output, inputs, results);
     }
   } catch (...) {
     PyEval_RestoreThread(thread);
@@ -400,26 +457,45 @@ std::size_t Captured::forward_ops() const {
   return state_ ? state_->programs.forward.nodes.size() : 0;
 }
 std::size_t Captured::backward_ops() const {
-  return state_ ? state_->programs.backward.nodes.size() : 0;
+  std::size_t ops = 0;
+  if (state_)
+    for (const BackwardProgram& program : state_->programs.backward)
+      ops += program.graph.nodes.size();
+  return ops;
 }
+std::size_t Captured::stages() const { return state_ ? state_->backward.size() : 0; }
+
+template <class F>
+void Captured::each_runner(const F& visit) const {
+  if (!state_) return;
+  visit(state_->forward);
+  for (const StageRunner& stage : state_->backward) visit(stage.runner);
+}
+
 std::string Captured::replayed() const {
-  if (!state_) return "";
-  const std::string& note = state_->forward.note();
-  return note.empty() ? state_->backward.note() : note;
+  std::string note;
+  each_runner([&](const Runner& runner) {
+    if (note.empty()) note = runner.note();
+  });
+  return note;
 }
 std::size_t Captured::lowered() const {
-  return state_ ? state_->forward.summary().lowered + state_->backward.summary().lowered : 0;
+  std::size_t all = 0;
+  each_runner([&](const Runner& runner) { all += runner.summary().lowered; });
+  return all;
 }
 std::size_t Captured::regions() const {
-  return state_ ? state_->forward.summary().regions + state_->backward.summary().regions : 0;
+  std::size_t all = 0;
+  each_runner([&](const Runner& runner) { all += runner.summary().regions; });
+  return all;
 }
 std::size_t Captured::in_place() const { return state_ ? state_->forward.summary().in_place : 0; }
 std::size_t Captured::constants() const { return state_ ? state_->forward.constants() : 0; }
 std::map<std::string, std::size_t> Captured::opaque() const {
   std::map<std::string, std::size_t> all;
-  if (state_)
-    for (const Runner* runner : {&state_->forward, &state_->backward})
-      for (const auto& [name, count] : runner->summary().opaque) all[name] += count;
+  each_runner([&](const Runner& runner) {
+    for (const auto& [name, count] : runner.summary().opaque) all[name] += count;
+  });
   return all;
 }
 std::size_t Captured::saved() const { return state_ ? state_->programs.saved : 0; }

@@ -27,6 +27,7 @@ class Captured {
   const std::string& reason() const { return reason_; }
   std::size_t forward_ops() const;
   std::size_t backward_ops() const;
+  std::size_t stages() const;  // programs of the backward pass
   std::size_t saved() const;
   std::string replayed() const;   // why torch runs each operator of a program by itself, if it does
   std::size_t lowered() const;    // operators that are Octavo's own
@@ -39,6 +40,8 @@ class Captured {
   struct State;
 
  private:
+  template <class F>
+  void each_runner(const F& visit) const;
   bool fits(const std::vector<at::Tensor>& inputs) const;
   bool written_input_shares_memory(const std::vector<at::Tensor>& inputs) const;
 

@@ -9,7 +9,11 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+#include <deque>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 
 #include "trace.h"
 
@@ -35,11 +39,74 @@ const c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
+// A result, or an output that is a view, from which results are made, and where the gradient
+// reaches its history. While `keeps`, the gradient ends here.
+struct Inner {
+  bool view = false;
+  std::size_t index = 0;  // as InnerGradient's
+  Edge edge;
+  bool keeps = true;
+  at::Tensor gradient;
+};
+
+struct KeepGradient : torch::autograd::FunctionPreHook {
+  explicit KeepGradient(Inner& at) : inner(at) {}
+  torch::autograd::variable_list operator()(
+      const torch::autograd::variable_list& incoming) override {
+    torch::autograd::variable_list passed = incoming;
+    if (inner.keeps) inner.gradient = std::exchange(passed.at(inner.edge.input_nr), {});
+    return passed;
+  }
+  Inner& inner;
+};
+
+struct EdgeHash {
+  std::size_t operator()(const Edge& edge) const { return std::hash<Edge>{}(edge); }
+};
+using Edges = std::unordered_set<Edge, EdgeHash>;
+
+// What `edge` is made of, itself left out.
+Edges history_of(const Edge& edge) {
+  Edges found;
+  std::unordered_set<torch::autograd::Node*> visited;
+  std::vector<torch::autograd::Node*> open{edge.function.get()};
+  while (!open.empty()) {
+    torch::autograd::Node* node = open.back();
+    open.pop_back();
+    if (!visited.insert(node).second) continue;
+    for (const Edge& next : node->next_edges()) {
+      if (!next.is_valid()) continue;
+      found.insert(next);
+      open.push_back(next.function.get());
+    }
+  }
+  return found;
+}
+
+// Those of the candidates that results are made of, each before what is made of it.
+std::deque<Inner> inner_tensors(const std::vector<Inner>& candidates) {
+  std::vector<Edges> histories;
+  for (const Inner& one : candidates) histories.push_back(history_of(one.edge));
+  std::vector<std::size_t> order;
+  for (std::size_t n = 0; n < candidates.size(); ++n)
+    for (std::size_t other = 0; other < candidates.size(); ++other)
+      if (!candidates[other].view && histories[other].count(candidates[n].edge) > 0) {
+        order.push_back(n);
+        break;
+      }
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return histories[a].size() < histories[b].size();
+  });
+  std::deque<Inner> inner;
+  for (const std::size_t n : order) inner.push_back(candidates[n]);
+  return inner;
+}
+
 class JointTracer {
  public:
   explicit JointTracer(const std::vector<at::Tensor>& inputs) : examples_(inputs) {}
 
-  Joint run(PyObject* forward, const std::vector<TangentForm>& tangents) {
+  Joint run(PyObject* forward) {
     joint_.primals = examples_.size();
     for (const at::Tensor& example : examples_) give(example);
     // The graph may leave another mode than it was given; who runs it sets that one itself.
@@ -50,8 +117,7 @@ class JointTracer {
     find_writes();
     read_outputs(returned.get());
     joint_.forward_nodes = tracing_.graph().nodes.size();
-    joint_.gradients.resize(examples_.size());
-    differentiate(tangents);
+    differentiate();
     joint_.python_rules = tracing_.python_rules();
     joint_.graph = std::move(tracing_.graph());
     return std::move(joint_);
@@ -159,6 +225,9 @@ class JointTracer {
       } else {
         const at::Tensor& tensor = THPVariable_Unpack(items[n]);
         output = describe(tensor, sharing[storage_of(tensor)]);
+        if (tensor.requires_grad() && (output.kind == Output::Kind::view_of_input ||
+                                       output.kind == Output::Kind::view_of_result))
+          view_tensors_.emplace_back(n, tensor);
       }
       joint_.outputs.push_back(std::move(output));
     }
@@ -208,49 +277,103 @@ class JointTracer {
     return output;
   }
 
-  void differentiate(const std::vector<TangentForm>& forms) {
-    torch::autograd::edge_list roots, wanted;
-    torch::autograd::variable_list tangents;
-    std::vector<std::size_t> primals;
-    std::size_t next = 0;
+  void differentiate() {
+    std::vector<Inner> candidates;
+    std::vector<at::Tensor> tangents(joint_.results.size());
     for (std::size_t n = 0; n < joint_.results.size(); ++n) {
       Result& result = joint_.results[n];
       if (!result.requires_grad) continue;
-      const TangentForm form = forms.empty() ? TangentForm{} : forms.at(next);
-      ++next;
-      if (!form.defined) continue;
       const ValueInfo& info = tracing_.graph().values[static_cast<std::size_t>(result.value)];
-      const auto strides = form.strides.empty() ? info.strides : form.strides;
       at::Tensor like;
       {
         const c10::impl::ExcludeDispatchKeyGuard real(c10::DispatchKey::Fake);
-        like = at::empty_strided(info.sizes, strides, at::TensorOptions(info.dtype));
+        like = at::empty_strided(info.sizes, info.strides, at::TensorOptions(info.dtype));
       }
-      const at::Tensor tangent = tracing_.input(like);
+      tangents[n] = tracing_.input(like);
       result.tangent = tracing_.graph().inputs.back();
-      roots.push_back(torch::autograd::impl::gradient_edge(result_tensors_[n]));
-      tangents.push_back(to_functional_tensor(tangent));
+      candidates.push_back(
+          {false, n, torch::autograd::impl::gradient_edge(result_tensors_[n]), true, {}});
     }
+    if (candidates.empty()) return;
+    Stage last;
+    for (const Inner& result : candidates) last.roots.push_back(result.index);
+    for (const auto& [output, tensor] : view_tensors_)
+      candidates.push_back({true, output, torch::autograd::impl::gradient_edge(tensor), true, {}});
+    inner_ = inner_tensors(candidates);
+    Stage next;
+    for (Inner& inner : inner_) {
+      inner.edge.function->add_tensor_pre_hook(std::make_unique<KeepGradient>(inner));
+      refuse_view_of_write(inner);
+    }
+    for (Inner& inner : inner_) {
+      if (inner.view) {
+        next.views.push_back(inner.index);
+        continue;
+      }
+      next.roots = {inner.index};
+      inner.keeps = false;
+      add_stage(std::exchange(next, {}), candidates, tangents);
+      inner.keeps = true;
+      last.roots.erase(std::find(last.roots.begin(), last.roots.end(), inner.index));
+    }
+    last.views = std::move(next.views);
+    add_stage(std::move(last), candidates, tangents);
+  }
+
+  // It is made of what the input holds when the program has run.
+  void refuse_view_of_write(const Inner& inner) const {
+    if (!inner.view || joint_.outputs[inner.index].kind != Output::Kind::view_of_input) return;
+    for (const Write& write : joint_.writes)
+      if (write.input == joint_.outputs[inner.index].index)
+        throw Untraceable("results made of a view of an input that is written");
+  }
+
+  void add_stage(Stage stage, const std::vector<Inner>& results,
+                 const std::vector<at::Tensor>& tangents) {
+    stage.first_node = tracing_.graph().nodes.size();
+    stage.gradients.resize(examples_.size());
+    torch::autograd::edge_list roots, wanted;
+    torch::autograd::variable_list given;
+    for (const Inner& result : results) {
+      const auto& all = stage.roots;
+      if (result.view || std::find(all.begin(), all.end(), result.index) == all.end()) continue;
+      roots.push_back(result.edge);
+      given.push_back(to_functional_tensor(tangents[result.index]));
+    }
+    for (Inner& inner : inner_) inner.gradient = at::Tensor();
+    std::vector<std::size_t> primals;
     for (std::size_t n = 0; n < edges_.size(); ++n)
       if (edges_[n].is_valid()) {
         wanted.push_back(edges_[n]);
         primals.push_back(n);
       }
-    if (roots.empty() || wanted.empty()) return;
-    torch::autograd::variable_list gradients;
+    if (!wanted.empty()) {
+      const auto gradients = backward(roots, given, wanted);
+      for (std::size_t n = 0; n < gradients.size(); ++n)
+        if (gradients[n].defined()) stage.gradients[primals[n]] = gradient(gradients[n]);
+      for (const Inner& inner : inner_)
+        if (inner.gradient.defined())
+          stage.inner.push_back({inner.view, inner.index, gradient(inner.gradient)});
+    }
+    stage.last_node = tracing_.graph().nodes.size();
+    joint_.stages.push_back(std::move(stage));
+  }
+
+  static torch::autograd::variable_list backward(const torch::autograd::edge_list& roots,
+                                                 const torch::autograd::variable_list& given,
+                                                 const torch::autograd::edge_list& wanted) {
     const c10::impl::IncludeDispatchKeyGuard functional(c10::DispatchKey::Functionalize);
     PyThreadState* thread = PyEval_SaveThread();
     try {
-      gradients = torch::autograd::Engine::get_default_engine().execute(
-          roots, tangents, /*keep_graph=*/false, /*create_graph=*/false,
-          /*accumulate_grad=*/false, wanted);
+      auto gradients = torch::autograd::Engine::get_default_engine().execute(
+          roots, given, /*keep_graph=*/true, /*create_graph=*/false, /*accumulate_grad=*/false,
+          wanted);
+      PyEval_RestoreThread(thread);
+      return gradients;
     } catch (const std::exception& error) {
       PyEval_RestoreThread(thread);
       throw Untraceable(error.what());
     }
-    PyEval_RestoreThread(thread);
-    for (std::size_t n = 0; n < gradients.size(); ++n)
-      if (gradients[n].defined()) joint_.gradients[primals[n]] = gradient(gradients[n]);
   }
 
   ValueId gradient(const at::Tensor& tensor) {
@@ -267,14 +390,15 @@ class JointTracer {
   std::unordered_map<const c10::StorageImpl*, std::size_t> inputs_by_storage_;
   std::unordered_map<const c10::TensorImpl*, std::size_t> results_;
   std::vector<at::Tensor> result_tensors_;
+  std::vector<std::pair<std::size_t, at::Tensor>> view_tensors_;  // by output, with a gradient
+  std::deque<Inner> inner_;                                       // hooks refer to its elements
 };
 
 }  // namespace
 
-Joint trace_joint(PyObject* forward, const std::vector<at::Tensor>& inputs,
-                  const std::vector<TangentForm>& tangents) {
+Joint trace_joint(PyObject* forward, const std::vector<at::Tensor>& inputs) {
   try {
-    return JointTracer(inputs).run(forward, tangents);
+    return JointTracer(inputs).run(forward);
   } catch (const c10::Error& error) {
     throw Untraceable(error.what_without_backtrace());
   }

@@ -47,6 +47,24 @@ struct Write {
   bool differentiable = false;  ///< the input goes on with the result's history
 };
 
+/// The part that some results have in the gradient of an inner tensor: a result, or an output that
+/// is a view, of which those are made.
+struct InnerGradient {
+  bool view = false;
+  std::size_t index = 0;  ///< of Joint::results, for a view of Joint::outputs
+  ValueId gradient = -1;
+};
+
+/// The gradients of some results. A result that others are made of has a stage of its own: whoever
+/// asks for its gradient, hooks it or goes on from it does so between the stages.
+struct Stage {
+  std::vector<std::size_t> roots;                 ///< of Joint::results
+  std::vector<std::size_t> views;                 ///< inner ones, to be made before
+  std::vector<std::optional<ValueId>> gradients;  ///< one per primal
+  std::vector<InnerGradient> inner;
+  std::size_t first_node = 0, last_node = 0;  ///< of graph.nodes, one past the last
+};
+
 struct Joint {
   Graph graph;  ///< inputs: the captured graph's, then tangents
   std::size_t primals = 0;
@@ -54,22 +72,13 @@ struct Joint {
   std::vector<Output> outputs;
   std::vector<Result> results;
   std::vector<Write> writes;
-  std::vector<std::optional<ValueId>> gradients;  ///< one per primal
+  std::vector<Stage> stages;  ///< of a result before those of what is made of it
   int python_rules = 0;
 };
 
-/// The incoming gradient of a result: absent (undefined), or with these strides.
-struct TangentForm {
-  bool defined = true;
-  std::vector<std::int64_t> strides;  ///< empty: the result's own
-  bool operator==(const TangentForm&) const = default;
-};
-
 /// Traces a call of `forward` (a GraphModule's) on tensors like `inputs`, and where grad mode is
-/// on and an input requires grad, its backward pass; `tangents` has one entry for each result that
-/// requires grad, or is empty for gradients as the results are. Needs the GIL.
-/// Throws Untraceable.
-Joint trace_joint(PyObject* forward, const std::vector<at::Tensor>& inputs,
-                  const std::vector<TangentForm>& tangents = {});
+/// on and an input requires grad, its backward pass, for gradients with the results' own strides.
+/// Needs the GIL. Throws Untraceable.
+Joint trace_joint(PyObject* forward, const std::vector<at::Tensor>& inputs);
 
 }  // namespace octavo::aten

@@ -67,22 +67,12 @@ class Partition {
   }
 
   Programs run() {
-    std::vector<ValueId> results, gradients;
+    std::vector<ValueId> results;
     for (const Result& result : joint_.results) results.push_back(result.value);
     const bool in_place = may_write_in_place();
     std::vector<std::size_t> returned = returned_results(in_place);
-    for (const auto& gradient : joint_.gradients)
-      if (gradient) gradients.push_back(*gradient);
-
-    std::vector<bool> backward(graph_.nodes.size());
-    for (std::size_t n = joint_.forward_nodes; n < graph_.nodes.size(); ++n)
-      if (is_random(graph_.nodes[n])) take(n, backward, true);
-    for (const ValueId gradient : gradients) need(gradient, backward, true);
-    std::vector<ValueId> given;
-    for (const std::size_t primal : saved_inputs_) given.push_back(graph_.inputs[primal]);
-    given.insert(given.end(), saved_.begin(), saved_.end());
-    for (const Result& result : joint_.results)
-      if (result.tangent) given.push_back(*result.tangent);
+    Programs programs;
+    for (const Stage& stage : joint_.stages) programs.backward.push_back(backward_of(stage));
 
     std::vector<bool> forward(graph_.nodes.size());
     for (std::size_t n = 0; n < joint_.forward_nodes; ++n)
@@ -93,12 +83,9 @@ class Partition {
     for (const std::size_t n : returned) outputs.push_back(results[n]);
     outputs.insert(outputs.end(), saved_.begin(), saved_.end());
 
-    Programs programs;
     programs.forward =
         extract(forward, {graph_.inputs.begin(), graph_.inputs.begin() + long(joint_.primals)},
                 outputs, in_place);
-    programs.backward = extract(backward, given, gradients);
-    programs.saved_inputs = saved_inputs_;
     programs.saved = saved_.size();
     programs.returned = std::move(returned);
     programs.writes_in_place = in_place;
@@ -107,6 +94,24 @@ class Partition {
 
  private:
   static std::size_t at(ValueId value) { return static_cast<std::size_t>(value); }
+
+  BackwardProgram backward_of(const Stage& stage) {
+    needs_ = {};
+    std::vector<ValueId> gradients;
+    for (const auto& gradient : stage.gradients)
+      if (gradient) gradients.push_back(*gradient);
+    for (const InnerGradient& inner : stage.inner) gradients.push_back(inner.gradient);
+    std::vector<bool> taken(graph_.nodes.size());
+    for (std::size_t n = stage.first_node; n < stage.last_node; ++n)
+      if (is_random(graph_.nodes[n])) take(n, taken, true);
+    for (const ValueId gradient : gradients) need(gradient, taken, true);
+    std::vector<ValueId> given;
+    for (const std::size_t primal : needs_.saved_inputs) given.push_back(graph_.inputs[primal]);
+    for (const std::size_t saved : needs_.saved) given.push_back(saved_[saved]);
+    for (const std::size_t root : stage.roots) given.push_back(*joint_.results[root].tangent);
+    needs_.graph = extract(taken, given, gradients);
+    return std::move(needs_);
+  }
 
   // Without a backward pass nothing needs what the inputs held before. Results that may lie in an
   // input's memory have to be kept apart from it first.
@@ -131,6 +136,15 @@ class Partition {
     return returned;
   }
 
+  // Where the item is, now if not before.
+  template <class Item>
+  static std::size_t add(std::vector<Item>& items, Item item) {
+    const auto at = std::find(items.begin(), items.end(), item);
+    const auto place = static_cast<std::size_t>(at - items.begin());
+    if (at == items.end()) items.push_back(item);
+    return place;
+  }
+
   void take(std::size_t node, std::vector<bool>& taken, bool backward) {
     if (taken[node]) return;
     taken[node] = true;
@@ -145,14 +159,13 @@ class Partition {
       const auto input = std::find(graph_.inputs.begin(), primals, value);
       if (backward && input != primals) {
         const auto place = static_cast<std::size_t>(input - graph_.inputs.begin());
-        if (std::find(saved_inputs_.begin(), saved_inputs_.end(), place) == saved_inputs_.end())
-          saved_inputs_.push_back(place);
+        add(needs_.saved_inputs, place);
       }
       return;
     }
     const auto node = static_cast<std::size_t>(maker);
     if (backward && node < joint_.forward_nodes && !is_view(graph_.nodes[node])) {
-      if (std::find(saved_.begin(), saved_.end(), value) == saved_.end()) saved_.push_back(value);
+      add(needs_.saved, add(saved_, value));
       return;
     }
     take(node, taken, backward);
@@ -201,8 +214,8 @@ class Partition {
   const Joint& joint_;
   const Graph& graph_;
   std::vector<int> maker_;
-  std::vector<std::size_t> saved_inputs_;
-  std::vector<ValueId> saved_;
+  std::vector<ValueId> saved_;  // by any stage
+  BackwardProgram needs_;       // of the stage at hand
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// One program for forward and one for backward, from the joint graph.
+// One program for forward and one for each stage of backward, from the joint graph.
 #pragma once
 
 #include <cstddef>
@@ -8,10 +8,17 @@
 
 namespace octavo::aten {
 
+/// A Stage's gradients as a program.
+struct BackwardProgram {
+  Graph graph;  ///< inputs: what is saved, the roots' tangents; outputs: the gradients there are,
+                ///< then those of inner results
+  std::vector<std::size_t> saved_inputs;  ///< primals that it takes, before what is saved
+  std::vector<std::size_t> saved;         ///< outputs of forward behind the results
+};
+
 struct Programs {
-  Graph forward;   ///< inputs: the primals; outputs: the results `returned`, then what is saved
-  Graph backward;  ///< inputs: what is saved, the tangents; outputs: the gradients there are
-  std::vector<std::size_t> saved_inputs;  ///< primals that backward takes, before what is saved
+  Graph forward;  ///< inputs: the primals; outputs: the results `returned`, then what is saved
+  std::vector<BackwardProgram> backward;  ///< one per stage
   std::size_t saved = 0;                  ///< outputs of forward behind the results
   std::vector<std::size_t> returned;      ///< of Joint::results, those that are outputs
   bool writes_in_place = false;  ///< forward writes its inputs itself: it has Graph::writes

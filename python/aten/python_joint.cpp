@@ -24,8 +24,11 @@ py::tuple trace(const py::object& forward, const std::vector<at::Tensor>& inputs
   return translated([&] {
     Joint joint = trace_joint(forward.ptr(), inputs);
     for (const Result& result : joint.results) joint.graph.outputs.push_back(result.value);
-    for (const auto& gradient : joint.gradients)
-      if (gradient) joint.graph.outputs.push_back(*gradient);
+    for (const Stage& stage : joint.stages) {
+      for (const auto& gradient : stage.gradients)
+        if (gradient) joint.graph.outputs.push_back(*gradient);
+      for (const InnerGradient& inner : stage.inner) joint.graph.outputs.push_back(inner.gradient);
+    }
     for (const Write& write : joint.writes)
       joint.graph.writes.emplace_back(write.input, joint.results[write.result].value);
     return py::make_tuple(to_text(joint.graph), joint.python_rules);
@@ -68,6 +71,9 @@ void add_joint_bindings(py::module_& module) {
       .def_property_readonly("constants", &Captured::constants,
                              "Parameters and buffers that are constants of the program now.")
       .def_property_readonly("opaque", &Captured::opaque, "Calls of torch, by operator.")
+      .def_property_readonly("stages", &Captured::stages,
+                             "Programs of the backward pass: one more than results that others "
+                             "are made of.")
       .def_property_readonly("saved", &Captured::saved, "Tensors made in forward for backward.")
       .def_property_readonly("python_rules", &Captured::python_rules,
                              "Operators whose shape rule ran in Python.");

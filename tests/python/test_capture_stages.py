@@ -1,0 +1,183 @@
+"""The backend octavo: what is done to the gradients of results from which other results are made."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from test_capture_octavo import Seen, near
+from torch import nn
+
+from octavo import capture
+
+pytestmark = pytest.mark.peers
+
+
+def hidden_and_loss(x, w):
+    h = torch.tanh(x @ w)
+    return h, (h * h).sum()
+
+
+def chain(x, w):
+    a = x * 2
+    b = a @ w
+    c = b.relu()
+    return a, b, c, (a.sum() + c).sum(), x.sum()
+
+
+def of_a_list(x, w):
+    a, b = (x @ w).unbind()
+    return a, b, a * b
+
+
+def skipped(x, w):
+    a = x @ w
+    b = a + x  # reaches the loss around b as well
+    return b, (a * b).sum(), a.exp().sum()
+
+
+def views(x, w):
+    y = x @ w
+    return y.t(), y[0], (y * 3).sum()
+
+
+def written(x, w):
+    y = x * 2
+    z = y + w[0]
+    y.add_(1)
+    return y, z, (y + z).exp().sum()
+
+
+def a_view_alone(x, w):
+    y = (x @ w).t()
+    return y, y.exp().sum()
+
+
+def views_of_an_input(x, w):
+    y = x.t()
+    return y, (w @ y).tanh(), y.sum() * 2
+
+
+def everything(fn, x, w, touch):
+    """Results and gradients after `touch` did something to the results."""
+    seen = []
+    results = fn(x, w)
+    touch(results, seen)
+    torch.stack([r.sum() for r in results]).sum().backward()
+    seen += [r.detach() for r in results] + [r.grad for r in results if r.retains_grad]
+    return [*seen, x.grad, w.grad]
+
+
+def retain(results, _seen):
+    for r in results:
+        r.retain_grad()
+
+
+def hook(results, seen):
+    """Of results that are not made of one another torch does not say whose hook runs first."""
+    seen += [None] * len(results)
+
+    def keep(g, n):
+        seen[n] = g.clone()
+        return g * 3
+
+    for n, r in enumerate(results):
+        r.register_hook(functools.partial(keep, n=n))
+
+
+def ask(results, seen):
+    for r in results[:-1]:
+        wanted = torch.autograd.grad(
+            results[-2].sum(), r, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        seen.extend(wanted)
+
+
+def write(results, _seen):
+    for r in results:
+        if r.dim() == 0:
+            r.mul_(2)
+
+
+@pytest.mark.parametrize("touch", [retain, hook, ask, write])
+@pytest.mark.parametrize("fn", [hidden_and_loss, chain, of_a_list, skipped, views, a_view_alone, views_of_an_input, written])
+def test_between_the_stages(fn, touch):
+    torch.manual_seed(0)
+    numbers = torch.randn(2, 4), torch.randn(4, 4)
+    if fn is skipped:
+        numbers = torch.randn(4, 4), numbers[1]
+    seen = Seen()
+    compiled = capture.compile(fn, backend=seen)
+    ours, theirs = (
+        everything(f, *(n.clone().requires_grad_() for n in numbers), touch)
+        for f in (compiled, fn)
+    )
+    assert not seen.made[0].reason
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        near(a, b)
+
+
+def stages(fn, *args):
+    seen = Seen()
+    capture.compile(fn, backend=seen)(*args)
+    assert len(seen.made) == 1
+    return seen.made[0].stages
+
+
+def test_as_many_programs_as_needed():
+    x, w = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    assert stages(lambda x, w: (x @ w, x.sum()), x, w) == 1
+    assert stages(hidden_and_loss, x, w) == 2
+    assert stages(chain, x, w) == 4
+    assert stages(hidden_and_loss, x.detach(), w.detach()) == 0
+    assert stages(lambda x, w: (x @ w.detach(), (x.detach() @ w).sum()), x, w) == 1
+
+
+def test_a_gradient_that_nothing_asks_for():
+    """Only the outer result's gradient: what lies between has none, and the inner stage runs."""
+    x, w = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    h, loss = capture.compile(hidden_and_loss, backend="octavo")(x, w)
+    loss.backward()
+    assert not h.retains_grad
+    ours = x.grad.clone(), w.grad.clone()
+    x.grad = w.grad = None
+    hidden_and_loss(x, w)[1].backward()
+    near(ours[0], x.grad)
+    near(ours[1], w.grad)
+    # h has a backward pass of its own still.
+    h, loss = capture.compile(hidden_and_loss, backend="octavo")(x, w)
+    x.grad = None
+    h.sum().backward(retain_graph=True)
+    loss.backward()
+    ours = x.grad.clone()
+    x.grad = None
+    h, loss = hidden_and_loss(x, w)
+    (h.sum() + loss).backward()
+    near(ours, x.grad)
+
+
+def test_training_with_hidden_states():
+    """The logits and the loss come back, as models of transformers return them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 3))
+    twin = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 3))
+    twin.load_state_dict(model.state_dict())
+    x, y = torch.randn(32, 8), torch.randint(0, 3, (32,))
+
+    def step(net):
+        logits = net(x)
+        return logits, nn.functional.cross_entropy(logits, y)
+
+    fast = capture.compile(step, backend="octavo")
+    for net, run in ((model, fast), (twin, step)):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            logits, loss = run(net)
+            logits.register_hook(lambda g: g.clamp(-0.01, 0.01))
+            loss.backward()
+            optimizer.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        near(ours, theirs)
