@@ -277,7 +277,7 @@ void record(const std::shared_ptr<const Captured::State>& state, const StageRunn
   node->state = state;
   node->stage = &stage;
   for (std::size_t n = 0; n < inputs.size(); ++n)
-    node->add_next_edge(state->inputs[n].requires_grad
+    node->add_next_edge(stage.stage.gradients[n] && state->inputs[n].requires_grad
                             ? torch::autograd::impl::gradient_edge(inputs[n])
                             : torch::autograd::Edge());
   const auto inner_tensor = [&](const InnerGradient& inner) {

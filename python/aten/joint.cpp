@@ -102,6 +102,42 @@ std::deque<Inner> inner_tensors(const std::vector<Inner>& candidates) {
   return inner;
 }
 
+// Outer results whose gradients have no node in common, but for the inputs' and what lies behind
+// inner tensors (`ends`), are differentiated apart: one's backward pass may run and be freed first.
+std::vector<Stage> outer_stages(const std::vector<Inner>& results, const Edges& ends) {
+  using Nodes = std::unordered_set<torch::autograd::Node*>;
+  std::vector<std::pair<Stage, Nodes>> stages;
+  for (const Inner& result : results) {
+    std::pair<Stage, Nodes> made;
+    made.first.roots = {result.index};
+    std::vector<torch::autograd::Node*> open{result.edge.function.get()};
+    while (!open.empty()) {
+      torch::autograd::Node* node = open.back();
+      open.pop_back();
+      if (!made.second.insert(node).second) continue;
+      for (const Edge& next : node->next_edges())
+        if (next.is_valid() && ends.count(next) == 0) open.push_back(next.function.get());
+    }
+    const auto shares = [&](const std::pair<Stage, Nodes>& other) {
+      return std::any_of(made.second.begin(), made.second.end(),
+                         [&](auto* node) { return other.second.count(node) > 0; });
+    };
+    const auto joined = std::stable_partition(stages.begin(), stages.end(),
+                                              [&](const auto& other) { return !shares(other); });
+    std::vector<std::size_t> roots;
+    for (auto other = joined; other != stages.end(); ++other) {
+      roots.insert(roots.end(), other->first.roots.begin(), other->first.roots.end());
+      made.second.insert(other->second.begin(), other->second.end());
+    }
+    stages.erase(joined, stages.end());
+    made.first.roots.insert(made.first.roots.begin(), roots.begin(), roots.end());
+    stages.push_back(std::move(made));
+  }
+  std::vector<Stage> outer;
+  for (auto& [stage, nodes] : stages) outer.push_back(std::move(stage));
+  return outer;
+}
+
 class JointTracer {
  public:
   explicit JointTracer(const std::vector<at::Tensor>& inputs) : examples_(inputs) {}
@@ -295,8 +331,7 @@ class JointTracer {
           {false, n, torch::autograd::impl::gradient_edge(result_tensors_[n]), true, {}});
     }
     if (candidates.empty()) return;
-    Stage last;
-    for (const Inner& result : candidates) last.roots.push_back(result.index);
+    std::vector<Inner> outer = candidates;
     for (const auto& [output, tensor] : view_tensors_)
       candidates.push_back({true, output, torch::autograd::impl::gradient_edge(tensor), true, {}});
     inner_ = inner_tensors(candidates);
@@ -314,10 +349,15 @@ class JointTracer {
       inner.keeps = false;
       add_stage(std::exchange(next, {}), candidates, tangents);
       inner.keeps = true;
-      last.roots.erase(std::find(last.roots.begin(), last.roots.end(), inner.index));
+      outer.erase(std::find_if(outer.begin(), outer.end(),
+                               [&](const Inner& result) { return result.index == inner.index; }));
     }
-    last.views = std::move(next.views);
-    add_stage(std::move(last), candidates, tangents);
+    Edges ends(edges_.begin(), edges_.end());
+    for (const Inner& inner : inner_) ends.insert(inner.edge);
+    for (Stage& stage : outer_stages(outer, ends)) {
+      stage.views = std::exchange(next.views, {});
+      add_stage(std::move(stage), candidates, tangents);
+    }
   }
 
   // It is made of what the input holds when the program has run.
@@ -330,6 +370,7 @@ class JointTracer {
 
   void add_stage(Stage stage, const std::vector<Inner>& results,
                  const std::vector<at::Tensor>& tangents) {
+    std::sort(stage.roots.begin(), stage.roots.end());
     stage.first_node = tracing_.graph().nodes.size();
     stage.gradients.resize(examples_.size());
     torch::autograd::edge_list roots, wanted;

@@ -166,6 +166,10 @@ bool Tracing::record_batch_norm(const c10::OperatorHandle& op, Stack& stack) {
     stack[unread] = stack[unread + 1] = at::Tensor();
     return false;
   }
+  // torch's kernels find it, torch's meta kernels do not.
+  if (name.find("batch_norm") != std::string::npos && stack[first].isTensor() &&
+      stack[first].toTensor().dim() < 2)
+    throw Untraceable("batch_norm of a tensor without channels");
   if (name != "aten::native_batch_norm" || !stack[first + 5].toBool()) return false;
   const c10::IValue mean = stack[first + 3], var = stack[first + 4];
   if (!mean.isTensor() || !mean.toTensor().defined()) return false;

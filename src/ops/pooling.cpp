@@ -60,7 +60,8 @@ size_t plane_of(const Dims& dims) {
   return plane;
 }
 
-// Of maximum by position: the first of the largest; none if the window lies in the padding.
+// Of maximum by position: the first of the largest, or NaN, as in torch; none if the window lies in
+// the padding.
 template <class T, class F>
 void each_maximum(const Node& node, const Tensor& in, const Dims& out, F f) {
   const auto x = elements<T>(in);
@@ -70,7 +71,8 @@ void each_maximum(const Node& node, const Tensor& in, const Dims& out, F f) {
                 std::optional<size_t> best;
                 for (const int64_t offset : inside) {
                   const size_t at = c * plane + static_cast<size_t>(offset);
-                  if (!best || load_element(x[at]) > load_element(x[*best])) best = at;
+                  const auto value = load_element(x[at]);
+                  if (!best || value > load_element(x[*best]) || value != value) best = at;
                 }
                 f(to, best);
               });

@@ -1,4 +1,4 @@
-"""The backend octavo: what is done to the gradients of results from which other results are made."""
+"""The backend octavo: what is done to the gradients of results that other results are made of."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import functools
 
 import pytest
 import torch
-from test_capture_octavo import Seen, near
 from torch import nn
 
 from octavo import capture
+from test_capture_octavo import Seen, near
 
 pytestmark = pytest.mark.peers
 
@@ -59,6 +59,10 @@ def views_of_an_input(x, w):
     return y, (w @ y).tanh(), y.sum() * 2
 
 
+FUNCTIONS = [hidden_and_loss, chain, of_a_list, skipped]
+FUNCTIONS += [views, a_view_alone, views_of_an_input, written]
+
+
 def everything(fn, x, w, touch):
     """Results and gradients after `touch` did something to the results."""
     seen = []
@@ -101,7 +105,7 @@ def write(results, _seen):
 
 
 @pytest.mark.parametrize("touch", [retain, hook, ask, write])
-@pytest.mark.parametrize("fn", [hidden_and_loss, chain, of_a_list, skipped, views, a_view_alone, views_of_an_input, written])
+@pytest.mark.parametrize("fn", FUNCTIONS)
 def test_between_the_stages(fn, touch):
     torch.manual_seed(0)
     numbers = torch.randn(2, 4), torch.randn(4, 4)
@@ -110,8 +114,7 @@ def test_between_the_stages(fn, touch):
     seen = Seen()
     compiled = capture.compile(fn, backend=seen)
     ours, theirs = (
-        everything(f, *(n.clone().requires_grad_() for n in numbers), touch)
-        for f in (compiled, fn)
+        everything(f, *(n.clone().requires_grad_() for n in numbers), touch) for f in (compiled, fn)
     )
     assert not seen.made[0].reason
     assert len(ours) == len(theirs)
@@ -128,11 +131,53 @@ def stages(fn, *args):
 
 def test_as_many_programs_as_needed():
     x, w = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
-    assert stages(lambda x, w: (x @ w, x.sum()), x, w) == 1
+    assert stages(lambda x, w: (x @ w, x.sum()), x, w) == 2
+    assert stages(lambda x, w: (x @ w).exp().sin().unbind(), x, w) == 1
     assert stages(hidden_and_loss, x, w) == 2
-    assert stages(chain, x, w) == 4
+    assert stages(chain, x, w) == 5
     assert stages(hidden_and_loss, x.detach(), w.detach()) == 0
-    assert stages(lambda x, w: (x @ w.detach(), (x.detach() @ w).sum()), x, w) == 1
+    assert stages(lambda x, w: (x @ w.detach(), (x.detach() @ w).sum()), x, w) == 2
+
+
+def test_backward_of_each_result_in_turn():
+    """Results that share nothing but inputs; eager frees each one's history by itself."""
+
+    def two(x, w):
+        return (x * x).sum(), (w * w).sum() + x.sum(), x + 1
+
+    x, w = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    assert stages(two, x, w) == 3
+    seen = []
+    for fn in (capture.compile(two, backend="octavo"), two):
+        a, b, c = fn(x, w)
+        a.backward()
+        b.backward()
+        c.sum().backward()
+        with pytest.raises(RuntimeError, match="second time"):
+            a.backward()
+        with pytest.raises(RuntimeError, match="not have been used"):
+            torch.autograd.grad(fn(x, w)[0], w)
+        seen.append((x.grad.clone(), w.grad.clone()))
+        x.grad = w.grad = None
+    for ours, theirs in zip(*seen, strict=True):
+        near(ours, theirs)
+
+
+def test_a_history_that_is_gone():
+    """An input whose history was freed, and of which no result that requires grad is made."""
+
+    def f(y):
+        v = y.exp()
+        seen = []
+        for _ in range(2):
+            g = torch.autograd.grad((y * y).sum(), y)[0]
+            seen.append((g, v.bool()))
+        return seen
+
+    y = torch.randn(2, 4, requires_grad=True) * 1
+    for ours, theirs in zip(capture.compile(f, backend="octavo")(y), f(y), strict=True):
+        near(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
 
 
 def test_a_gradient_that_nothing_asks_for():

@@ -111,7 +111,6 @@ def test_a_scale_for_each_output_of_a_transposed_one():
     layer, data = nn.ConvTranspose2d(4, 6, 3, stride=2), torch.randn(2, 4, 6, 6)
     with torch.no_grad():
         layer.weight[:, 0] *= 20
-    real = layer(data)
     channels = oq.PerChannelMinMaxObserver.with_args(
         dtype=torch.qint8, qscheme=torch.per_channel_symmetric, ch_axis=1
     )
@@ -119,8 +118,9 @@ def test_a_scale_for_each_output_of_a_transposed_one():
     errors = []
     for weight in (channels, oq.default_weight_observer):
         model = static.converted(oq, [layer], data, oq.QConfig(activation, weight))
-        errors.append((model(data) - real)[:, 1:].square().mean())
-    assert errors[0] < errors[1] / 1.2
+        kept = model.module[0].weight().dequantize()
+        errors.append((kept - layer.weight)[:, 1:].square().mean())
+    assert errors[0] < errors[1] / 30  # a step is about 20 times as fine, its square 400 times
     with pytest.raises(oq.workflow.UnsupportedError, match="Per channel weight observer"):
         static.converted(oq, [layer], data, static.qconfig(oq))
 

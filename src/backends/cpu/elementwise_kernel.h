@@ -34,7 +34,7 @@ void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {
                                       int64_t i, int n) {
                                     const VecF v = op(many_a ? load_part(a + i, n) : one_a,
                                                       many_b ? load_part(b + i, n) : one_b);
-                                    return Vec::min(Vec::max(v, lo), hi);
+                                    return Vec::min(hi, Vec::max(lo, v));  // NaN stays
                                   });
                   else if (args.a_inner && args.b_inner)
                     store_vectors(y, begin, end, [=](int64_t i, int n) {

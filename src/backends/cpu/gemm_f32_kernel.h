@@ -48,7 +48,7 @@ inline __attribute__((always_inline)) void finish_tile(const GemmF32Tile& t, Vec
       if (residual)
         v = Vec::add(v, whole ? Vec::load(residual + b * W) : Vec::load_n(residual + b * W, tail));
       v = Vec::max(v, Vec::mul(v, slope));
-      v = Vec::min(Vec::max(v, lo), hi);
+      v = Vec::min(hi, Vec::max(lo, v));  // NaN stays
       if (whole)
         Vec::store(y + b * W, v);
       else

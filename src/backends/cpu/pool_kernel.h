@@ -70,7 +70,7 @@ int64_t max_channels(const PoolShape& s, const Taps& t, const T* x, T* y, int64_
       for (int64_t kx = 0; kx < t.columns; ++kx, p += t.column_step * s.c) {
         V v;
         __builtin_memcpy(&v, p, bytes);
-        most = v > most ? v : most;
+        most = (v > most) | (v != v) ? v : most;  // NaN stays, as in torch
       }
     }
     __builtin_memcpy(y + c, &most, bytes);

@@ -49,8 +49,8 @@ TEST_F(Elementwise, BinaryOfEveryLayoutIsOneRounding) {
           const float vb = b[static_cast<size_t>(o * args.b_outer + k * args.b_inner)];
           float f = apply(args.op, va, vb);
           if (std::isfinite(args.clamp_lo) || std::isfinite(args.clamp_hi)) {
-            f = f > args.clamp_lo ? f : args.clamp_lo;
-            f = f < args.clamp_hi ? f : args.clamp_hi;
+            f = f < args.clamp_lo ? args.clamp_lo : f;  // NaN stays
+            f = f > args.clamp_hi ? args.clamp_hi : f;
           }
           const float got = y[static_cast<size_t>(at)];
           ASSERT_TRUE(got == f || (std::isnan(got) && std::isnan(f)))
