@@ -401,6 +401,7 @@ bool Captured::written_input_shares_memory(const std::vector<at::Tensor>& inputs
     return t.has_storage() ? t.storage().unsafeGetStorageImpl() : nullptr;
   };
   std::vector<const void*> all;
+  all.reserve(inputs.size());
   for (const at::Tensor& input : inputs) all.push_back(memory(input));
   std::sort(all.begin(), all.end());
   return std::any_of(writes.begin(), writes.end(), [&](const Write& write) {

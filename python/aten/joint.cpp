@@ -86,6 +86,7 @@ Edges history_of(const Edge& edge) {
 // Those of the candidates that results are made of, each before what is made of it.
 std::deque<Inner> inner_tensors(const std::vector<Inner>& candidates) {
   std::vector<Edges> histories;
+  histories.reserve(candidates.size());
   for (const Inner& one : candidates) histories.push_back(history_of(one.edge));
   std::vector<std::size_t> order;
   for (std::size_t n = 0; n < candidates.size(); ++n)
@@ -134,6 +135,7 @@ std::vector<Stage> outer_stages(const std::vector<Inner>& results, const Edges& 
     stages.push_back(std::move(made));
   }
   std::vector<Stage> outer;
+  outer.reserve(stages.size());
   for (auto& [stage, nodes] : stages) outer.push_back(std::move(stage));
   return outer;
 }

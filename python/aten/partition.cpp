@@ -80,6 +80,7 @@ class Partition {
     for (const ValueId result : results) need(result, forward, false);
     for (const ValueId value : saved_) need(value, forward, false);
     std::vector<ValueId> outputs;
+    outputs.reserve(returned.size() + saved_.size());
     for (const std::size_t n : returned) outputs.push_back(results[n]);
     outputs.insert(outputs.end(), saved_.begin(), saved_.end());
 
