@@ -289,6 +289,8 @@ class JointTracer {
       output.kind =
           tensor.is_same(given_[output.index]) ? Output::Kind::input : Output::Kind::view_of_input;
       output.views = wrapper->view_metas();
+      if (output.requires_grad && !given_[output.index].requires_grad())
+        throw Untraceable("a leaf that wants gradients is made");
       return output;
     }
     if (group.size() == 1) {
@@ -297,8 +299,11 @@ class JointTracer {
       return output;
     }
     at::Tensor base = tensor;
-    for (const at::Tensor& other : group)
-      if (unsafeGetFunctionalWrapper(other)->view_metas().empty()) base = other;
+    for (const at::Tensor& other : group)  // `.data` is as much of a base, but without the history
+      if (unsafeGetFunctionalWrapper(other)->view_metas().empty()) {
+        base = other;
+        if (base.requires_grad()) break;
+      }
     if (!unsafeGetFunctionalWrapper(base)->view_metas().empty()) {
       base = tensor.is_view() ? tensor._base() : at::Tensor();
       if (!base.defined() || !isFunctionalTensor(base) ||

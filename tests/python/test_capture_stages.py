@@ -59,8 +59,20 @@ def views_of_an_input(x, w):
     return y, (w @ y).tanh(), y.sum() * 2
 
 
+def with_data(x, w):
+    y = x @ w
+    z = y.data
+    return y, z.exp() * y, (z * w[0]).sum()
+
+
+def given_its_data(x, w):
+    y = x @ w
+    y.data = y.data
+    return y, (y * y).sum()
+
+
 FUNCTIONS = [hidden_and_loss, chain, of_a_list, skipped]
-FUNCTIONS += [views, a_view_alone, views_of_an_input, written]
+FUNCTIONS += [views, a_view_alone, views_of_an_input, written, with_data, given_its_data]
 
 
 def everything(fn, x, w, touch):
@@ -201,6 +213,13 @@ def test_a_gradient_that_nothing_asks_for():
     h, loss = hidden_and_loss(x, w)
     (h.sum() + loss).backward()
     near(ours, x.grad)
+
+
+def test_a_view_of_a_leaf_that_is_made():
+    fast = capture.compile(lambda x: x.detach().requires_grad_()[1:], backend="octavo")
+    y = fast(torch.randn(3))
+    assert y.requires_grad
+    assert y._base.is_leaf
 
 
 def test_training_with_hidden_states():
