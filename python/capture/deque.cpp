@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "generator.h"
+
 namespace octavo::capture {
 namespace {
 
@@ -86,9 +88,14 @@ V deque_method(Tracer& tracer, const std::shared_ptr<Sequence>& self, const std:
     trim(tracer, *self, !left);
   } else if (name == "extend" || name == "extendleft" || name == "__iadd__") {
     const bool left = name == "extendleft";
-    for (const V& item : tracer.items_of(at(0)))
+    const bool itself = tracer.same_object(at(0), self);
+    const V given = itself ? tracer.list(tracer.items_of(at(0))) : at(0);
+    const V more = tracer.iterate(given);
+    while (const V item = next_or_null(tracer, more)) {  // a generator sees what it has given
       items.insert(left ? items.begin() : items.end(), item);
-    trim(tracer, *self, !left);
+      trim(tracer, *self, !left);
+      tracer.changed(self);
+    }
     if (name == "__iadd__") result = self;
   } else if (name == "pop" || name == "popleft") {
     if (items.empty()) tracer.raise(PyExc_IndexError, "pop from an empty deque");

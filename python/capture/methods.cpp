@@ -60,8 +60,16 @@ V list_method(Tracer& t, const std::shared_ptr<Sequence>& self, const std::strin
   if (name == "append") {
     items.push_back(at(0));
   } else if (name == "extend" || name == "__iadd__") {
-    const std::vector<V> more = t.items_of(at(0));
-    items.insert(items.end(), more.begin(), more.end());
+    if (t.look(at(0))->kind == Kind::sequence) {  // perhaps itself
+      const std::vector<V> more = t.items_of(at(0));
+      items.insert(items.end(), more.begin(), more.end());
+    } else {  // a generator sees what it has given so far
+      const V more = t.iterate(at(0));
+      while (const V item = next_or_null(t, more)) {
+        items.push_back(item);
+        t.changed(self);
+      }
+    }
   } else if (name == "insert") {
     int64_t where = t.index(at(0));
     if (where < 0) where = std::max<int64_t>(0, where + size);

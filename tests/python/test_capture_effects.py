@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 import torch
 
@@ -32,6 +34,17 @@ def change_lists(x, items, nested):
     del nested[1]
     items.sort(key=lambda t: t.numel())
     return len(items)
+
+
+def extend_by_what_it_holds(x, items, d):
+    """A generator sees what it has given so far; a list or deque itself is taken whole."""
+    items.extend(sum(items) for _ in range(3))
+    items += (len(items) for _ in range(2))
+    items.extend(items)
+    d.extend(len(d) + sum(d) for _ in range(3))
+    d.extendleft(d[0] + n for n in range(2))
+    d.extend(d)
+    return x + len(items)
 
 
 def change_dicts(x, d, e):
@@ -155,6 +168,7 @@ def global_containers(x):
     ("fn", "args", "later"),
     [
         (change_lists, (X, [Y], [[1], [2]]), [(X, [Y, X], [[1], [2], [3]])]),
+        (extend_by_what_it_holds, (X, [1, 2], collections.deque([1], 9)), []),
         (change_dicts, (X, {"gone": Y}, {}), [(X, {"gone": X, "b": Y}, {"list": [1]})]),
         (clear_all, (X, [1], {"a": 2}, {3}), [(X, [], {}, set())]),
         (change_sets, (X, {1, 2}), [(X, {3})]),
