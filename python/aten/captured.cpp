@@ -90,7 +90,7 @@ class Runner {
 // A stage of the backward pass.
 struct StageRunner {
   StageRunner(const Joint& joint, const Stage& of, const BackwardProgram& made);
-  const Stage& stage;
+  const Stage& traced;
   const BackwardProgram& program;
   Runner runner;
   std::vector<ValueInfo> tangents;         // of the roots
@@ -159,7 +159,7 @@ std::vector<std::vector<bool>> reached_by(const Joint& joint, const Stage& stage
 }  // namespace
 
 StageRunner::StageRunner(const Joint& joint, const Stage& of, const BackwardProgram& made)
-    : stage(of), program(made), runner(made.graph), reached(reached_by(joint, of)) {
+    : traced(of), program(made), runner(made.graph), reached(reached_by(joint, of)) {
   for (const std::size_t root : of.roots)
     tangents.push_back(joint.graph.values[static_cast<std::size_t>(*joint.results[root].tangent)]);
 }
@@ -214,13 +214,13 @@ struct Backward : torch::autograd::Node {
       gradients.push_back(defined ? std::move(made[next]) : at::Tensor());
       ++next;
     };
-    for (const auto& gradient : stage->stage.gradients) {
+    for (const auto& gradient : stage->traced.gradients) {
       if (gradient)
         add();
       else
         gradients.emplace_back();
     }
-    for (std::size_t n = 0; n < stage->stage.inner.size(); ++n) add();
+    for (std::size_t n = 0; n < stage->traced.inner.size(); ++n) add();
     return gradients;
   }
 
@@ -260,15 +260,6 @@ at::Tensor view_of(const at::Tensor& base, const Output& output) {
   return made.is_same(base) ? at::alias(base) : made;
 }
 
-// Such an output is another tensor than the result, with a history of its own.
-std::optional<std::size_t> output_that_is_view(const Joint& joint, std::size_t result) {
-  for (std::size_t n = 0; n < joint.outputs.size(); ++n) {
-    const Output& output = joint.outputs[n];
-    if (output.kind == Output::Kind::result && output.index == result && output.view) return n;
-  }
-  return std::nullopt;
-}
-
 // The stage becomes the history of its roots.
 void record(const std::shared_ptr<const Captured::State>& state, const StageRunner& stage,
             const std::vector<at::Tensor>& inputs, const std::vector<at::Tensor>& kept,
@@ -277,17 +268,13 @@ void record(const std::shared_ptr<const Captured::State>& state, const StageRunn
   node->state = state;
   node->stage = &stage;
   for (std::size_t n = 0; n < inputs.size(); ++n)
-    node->add_next_edge(stage.stage.gradients[n] && state->inputs[n].requires_grad
+    node->add_next_edge(stage.traced.gradients[n] && state->inputs[n].requires_grad
                             ? torch::autograd::impl::gradient_edge(inputs[n])
                             : torch::autograd::Edge());
-  const auto inner_tensor = [&](const InnerGradient& inner) {
-    if (inner.view) return outputs[inner.index];
-    const auto output = output_that_is_view(state->joint, inner.index);
-    return output ? outputs[*output] : results[inner.index];
-  };
-  for (const InnerGradient& inner : stage.stage.inner)
-    node->add_next_edge(torch::autograd::impl::gradient_edge(inner_tensor(inner)));
-  for (const std::size_t root : stage.stage.roots)
+  for (const InnerGradient& inner : stage.traced.inner)
+    node->add_next_edge(torch::autograd::impl::gradient_edge(inner.view ? outputs[inner.index]
+                                                                        : results[inner.index]));
+  for (const std::size_t root : stage.traced.roots)
     torch::autograd::set_history(results[root], node);
   for (const std::size_t primal : stage.program.saved_inputs) {
     const auto& writes = state->joint.writes;
@@ -297,7 +284,7 @@ void record(const std::shared_ptr<const Captured::State>& state, const StageRunn
   }
   for (const std::size_t place : stage.program.saved) {
     const auto is_it = [&](std::size_t root) { return results[root].is_same(kept[place]); };
-    const auto& roots = stage.stage.roots;
+    const auto& roots = stage.traced.roots;
     node->saved.emplace_back(kept[place], std::any_of(roots.begin(), roots.end(), is_it));
   }
 }
@@ -306,8 +293,7 @@ void record(const std::shared_ptr<const Captured::State>& state, const StageRunn
 at::Tensor make_output(const Output& output, const std::vector<at::Tensor>& inputs,
                        const std::vector<at::Tensor>& results) {
   const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
-  if (output.kind == Output::Kind::result)
-    return output.view ? at::alias(results[output.index]) : results[output.index];
+  if (output.kind == Output::Kind::result) return results[output.index];
   const bool of_input = output.kind == Output::Kind::view_of_input;
   return view_of((of_input ? inputs : results)[output.index], output);
 }
@@ -327,12 +313,9 @@ std::vector<at::Tensor> run(const std::shared_ptr<const Captured::State>& state,
     separate(results, inputs);
   }
   for (const StageRunner& stage : state->backward) {
-    for (const std::size_t view : stage.stage.views)
+    for (const std::size_t view : stage.traced.views)
       outputs[view] = make_output(joint.outputs[view], inputs, results);
     record(state, stage, inputs, kept, results, outputs);
-    for (const std::size_t root : stage.stage.roots)
-      if (const auto output = output_that_is_view(joint, root))
-        outputs[*output] = make_output(joint.outputs[*output], inputs, results);
   }
   return results;
 }

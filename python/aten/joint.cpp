@@ -3,7 +3,6 @@
 #include <ATen/FunctionalTensorWrapper.h>
 #include <ATen/MemoryOverlap.h>
 #include <fmt/format.h>
-#include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -12,9 +11,9 @@
 #include <algorithm>
 #include <deque>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
+#include "stages.h"
 #include "trace.h"
 
 namespace octavo::aten {
@@ -26,7 +25,7 @@ using at::functionalization::impl::sync;
 using at::functionalization::impl::to_functional_tensor;
 using at::functionalization::impl::unsafeGetFunctionalWrapper;
 using capture::Ref;
-using torch::autograd::Edge;
+using torch::autograd::impl::gradient_edge;
 
 // Stands for the history of an input that is no leaf. Its gradient is asked for; it never runs.
 struct Given : torch::autograd::Node {
@@ -37,107 +36,6 @@ struct Given : torch::autograd::Node {
 
 const c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
-// A result, or an output that is a view, from which results are made, and where the gradient
-// reaches its history. While `keeps`, the gradient ends here.
-struct Inner {
-  bool view = false;
-  std::size_t index = 0;  // as InnerGradient's
-  Edge edge;
-  bool keeps = true;
-  at::Tensor gradient;
-};
-
-struct KeepGradient : torch::autograd::FunctionPreHook {
-  explicit KeepGradient(Inner& at) : inner(at) {}
-  torch::autograd::variable_list operator()(
-      const torch::autograd::variable_list& incoming) override {
-    torch::autograd::variable_list passed = incoming;
-    if (inner.keeps) inner.gradient = std::exchange(passed.at(inner.edge.input_nr), {});
-    return passed;
-  }
-  Inner& inner;
-};
-
-struct EdgeHash {
-  std::size_t operator()(const Edge& edge) const { return std::hash<Edge>{}(edge); }
-};
-using Edges = std::unordered_set<Edge, EdgeHash>;
-
-// What `edge` is made of, itself left out.
-Edges history_of(const Edge& edge) {
-  Edges found;
-  std::unordered_set<torch::autograd::Node*> visited;
-  std::vector<torch::autograd::Node*> open{edge.function.get()};
-  while (!open.empty()) {
-    torch::autograd::Node* node = open.back();
-    open.pop_back();
-    if (!visited.insert(node).second) continue;
-    for (const Edge& next : node->next_edges()) {
-      if (!next.is_valid()) continue;
-      found.insert(next);
-      open.push_back(next.function.get());
-    }
-  }
-  return found;
-}
-
-// Those of the candidates that results are made of, each before what is made of it.
-std::deque<Inner> inner_tensors(const std::vector<Inner>& candidates) {
-  std::vector<Edges> histories;
-  histories.reserve(candidates.size());
-  for (const Inner& one : candidates) histories.push_back(history_of(one.edge));
-  std::vector<std::size_t> order;
-  for (std::size_t n = 0; n < candidates.size(); ++n)
-    for (std::size_t other = 0; other < candidates.size(); ++other)
-      if (!candidates[other].view && histories[other].count(candidates[n].edge) > 0) {
-        order.push_back(n);
-        break;
-      }
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return histories[a].size() < histories[b].size();
-  });
-  std::deque<Inner> inner;
-  for (const std::size_t n : order) inner.push_back(candidates[n]);
-  return inner;
-}
-
-// Outer results whose gradients have no node in common, but for the inputs' and what lies behind
-// inner tensors (`ends`), are differentiated apart: one's backward pass may run and be freed first.
-std::vector<Stage> outer_stages(const std::vector<Inner>& results, const Edges& ends) {
-  using Nodes = std::unordered_set<torch::autograd::Node*>;
-  std::vector<std::pair<Stage, Nodes>> stages;
-  for (const Inner& result : results) {
-    std::pair<Stage, Nodes> made;
-    made.first.roots = {result.index};
-    std::vector<torch::autograd::Node*> open{result.edge.function.get()};
-    while (!open.empty()) {
-      torch::autograd::Node* node = open.back();
-      open.pop_back();
-      if (!made.second.insert(node).second) continue;
-      for (const Edge& next : node->next_edges())
-        if (next.is_valid() && ends.count(next) == 0) open.push_back(next.function.get());
-    }
-    const auto shares = [&](const std::pair<Stage, Nodes>& other) {
-      return std::any_of(made.second.begin(), made.second.end(),
-                         [&](auto* node) { return other.second.count(node) > 0; });
-    };
-    const auto joined = std::stable_partition(stages.begin(), stages.end(),
-                                              [&](const auto& other) { return !shares(other); });
-    std::vector<std::size_t> roots;
-    for (auto other = joined; other != stages.end(); ++other) {
-      roots.insert(roots.end(), other->first.roots.begin(), other->first.roots.end());
-      made.second.insert(other->second.begin(), other->second.end());
-    }
-    stages.erase(joined, stages.end());
-    made.first.roots.insert(made.first.roots.begin(), roots.begin(), roots.end());
-    stages.push_back(std::move(made));
-  }
-  std::vector<Stage> outer;
-  outer.reserve(stages.size());
-  for (auto& [stage, nodes] : stages) outer.push_back(std::move(stage));
-  return outer;
 }
 
 class JointTracer {
@@ -172,7 +70,7 @@ class JointTracer {
         const auto history = c10::make_intrusive<Given>();
         torch::autograd::create_gradient_edge(given, history);
       }
-      edge = torch::autograd::impl::gradient_edge(given);
+      edge = gradient_edge(given);
     }
     inputs_by_storage_[storage_of(given)] = edges_.size();
     versions_.push_back(given._version());
@@ -295,7 +193,8 @@ class JointTracer {
     }
     if (group.size() == 1) {
       output.index = result(tensor);
-      output.view = tensor.is_view();
+      // A view still, of a tensor that does not come out: torch lets less be done to it.
+      if (tensor.is_view()) output.kind = Output::Kind::view_of_result;
       return output;
     }
     at::Tensor base = tensor;
@@ -321,8 +220,9 @@ class JointTracer {
   }
 
   void differentiate() {
-    std::vector<Inner> candidates;
-    std::vector<at::Tensor> tangents(joint_.results.size());
+    result_edges_.resize(joint_.results.size());
+    tangents_.resize(joint_.results.size());
+    std::vector<Reached> results;
     for (std::size_t n = 0; n < joint_.results.size(); ++n) {
       Result& result = joint_.results[n];
       if (!result.requires_grad) continue;
@@ -332,63 +232,56 @@ class JointTracer {
         const c10::impl::ExcludeDispatchKeyGuard real(c10::DispatchKey::Fake);
         like = at::empty_strided(info.sizes, info.strides, at::TensorOptions(info.dtype));
       }
-      tangents[n] = tracing_.input(like);
+      tangents_[n] = tracing_.input(like);
       result.tangent = tracing_.graph().inputs.back();
-      candidates.push_back(
-          {false, n, torch::autograd::impl::gradient_edge(result_tensors_[n]), true, {}});
+      result_edges_[n] = gradient_edge(result_tensors_[n]);
+      results.push_back({false, n, result_edges_[n]});
     }
-    if (candidates.empty()) return;
-    std::vector<Inner> outer = candidates;
+    std::vector<Reached> all = results;
     for (const auto& [output, tensor] : view_tensors_)
-      candidates.push_back({true, output, torch::autograd::impl::gradient_edge(tensor), true, {}});
-    inner_ = inner_tensors(candidates);
-    Stage next;
-    for (Inner& inner : inner_) {
-      inner.edge.function->add_tensor_pre_hook(std::make_unique<KeepGradient>(inner));
-      refuse_view_of_write(inner);
-    }
-    for (Inner& inner : inner_) {
-      if (inner.view) {
-        next.views.push_back(inner.index);
+      all.push_back({true, output, gradient_edge(tensor)});
+    inner_ = find_inner(all);
+    Edges ends(edges_.begin(), edges_.end());
+    std::vector<std::size_t> views;  // to be made before the next stage
+    for (const Inner& inner : inner_) {
+      ends.insert(inner.tensor.edge);
+      if (inner.tensor.view) {
+        refuse_view_of_write(inner.tensor.index);
+        views.push_back(inner.tensor.index);
         continue;
       }
-      next.roots = {inner.index};
-      inner.keeps = false;
-      add_stage(std::exchange(next, {}), candidates, tangents);
-      inner.keeps = true;
-      outer.erase(std::find_if(outer.begin(), outer.end(),
-                               [&](const Inner& result) { return result.index == inner.index; }));
+      add_stage({inner.tensor.index}, std::exchange(views, {}));
+      results.erase(std::find_if(results.begin(), results.end(), [&](const Reached& result) {
+        return result.index == inner.tensor.index;
+      }));
     }
-    Edges ends(edges_.begin(), edges_.end());
-    for (const Inner& inner : inner_) ends.insert(inner.edge);
-    for (Stage& stage : outer_stages(outer, ends)) {
-      stage.views = std::exchange(next.views, {});
-      add_stage(std::move(stage), candidates, tangents);
-    }
+    for (std::vector<std::size_t>& roots : grouped(results, ends))
+      add_stage(std::move(roots), std::exchange(views, {}));
   }
 
   // It is made of what the input holds when the program has run.
-  void refuse_view_of_write(const Inner& inner) const {
-    if (!inner.view || joint_.outputs[inner.index].kind != Output::Kind::view_of_input) return;
+  void refuse_view_of_write(std::size_t output) const {
+    if (joint_.outputs[output].kind != Output::Kind::view_of_input) return;
     for (const Write& write : joint_.writes)
-      if (write.input == joint_.outputs[inner.index].index)
+      if (write.input == joint_.outputs[output].index)
         throw Untraceable("results made of a view of an input that is written");
   }
 
-  void add_stage(Stage stage, const std::vector<Inner>& results,
-                 const std::vector<at::Tensor>& tangents) {
-    std::sort(stage.roots.begin(), stage.roots.end());
+  void add_stage(std::vector<std::size_t> roots, std::vector<std::size_t> views) {
+    Stage stage{std::move(roots), std::move(views), {}, {}, 0, 0};
     stage.first_node = tracing_.graph().nodes.size();
     stage.gradients.resize(examples_.size());
-    torch::autograd::edge_list roots, wanted;
+    torch::autograd::edge_list from, wanted;
     torch::autograd::variable_list given;
-    for (const Inner& result : results) {
-      const auto& all = stage.roots;
-      if (result.view || std::find(all.begin(), all.end(), result.index) == all.end()) continue;
-      roots.push_back(result.edge);
-      given.push_back(to_functional_tensor(tangents[result.index]));
+    for (const std::size_t root : stage.roots) {
+      from.push_back(result_edges_[root]);
+      given.push_back(to_functional_tensor(tangents_[root]));
     }
-    for (Inner& inner : inner_) inner.gradient = at::Tensor();
+    for (Inner& inner : inner_) {
+      // A result that is a view has the view's edge: both let its own gradient through.
+      inner.keeps = std::find(from.begin(), from.end(), inner.tensor.edge) == from.end();
+      inner.gradient = at::Tensor();
+    }
     std::vector<std::size_t> primals;
     for (std::size_t n = 0; n < edges_.size(); ++n)
       if (edges_[n].is_valid()) {
@@ -396,12 +289,12 @@ class JointTracer {
         primals.push_back(n);
       }
     if (!wanted.empty()) {
-      const auto gradients = backward(roots, given, wanted);
+      const auto gradients = backward(from, given, wanted);
       for (std::size_t n = 0; n < gradients.size(); ++n)
         if (gradients[n].defined()) stage.gradients[primals[n]] = gradient(gradients[n]);
       for (const Inner& inner : inner_)
         if (inner.gradient.defined())
-          stage.inner.push_back({inner.view, inner.index, gradient(inner.gradient)});
+          stage.inner.push_back({inner.tensor.view, inner.tensor.index, gradient(inner.gradient)});
     }
     stage.last_node = tracing_.graph().nodes.size();
     joint_.stages.push_back(std::move(stage));
@@ -439,7 +332,9 @@ class JointTracer {
   std::unordered_map<const c10::TensorImpl*, std::size_t> results_;
   std::vector<at::Tensor> result_tensors_;
   std::vector<std::pair<std::size_t, at::Tensor>> view_tensors_;  // by output, with a gradient
-  std::deque<Inner> inner_;                                       // hooks refer to its elements
+  std::vector<Edge> result_edges_;  // not valid for a result without a gradient
+  std::vector<at::Tensor> tangents_;
+  std::deque<Inner> inner_;
 };
 
 }  // namespace

@@ -21,14 +21,13 @@ struct Output {
     result,          ///< results[index]
     input,           ///< the input `index` itself
     view_of_input,   ///< `views` of the input `index`, after its write
-    view_of_result,  ///< `views` of results[index]
+    view_of_result,  ///< `views`, or none, of results[index], as a view
     object           ///< `object`, whatever it is
   };
   Kind kind = Kind::result;
   std::size_t index = 0;
   ViewMetas views;
   bool requires_grad = false;
-  bool view = false;  ///< of a tensor that does not come out: torch lets less be done to it
   capture::Ref object;
 };
 

@@ -71,9 +71,7 @@ void add_joint_bindings(py::module_& module) {
       .def_property_readonly("constants", &Captured::constants,
                              "Parameters and buffers that are constants of the program now.")
       .def_property_readonly("opaque", &Captured::opaque, "Calls of torch, by operator.")
-      .def_property_readonly("stages", &Captured::stages,
-                             "Programs of the backward pass: one more than results that others "
-                             "are made of.")
+      .def_property_readonly("stages", &Captured::stages, "Programs of the backward pass.")
       .def_property_readonly("saved", &Captured::saved, "Tensors made in forward for backward.")
       .def_property_readonly("python_rules", &Captured::python_rules,
                              "Operators whose shape rule ran in Python.");

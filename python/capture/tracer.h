@@ -327,8 +327,8 @@ class Tracer {
   Arg node_arg(const V& value);
   Node* node_of(const std::shared_ptr<Tensor>& tensor);
   void writes_into(const at::Tensor& meta);
-  void
-  finish_writes();  // which of the frame's tensors the graph writes, and what that asks of them
+  // Which of the frame's tensors the graph writes, and what that asks of them.
+  void finish_writes();
   V wrap_result(PyObject* result, Node* node, bool& made);
   V wrap_tensor(PyObject* result, Node* node);
   V call_leaf_module(const V& module, Call& call);

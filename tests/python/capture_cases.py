@@ -28,6 +28,11 @@ class Programs:
         return self.made[-1]
 
 
+def near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Sums of hundreds of products of numbers of order 1: 2**-24 * sqrt(hundreds), a few layers."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
+
+
 @dataclass
 class Seen:
     """What a call did."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from capture_cases import Programs, near
 from octavo import capture
-from octavo.capture.backends import lookup
 
 pytestmark = pytest.mark.peers
 
@@ -53,24 +53,8 @@ MODELS = {
 }
 
 
-def near(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Sums of hundreds of products of numbers of order 1: 2**-24 * sqrt(hundreds), a few layers."""
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-6)
-
-
-class Seen:
-    """The backend, and what it compiled."""
-
-    def __init__(self) -> None:
-        self.made = []
-
-    def __call__(self, gm, inputs):
-        self.made.append(lookup("octavo")(gm, inputs))
-        return self.made[-1]
-
-
 def captured(function):
-    seen = Seen()
+    seen = Programs()
     return capture.compile(function, backend=seen, options={"inline_modules": True}), seen
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from capture_cases import Programs, near
 from octavo import capture
-from test_capture_octavo import Seen, near
 
 pytestmark = pytest.mark.peers
 
@@ -123,7 +123,7 @@ def test_between_the_stages(fn, touch):
     numbers = torch.randn(2, 4), torch.randn(4, 4)
     if fn is skipped:
         numbers = torch.randn(4, 4), numbers[1]
-    seen = Seen()
+    seen = Programs()
     compiled = capture.compile(fn, backend=seen)
     ours, theirs = (
         everything(f, *(n.clone().requires_grad_() for n in numbers), touch) for f in (compiled, fn)
@@ -135,7 +135,7 @@ def test_between_the_stages(fn, touch):
 
 
 def stages(fn, *args):
-    seen = Seen()
+    seen = Programs()
     capture.compile(fn, backend=seen)(*args)
     assert len(seen.made) == 1
     return seen.made[0].stages

@@ -45,7 +45,7 @@ void depthwise_pixels(const DepthwiseF32Row& t, int64_t pixel, int64_t kx_begin,
         v = Vec::add(v, whole ? Vec::load(r) : Vec::load_n(r, n));
       }
       v = Vec::max(v, Vec::mul(v, slope));
-      v = Vec::min(hi, Vec::max(lo, v));  // NaN stays
+      v = clamp(v, lo, hi);
       if (whole)
         Vec::store(t.y + at + i * t.channels, v);
       else

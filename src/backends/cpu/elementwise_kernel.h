@@ -34,7 +34,7 @@ void binary_op(const Binary& args, ThreadPool& pool, const Op& op) {
                                       int64_t i, int n) {
                                     const VecF v = op(many_a ? load_part(a + i, n) : one_a,
                                                       many_b ? load_part(b + i, n) : one_b);
-                                    return Vec::min(hi, Vec::max(lo, v));  // NaN stays
+                                    return clamp(v, lo, hi);
                                   });
                   else if (args.a_inner && args.b_inner)
                     store_vectors(y, begin, end, [=](int64_t i, int n) {
@@ -105,7 +105,7 @@ void unary(const Unary& args, ThreadPool& pool) {
     case UnaryOp::relu:
       return map_vectors(args, pool, [=](VecF x) { return Vec::max(zero, x); });
     case UnaryOp::clip:
-      return map_vectors(args, pool, [=](VecF x) { return Vec::min(beta, Vec::max(alpha, x)); });
+      return map_vectors(args, pool, [=](VecF x) { return clamp(x, alpha, beta); });
     case UnaryOp::leaky_relu:
       return map_vectors(args, pool, [=](VecF x) {
         return Vec::select(Vec::less(x, zero), Vec::mul(alpha, x), x);
@@ -117,13 +117,12 @@ void unary(const Unary& args, ThreadPool& pool) {
     case UnaryOp::sigmoid:
       return map_vectors(args, pool, sigmoid_f32);
     case UnaryOp::hard_sigmoid:
-      return map_vectors(args, pool, [=](VecF x) {
-        return Vec::min(one, Vec::max(zero, Vec::add(Vec::mul(alpha, x), beta)));
-      });
+      return map_vectors(
+          args, pool, [=](VecF x) { return clamp(Vec::add(Vec::mul(alpha, x), beta), zero, one); });
     case UnaryOp::hard_swish:
       return map_vectors(args, pool, [=](VecF x) {
         const VecF gate = Vec::add(Vec::div(x, Vec::set(6)), Vec::set(0.5f));
-        return Vec::mul(x, Vec::min(one, Vec::max(zero, gate)));
+        return Vec::mul(x, clamp(gate, zero, one));
       });
     case UnaryOp::silu:
       return map_vectors(args, pool, [](VecF x) { return Vec::mul(x, sigmoid_f32(x)); });

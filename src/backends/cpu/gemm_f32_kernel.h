@@ -1,6 +1,7 @@
 // The inner loop of the FP32 products, over a `Vec` of vec_*.h, which must come first.
 #pragma once
 #include "backends/cpu/conv_f32_data.h"
+#include "backends/cpu/vec_math.h"
 
 namespace octavo::cpu {
 namespace {  // NOLINT(google-build-namespaces)
@@ -48,7 +49,7 @@ inline __attribute__((always_inline)) void finish_tile(const GemmF32Tile& t, Vec
       if (residual)
         v = Vec::add(v, whole ? Vec::load(residual + b * W) : Vec::load_n(residual + b * W, tail));
       v = Vec::max(v, Vec::mul(v, slope));
-      v = Vec::min(hi, Vec::max(lo, v));  // NaN stays
+      v = clamp(v, lo, hi);
       if (whole)
         Vec::store(y + b * W, v);
       else

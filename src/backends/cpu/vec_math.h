@@ -1,5 +1,5 @@
-// exp and its relatives over a `Vec` of vec_*.h, which must come first. elementwise.h states the
-// errors.
+// exp and its relatives, and the clamp of float epilogues, over a `Vec` of vec_*.h, which must come
+// first. elementwise.h states the errors.
 #pragma once
 
 namespace octavo::cpu {
@@ -8,6 +8,9 @@ namespace {  // NOLINT(google-build-namespaces)
 using VecF = Vec::F;
 
 inline VecF constant(float v) { return Vec::set(v); }
+
+// NaN stays NaN: of two operands Vec::min and max give the second where one is.
+inline VecF clamp(VecF v, VecF lo, VecF hi) { return Vec::min(hi, Vec::max(lo, v)); }
 
 // a is a power of x in Horner's scheme: a * x + c.
 inline VecF horner(VecF a, VecF x, float c) { return Vec::fma(a, x, Vec::set(c)); }

@@ -22,8 +22,9 @@ constexpr float shrink = 0x1p-40F;  // of large values, so that |v| * n and 1 / 
                                     // numbers; a power of two changes no quotient
 
 // Of collect(..., top):
-constexpr int64_t counted_first = 1 << 18;  // values that say where the largest lie
-constexpr double worthwhile_top = 0.25;     // beyond, to count all costs no more
+constexpr int64_t sampled_from = 8 * chunk;  // values; to count fewer costs no more
+constexpr int64_t telling = 1 << 18;         // values that say where the largest lie
+constexpr double worthwhile_top = 0.25;      // beyond, to count all costs no more
 constexpr size_t sample_block = 2048, sample_size = 16;
 constexpr size_t most_sampled = chunk / sample_block * sample_size;  // of a chunk
 
@@ -197,7 +198,7 @@ void MagnitudeHistogram::reach(float most) {
 void MagnitudeHistogram::collect(std::span<const float> values, bool skip_zeros, double top) {
   if (values.empty()) return;
   const auto size = static_cast<int64_t>(values.size());
-  if (top < worthwhile_top && size >= 8 * chunk && !skip_zeros) {
+  if (top < worthwhile_top && size >= sampled_from && !skip_zeros) {
     if (last_ == 0) reach_extremes(values);
     if (const int64_t first = first_of_top(top, values); first > 0) {
       collect_top(values, first);
@@ -228,7 +229,7 @@ void MagnitudeHistogram::reach_extremes(std::span<const float> values) {
 int64_t MagnitudeHistogram::first_of_top(double top, std::span<const float> values) const {
   if (last_ == 0) return 0;
   std::vector<int64_t> sample;
-  if (total_ < counted_first) {
+  if (total_ < telling) {
     constexpr float all = std::numeric_limits<float>::infinity();
     float sampled[most_sampled];
     Tables tables;
