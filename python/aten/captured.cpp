@@ -33,8 +33,7 @@ struct InputForm {
   bool requires_grad, inference;
 };
 
-// Octavo's program of a graph. Where numbers must be drawn as an operator in place would, torch's
-// operators one by one.
+// Octavo's program of a graph. Where it cannot be compiled, torch's operators one by one.
 class Runner {
  public:
   // `held`: the inputs that a module holds, for a program without a backward pass.
@@ -46,8 +45,6 @@ class Runner {
     });
     if (workspace)
       note_ = "a recurrent layer of torch, whose workspace has a size of its own";
-    else if (replay->draws_in_memory_order())
-      note_ = "random numbers in the order of a transposed tensor";
     else if (std::find(held.begin(), held.end(), true) != held.end())
       frozen_ = std::make_unique<Frozen>(graph, std::move(held));
     else
@@ -292,7 +289,7 @@ void record(const std::shared_ptr<const Captured::State>& state, const StageRunn
 // The tensor of an output that is one of its own.
 at::Tensor make_output(const Output& output, const std::vector<at::Tensor>& inputs,
                        const std::vector<at::Tensor>& results) {
-  const at::AutoGradMode mode(at::GradMode::is_enabled() && output.requires_grad);
+  const at::AutoGradMode mode(output.requires_grad);
   if (output.kind == Output::Kind::result) return results[output.index];
   const bool of_input = output.kind == Output::Kind::view_of_input;
   return view_of((of_input ? inputs : results)[output.index], output);

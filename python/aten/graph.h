@@ -13,6 +13,8 @@
 #include <variant>
 #include <vector>
 
+#include "in_place.h"
+
 namespace octavo::aten {
 
 /// Index into Graph::values.
@@ -33,7 +35,8 @@ using Argument = std::variant<c10::IValue, ValueId, std::vector<std::optional<Va
 struct Node {
   c10::OperatorHandle op;
   std::vector<Argument> arguments;
-  std::vector<ValueId> outputs;  ///< every tensor returned, lists flattened, in order
+  std::vector<ValueId> outputs;          ///< every tensor returned, lists flattened, in order
+  std::optional<InPlace> in_place = {};  ///< torch calls it so
 };
 
 struct Graph {

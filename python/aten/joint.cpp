@@ -180,7 +180,7 @@ class JointTracer {
           std::none_of(given_.begin(), given_.end(), same))
         throw Untraceable("a leaf that wants gradients is made");
     };
-    refuse_leaf(tensor);
+    refuse_leaf(tensor.is_view() ? at::Tensor(tensor._base()) : tensor);
     const auto input = inputs_by_storage_.find(storage_of(tensor));
     if (input != inputs_by_storage_.end()) {
       output.index = input->second;

@@ -56,8 +56,6 @@ bool may_raise(const Graph& graph, const Node& node) {
   return !plain;
 }
 
-bool is_random(const Node& node) { return node.op.hasTag(at::Tag::nondeterministic_seeded); }
-
 class Partition {
  public:
   explicit Partition(const Joint& joint)
@@ -76,7 +74,8 @@ class Partition {
 
     std::vector<bool> forward(graph_.nodes.size());
     for (std::size_t n = 0; n < joint_.forward_nodes; ++n)
-      if (is_random(graph_.nodes[n]) || may_raise(graph_, graph_.nodes[n])) take(n, forward, false);
+      if (is_random(graph_.nodes[n].op) || may_raise(graph_, graph_.nodes[n]))
+        take(n, forward, false);
     for (const ValueId result : results) need(result, forward, false);
     for (const ValueId value : saved_) need(value, forward, false);
     std::vector<ValueId> outputs;
@@ -104,7 +103,7 @@ class Partition {
     for (const InnerGradient& inner : stage.inner) gradients.push_back(inner.gradient);
     std::vector<bool> taken(graph_.nodes.size());
     for (std::size_t n = stage.first_node; n < stage.last_node; ++n)
-      if (is_random(graph_.nodes[n])) take(n, taken, true);
+      if (is_random(graph_.nodes[n].op)) take(n, taken, true);
     for (const ValueId gradient : gradients) need(gradient, taken, true);
     std::vector<ValueId> given;
     for (const std::size_t primal : needs_.saved_inputs) given.push_back(graph_.inputs[primal]);

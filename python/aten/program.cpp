@@ -52,6 +52,7 @@ struct Opaque {
     std::vector<int> slots;
   };
   c10::OperatorHandle op;
+  std::optional<InPlace> in_place;
   std::vector<c10::IValue> arguments;  // tensors left out
   std::vector<Slots> tensors;
   std::vector<int> outputs;
@@ -85,7 +86,7 @@ void run_opaque(const Opaque& call, Values& values) {
       stack[tensors.argument] = std::move(list);
     }
   }
-  call.op.callBoxed(&stack);
+  call_as(call.op, call.in_place, stack);
   std::size_t next = 0;
   std::size_t given = 0;
   for (const c10::IValue& result : stack)
@@ -263,7 +264,7 @@ class Builder {
 
   std::unique_ptr<Opaque> bind(const PlannedStep& step) {
     const Node& node = graph_.nodes[step.nodes[0]];
-    auto call = std::make_unique<Opaque>(Opaque{node.op, {}, {}, {}});
+    auto call = std::make_unique<Opaque>(Opaque{node.op, node.in_place, {}, {}, {}});
     const auto& schema = node.op.schema().arguments();
     for (std::size_t i = 0; i < node.arguments.size(); ++i) {
       const Argument& argument = node.arguments[i];

@@ -84,7 +84,10 @@ class Cutter {
       case Kind::view:
         break;
       case Kind::opaque:
+        // Random numbers are drawn in the program's order.
+        if (is_random(node.op)) tensor = std::max(tensor, drawn_);
         if (tensor % 2 == 0) ++tensor;
+        if (is_random(node.op)) drawn_ = tensor;
         phase_[i] = tensor;
         region = tensor + 1;
         break;
@@ -172,6 +175,7 @@ class Cutter {
   std::vector<Kind> kinds_;
   std::vector<int> phase_;
   std::vector<std::size_t> producer_;
+  int drawn_ = -1;                          // the phase of the last random numbers
   std::vector<int> as_tensor_, in_region_;  // from which phase on a value is there, and in regions
   std::vector<bool> wanted_, made_;
   std::vector<PlannedStep> steps_;

@@ -1,24 +1,13 @@
 #include "replay.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
-#include <set>
 
 namespace octavo::aten {
 namespace {
 
 std::size_t at(ValueId value) { return static_cast<std::size_t>(value); }
-
-bool row_major(const ValueInfo& info) {
-  std::int64_t step = 1;
-  for (std::size_t d = info.sizes.size(); d-- > 0;) {
-    if (info.sizes[d] != 1 && info.strides[d] != step) return false;
-    step *= info.sizes[d];
-  }
-  return true;
-}
 
 template <class F>
 void each_result(const c10::IValue& value, const F& visit) {
@@ -39,12 +28,8 @@ Replay::Replay(const Graph& graph)
   std::vector<bool> needed(values_);
   for (const ValueId output : outputs_) needed[at(output)] = true;
   for (const auto& [input, value] : writes_) needed[at(value)] = true;
-  std::set<ValueId> made_empty;
-  for (const Node& node : graph.nodes)
-    if (node.op.operator_name().name == "aten::empty_like")
-      made_empty.insert(node.outputs.begin(), node.outputs.end());
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
-    Step step{node->op, {}, {}, node->outputs, {}, false};
+    Step step{node->op, {}, {}, node->outputs, {}, node->in_place};
     const auto& parameters = node->op.schema().arguments();
     const auto touch = [&](ValueId value) {
       if (!needed[at(value)]) step.last.push_back(value);
@@ -70,29 +55,9 @@ Replay::Replay(const Graph& graph)
           if (item) touch(*item);
       }
     }
-    if (node->op.operator_name() == c10::OperatorName("aten::bernoulli", "p"))
-      if (const auto* like = std::get_if<ValueId>(&node->arguments[0]))
-        step.in_memory_order = made_empty.count(*like) > 0 && !row_major(graph.values[at(*like)]);
     steps_.push_back(std::move(step));
   }
   std::reverse(steps_.begin(), steps_.end());
-}
-
-namespace {
-
-// dropout fills a tensor like its operand in place; the functional form, which functionalisation
-// makes of that, fills a contiguous one: other numbers where the operand is transposed.
-void draw(torch::jit::Stack& stack) {
-  const at::Tensor like = stack[0].toTensor();
-  const auto generator = stack[2].toOptional<at::Generator>();
-  stack = {at::empty_like(like).bernoulli_(stack[1].toDouble(), generator)};
-}
-
-}  // namespace
-
-bool Replay::draws_in_memory_order() const {
-  return std::any_of(steps_.begin(), steps_.end(),
-                     [](const Step& step) { return step.in_memory_order; });
 }
 
 std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const {
@@ -118,10 +83,7 @@ std::vector<at::Tensor> Replay::run(const std::vector<at::Tensor>& inputs) const
         stack[place.argument] = std::move(list);
       }
     }
-    if (step.in_memory_order)
-      draw(stack);
-    else
-      step.op.callBoxed(stack);
+    call_as(step.op, step.in_place, stack);
     std::size_t next = 0;
     for (const c10::IValue& returned : stack)
       each_result(returned, [&](const at::Tensor& tensor) {

@@ -13,7 +13,6 @@ class Replay {
  public:
   explicit Replay(const Graph& graph);
 
-  bool draws_in_memory_order() const;
   /// The graph's outputs; then the inputs of Graph::writes hold their new values. Autograd sees
   /// nothing of it. Thread-safe.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
@@ -29,8 +28,8 @@ class Replay {
     torch::jit::Stack arguments;  // tensors left out
     std::vector<Place> places;
     std::vector<ValueId> outputs;
-    std::vector<ValueId> last;     // values that nothing needs afterwards
-    bool in_memory_order = false;  // random numbers that an operator in place would draw
+    std::vector<ValueId> last;  // values that nothing needs afterwards
+    std::optional<InPlace> in_place;
   };
   std::size_t values_;
   std::vector<ValueId> inputs_, outputs_;

@@ -201,6 +201,9 @@ void Tracing::record(const c10::OperatorHandle& op, Stack& stack) {
       });
     if (!only_meta) throw Untraceable(name + ": it writes, and has no functional form");
     const c10::IValue self = stack[first];
+    tried_.reset();
+    if (self.isTensor() && self.toTensor().is_meta())
+      tried_ = InPlace{op, self.toTensor().strides().vec()};
     stack.resize(first);
     stack.push_back(self);
     return;
@@ -228,6 +231,26 @@ void Tracing::call_each(const Foreach& each, const c10::OperatorHandle& op, Stac
   }
   stack.resize(first);
   stack.emplace_back(std::move(made));
+}
+
+// The functional form of an operator in place made `made`, whose strides become the written
+// tensor's.
+void Tracing::lay_out(Node& node, at::Tensor& made) {
+  const InPlace in_place = *std::exchange(tried_, std::nullopt);
+  const auto* given = std::get_if<ValueId>(&node.arguments[0]);
+  if (!given) return;
+  const ValueInfo& self = graph_.values[static_cast<std::size_t>(*given)];
+  if (made.scalar_type() != self.dtype || made.sizes() != self.sizes || made.numel() == 0) return;
+  const bool random = is_random(node.op), same = made.strides() == in_place.strides;
+  if (random && relaid_.count(*given) > 0)
+    throw Untraceable("random numbers for part of a tensor that was written before");
+  const bool dense = is_dense(self.sizes, in_place.strides);
+  if (random || (dense && !same)) node.in_place = in_place;
+  if (same) return;
+  if (dense)
+    made = made.as_strided(made.sizes(), in_place.strides);
+  else
+    relaid_.insert(static_cast<ValueId>(graph_.values.size()));  // what `made` becomes
 }
 
 void Tracing::call(const c10::OperatorHandle& op, Stack& stack) {
@@ -263,6 +286,11 @@ void Tracing::call(const c10::OperatorHandle& op, Stack& stack) {
     });
   }
   if (infer(op, stack) == Rule::python) ++python_rules_;
+  if (tried_ && is_form_of(op, tried_->op) && stack[first].isTensor()) {
+    at::Tensor made = stack[first].toTensor();
+    lay_out(node, made);
+    stack[first] = std::move(made);
+  }
   for (size_t n = first; n < stack.size(); ++n) {
     if (!holds_tensors(stack[n]))
       throw Untraceable(op.operator_name().name + " gives something other than tensors");

@@ -10,9 +10,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "graph.h"
 
@@ -50,11 +52,14 @@ class Tracing {
   ValueId add_value(const at::Tensor& like);
   bool record_batch_norm(const c10::OperatorHandle& op, torch::jit::Stack& stack);
   void call(const c10::OperatorHandle& op, torch::jit::Stack& stack);
+  void lay_out(Node& node, at::Tensor& made);
   void call_each(const Foreach& each, const c10::OperatorHandle& op, torch::jit::Stack& stack);
 
   Graph graph_;
   std::uint64_t serial_;
   int python_rules_ = 0;
+  std::optional<InPlace> tried_;        // the last operator that functionalisation tried in place
+  std::unordered_set<ValueId> relaid_;  // written in place, with strides that are not the tensor's
   std::unordered_map<const c10::TensorImpl*, ValueId> constants_;
   Tracing* outer_;
   c10::impl::IncludeDispatchKeyGuard include_;

@@ -215,6 +215,32 @@ def test_a_gradient_that_nothing_asks_for():
     near(ours, x.grad)
 
 
+def test_a_view_made_with_gradients_under_no_grad():
+    """Its history is made though the caller's mode has none."""
+
+    def f(x):
+        with torch.enable_grad():
+            y = x * 2
+            return y, y.view(-1)
+
+    x = torch.randn(2, 3, requires_grad=True)
+    with torch.no_grad():
+        y, flat = capture.compile(f, backend="octavo")(x)
+    (flat * torch.arange(6.0)).sum().backward()
+    assert torch.equal(x.grad, torch.arange(6.0).reshape(2, 3) * 2)
+    assert flat.data_ptr() == y.data_ptr()
+
+
+def test_a_write_to_a_view_of_a_leaf_that_is_made():
+    def f(x):
+        y = x * 2
+        y.requires_grad_()
+        return y.unsqueeze(0)
+
+    with pytest.raises(RuntimeError, match="view of a leaf Variable that requires grad"):
+        capture.compile(f, backend="octavo")(torch.randn(3)).sub_(1)
+
+
 def test_a_view_of_a_leaf_that_is_made():
     fast = capture.compile(lambda x: x.detach().requires_grad_()[1:], backend="octavo")
     y = fast(torch.randn(3))

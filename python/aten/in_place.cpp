@@ -1,0 +1,54 @@
+#include "in_place.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
+#include <numeric>
+#include <string_view>
+
+namespace octavo::aten {
+
+bool is_random(const c10::OperatorHandle& op) {
+  return op.hasTag(at::Tag::nondeterministic_seeded);
+}
+
+bool is_form_of(const c10::OperatorHandle& functional, const c10::OperatorHandle& in_place) {
+  std::string_view name = functional.operator_name().name;
+  std::string_view written = in_place.operator_name().name;
+  if (written.empty() || written.back() != '_') return false;
+  written.remove_suffix(1);
+  constexpr std::string_view suffix = "_functional";
+  if (name.size() > suffix.size() && name.substr(name.size() - suffix.size()) == suffix)
+    name.remove_suffix(suffix.size());
+  return name == written &&
+         functional.schema().arguments().size() == in_place.schema().arguments().size();
+}
+
+bool is_dense(const std::vector<std::int64_t>& sizes, const std::vector<std::int64_t>& strides) {
+  std::vector<std::size_t> axes(sizes.size());
+  std::iota(axes.begin(), axes.end(), std::size_t{0});
+  std::sort(axes.begin(), axes.end(), [&](auto a, auto b) { return strides[a] < strides[b]; });
+  std::int64_t step = 1;
+  for (const std::size_t axis : axes) {
+    if (sizes[axis] == 1) continue;
+    if (strides[axis] != step) return false;
+    step *= sizes[axis];
+  }
+  return true;
+}
+
+void call_as(const c10::OperatorHandle& op, const std::optional<InPlace>& how,
+             torch::jit::Stack& stack) {
+  if (!how) return op.callBoxed(stack);
+  const at::Tensor given = stack[0].toTensor();
+  at::Tensor written =
+      at::detail::empty_strided_cpu(given.sizes(), how->strides, given.scalar_type());
+  written.copy_(given);
+  stack[0] = written;
+  how->op.callBoxed(stack);
+  if (!is_dense(given.sizes().vec(), how->strides))
+    stack[0] = at::empty_like(written).copy_(written);
+}
+
+}  // namespace octavo::aten
