@@ -174,13 +174,14 @@ class JointTracer {
     if (wrapper->was_storage_changed()) throw Untraceable("an output whose storage was set");
     Output output;
     output.requires_grad = tensor.requires_grad();
-    const auto refuse_leaf = [&](const at::Tensor& made) {
+    const auto refuse_leaf = [&](const at::TensorBase& made) {
       const auto same = [&](const at::Tensor& given) { return given.is_same(made); };
       if (made.requires_grad() && made.is_leaf() &&
           std::none_of(given_.begin(), given_.end(), same))
         throw Untraceable("a leaf that wants gradients is made");
     };
-    refuse_leaf(tensor.is_view() ? at::Tensor(tensor._base()) : tensor);
+    refuse_leaf(tensor);
+    if (tensor.is_view()) refuse_leaf(tensor._base());
     const auto input = inputs_by_storage_.find(storage_of(tensor));
     if (input != inputs_by_storage_.end()) {
       output.index = input->second;

@@ -231,6 +231,17 @@ def test_a_view_made_with_gradients_under_no_grad():
     assert flat.data_ptr() == y.data_ptr()
 
 
+def test_views_made_under_no_grad():
+    """torch says of each that it wants gradients, and it is a leaf."""
+    x = torch.randn(2, 4, requires_grad=True)
+    with torch.no_grad():
+        ours = capture.compile(lambda x: list(x), backend="octavo")(x)
+        theirs = list(x)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.requires_grad, a.is_leaf) == (b.requires_grad, b.is_leaf)
+        assert torch.equal(a, b)
+
+
 def test_a_write_to_a_view_of_a_leaf_that_is_made():
     def f(x):
         y = x * 2
