@@ -192,6 +192,8 @@ OCTAVO_API_NAMESPACE {
   struct CompileOptions {
     int threads = 0;       // 0: what affinity and cgroup quota allow
     bool optimize = true;  // false: each node by itself (to look for faults)
+    // false: float results below 1.2e-38 and operands of float arithmetic below that are zero
+    bool keep_denormals = false;
   };
   Program compile(const Graph& graph, const CompileOptions& options = {});
 

@@ -227,6 +227,7 @@ class Builder {
     CompileOptions options;
     options.threads = at::get_num_threads();
     options.fuse_steps = true;
+    options.keep_denormals = true;  // torch.set_flush_denormal decides
     for (const PlannedStep& step : steps_) {
       if (step.kind != PlannedStep::Kind::region) continue;
       try {

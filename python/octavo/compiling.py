@@ -14,7 +14,7 @@ from octavo.api import Path, load
 F = TypeVar("F", bound=Callable[..., Any])
 Backend = Callable[[Any, list[Any]], Callable[..., Any]]
 
-_FOR_GRAPHS = {"threads": 0, "optimize": True}
+_FOR_GRAPHS = {"threads": 0, "optimize": True, "keep_denormals": False}
 _FOR_CODE = {
     "backend": "octavo",
     "fullgraph": False,
@@ -25,7 +25,13 @@ _FOR_CODE = {
 
 
 @overload
-def compile(model: Graph | Path, *, threads: int = ..., optimize: bool = ...) -> Program: ...
+def compile(
+    model: Graph | Path,
+    *,
+    threads: int = ...,
+    optimize: bool = ...,
+    keep_denormals: bool = ...,
+) -> Program: ...
 @overload
 def compile(
     model: F,
@@ -51,6 +57,7 @@ def compile(
     *,
     threads: int = 0,
     optimize: bool = True,
+    keep_denormals: bool = False,
     backend: str | Backend = "octavo",
     fullgraph: bool = False,
     dynamic: bool | None = None,
@@ -59,7 +66,7 @@ def compile(
 ) -> Any:
     """Makes a program of a graph or a model file; captures a function or a torch module.
 
-    Of a graph or a file, with ``threads`` and ``optimize``, it gives a program: call it with arrays
+    Of a graph or a file, with ``threads``, ``optimize`` and ``keep_denormals``, it gives a program: call it with arrays
     (NumPy, DLPack) or with ``{name: array}``. Dense inputs are not copied. Symbolic dimensions are
     bound at each call; a new binding is planned once.
 
@@ -73,6 +80,9 @@ def compile(
             method, or a ``torch.nn.Module``.
         threads: of a program: how many to use; 0 follows CPU affinity and cgroup quota.
         optimize: of a program: False runs each node by itself, without fusion (to look for faults).
+        keep_denormals: of a program: by default float numbers below 1.2e-38 count as zero in
+            arithmetic, which they would slow down a hundredfold. Of code torch decides:
+            ``torch.set_flush_denormal``.
         backend: of code: a name of :func:`octavo.list_backends`, or a function ``(gm,
             example_inputs) -> callable``.
         fullgraph: of code: what would break the graph is an error.
@@ -96,7 +106,9 @@ def compile(
             raise TypeError(f"octavo.compile of {kinds[0]}: {name} is for {kinds[1]}")
     if of_graph:
         graph = model if isinstance(model, Graph) else load(model)
-        return _core.compile_graph(graph, threads=threads, optimize=optimize)
+        return _core.compile_graph(
+            graph, threads=threads, optimize=optimize, keep_denormals=keep_denormals
+        )
     if model is not None and not callable(model):
         raise TypeError(
             "octavo.compile takes a Graph, a path, a function or a torch module, not "

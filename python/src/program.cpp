@@ -110,15 +110,17 @@ void bind_program(nb::module_& m) {
           "bytes}.");
   m.def(
       "compile_graph",
-      [](const Graph& graph, int threads, bool optimize) {
+      [](const Graph& graph, int threads, bool optimize, bool keep_denormals) {
         if (threads < 0 || threads > 1024)
           throw UserError(ErrorKind::value, "threads",
                           fmt::format("{} is not in 0 to 1024", threads),
                           "0 takes what affinity and cgroup allow");
-        return compile(graph.clone(), {.threads = threads, .optimize = optimize});
+        return compile(
+            graph.clone(),
+            {.threads = threads, .optimize = optimize, .keep_denormals = keep_denormals});
       },
       nb::arg("graph"), nb::arg("threads") = 0, nb::arg("optimize") = true,
-      nb::call_guard<nb::gil_scoped_release>());
+      nb::arg("keep_denormals") = false, nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace octavo::python

@@ -222,8 +222,10 @@ std::vector<Tensor> Program::run(const std::vector<Tensor>& inputs) {
 Program compile(const Graph& graph, const CompileOptions& options) {
   return translated([&] {
     check_threads(options.threads);
-    return Access::wrap(octavo::compile(
-        Access::inside(graph).clone(), {.threads = options.threads, .optimize = options.optimize}));
+    return Access::wrap(
+        octavo::compile(Access::inside(graph).clone(), {.threads = options.threads,
+                                                        .optimize = options.optimize,
+                                                        .keep_denormals = options.keep_denormals}));
   });
 }
 

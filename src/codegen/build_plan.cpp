@@ -52,11 +52,8 @@ int64_t count_macs(const Node& node) {
 
 class Builder {
  public:
-  Builder(const Graph& graph, int threads, bool fuse_steps)
-      : graph_(graph),
-        threads_(threads),
-        fuse_steps_(fuse_steps),
-        plan_(std::make_shared<Plan>()) {}
+  Builder(const Graph& graph, const CompileOptions& options)
+      : graph_(graph), options_(options), plan_(std::make_shared<Plan>()) {}
 
   std::shared_ptr<Plan> build() {
     for (const Value* input : graph_.inputs()) {
@@ -72,7 +69,7 @@ class Builder {
       plan_->output_types.push_back(output->type());
     }
     claim_outputs();
-    if (fuse_steps_) {
+    if (options_.fuse_steps) {
       for (const StepItem& item : fused_steps(graph_)) add_item(item);
     } else {
       for (const Node* node = graph_.first(); node; node = node->next()) add_step(*node);
@@ -138,6 +135,10 @@ class Builder {
   }
 
   void add_output(Step& step, const Value* output) {
+    // What has no float result compares or rounds: there a denormal number is what it is.
+    const DType type = output->dtype();
+    if (type == DType::f32 || type == DType::f16 || type == DType::bf16)
+      step.flushes = !options_.keep_denormals;
     step.bytes += value_bytes(*output);
     if (!slot_of_.contains(output)) {
       const int s = add_slot({Slot::Kind::arena});
@@ -150,7 +151,7 @@ class Builder {
   }
 
   void add(Step step, std::unique_ptr<const StepKernel> kernel) {
-    plan_->scratch_bytes = std::max(plan_->scratch_bytes, kernel->scratch_bytes(threads_));
+    plan_->scratch_bytes = std::max(plan_->scratch_bytes, kernel->scratch_bytes(options_.threads));
     step.kernel = std::move(kernel);
     plan_->steps.push_back(std::move(step));
   }
@@ -238,8 +239,7 @@ class Builder {
   }
 
   const Graph& graph_;
-  int threads_;
-  bool fuse_steps_;
+  CompileOptions options_;
   std::shared_ptr<Plan> plan_;
   std::unordered_map<const Value*, int> slot_of_;
   std::unordered_map<int, size_t> block_of_;
@@ -248,9 +248,9 @@ class Builder {
 
 }  // namespace
 
-std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
-                                       std::optional<Continuation> then, bool fuse_steps) {
-  auto plan = Builder(graph, threads, fuse_steps).build();
+std::shared_ptr<const Plan> build_plan(const Graph& graph, const CompileOptions& options,
+                                       std::optional<Continuation> then) {
+  auto plan = Builder(graph, options).build();
   plan->then = std::move(then);
   return plan;
 }

@@ -39,41 +39,40 @@ Program::Signature signature_of(const Graph& graph) {
   return signature;
 }
 
-std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options, int threads);
+std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options);
 
 // A program that plans `graph` for the shapes, and the values of some inputs, that it is given.
-Program make_program(Graph graph, const CompileOptions& options, int threads,
+Program make_program(Graph graph, const CompileOptions& options,
                      std::vector<size_t> value_inputs = {}) {
   Program::Signature signature = signature_of(graph);
   const auto shared = std::make_shared<const Graph>(std::move(graph));
-  return {
-      std::move(signature),
-      [shared, options, threads](const std::vector<Dims>& dims, std::span<const Tensor> values) {
-        Graph bound = shared->clone();
-        for (size_t i = 0; i < dims.size(); ++i) {
-          Value* input = bound.inputs()[i];
-          input->set_type({input->dtype(), Shape(dims[i])});
-          if (!values.empty() && values[i])
-            bound.replace_all_uses(input, bound.add_constant("", values[i]));
-        }
-        specialize(bound);
-        bound.remove_dead();
-        return make_plan(std::move(bound), options, threads);
-      },
-      threads, std::move(value_inputs)};
+  return {std::move(signature),
+          [shared, options](const std::vector<Dims>& dims, std::span<const Tensor> values) {
+            Graph bound = shared->clone();
+            for (size_t i = 0; i < dims.size(); ++i) {
+              Value* input = bound.inputs()[i];
+              input->set_type({input->dtype(), Shape(dims[i])});
+              if (!values.empty() && values[i])
+                bound.replace_all_uses(input, bound.add_constant("", values[i]));
+            }
+            specialize(bound);
+            bound.remove_dead();
+            return make_plan(std::move(bound), options);
+          },
+          options.threads, std::move(value_inputs)};
 }
 
 // `graph` is specialized.
-std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options, int threads) {
+std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options) {
   if (all_static(graph)) {
     lower_if(graph, options);
-    return build_plan(graph, threads, {}, options.fuse_steps);
+    return build_plan(graph, options);
   }
   Cut parts = cut(graph);
   lower_if(parts.first, options);
   Continuation then;
   then.rest = std::make_shared<Program>(
-      make_program(std::move(parts.rest), options, threads, std::move(parts.value_inputs)));
+      make_program(std::move(parts.rest), options, std::move(parts.value_inputs)));
   if (!parts.between.outputs().empty())
     then.between = [between = std::make_shared<const Graph>(std::move(parts.between)),
                     indices = std::move(parts.between_inputs)](std::span<const Tensor> outputs) {
@@ -81,7 +80,7 @@ std::shared_ptr<const Plan> make_plan(Graph graph, const CompileOptions& options
       for (const size_t i : indices) inputs.push_back(outputs[i]);
       return interpret(*between, inputs);
     };
-  return build_plan(parts.first, threads, std::move(then));
+  return build_plan(parts.first, options, std::move(then));
 }
 
 }  // namespace
@@ -93,15 +92,16 @@ Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
   return bound;
 }
 
-Program compile(Graph graph, const CompileOptions& options) {
+Program compile(Graph graph, const CompileOptions& asked) {
   if (graph.stage == Stage::lowered)
     throw UserError(ErrorKind::value, graph.name, "is lowered already",
                     "compile the canonical or quantized graph");
   canonicalize(graph);
-  const int threads = options.threads > 0 ? options.threads : default_pool().size();
+  CompileOptions options = asked;
+  if (options.threads <= 0) options.threads = default_pool().size();
   std::vector<Dims> dims;
   for (const Value* input : graph.inputs()) {
-    if (!input->shape().is_static()) return make_program(std::move(graph), options, threads);
+    if (!input->shape().is_static()) return make_program(std::move(graph), options);
     dims.push_back(input->shape().dims());
   }
   // For one binding the graph itself is planned.
@@ -110,8 +110,8 @@ Program compile(Graph graph, const CompileOptions& options) {
   graph.remove_dead();
   Program program(
       std::move(signature),
-      [plan = make_plan(std::move(graph), options, threads)](const auto&, auto) { return plan; },
-      threads);
+      [plan = make_plan(std::move(graph), options)](const auto&, auto) { return plan; },
+      options.threads);
   program.plan(dims);
   program.release_planner();
   return program;

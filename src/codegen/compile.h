@@ -11,6 +11,8 @@ struct CompileOptions {
   // Functions of one element that follow one another run as one step, products of activations read
   // transposed operands where they lie. For programs without many constants: training.
   bool fuse_steps = false;
+  // Denormal numbers are not taken for zero (docs/decisions/0039).
+  bool keep_denormals = false;
 };
 
 // Any stage but lowered. Static graphs are planned at once, graphs with symbols per binding at
@@ -21,9 +23,8 @@ Program compile(Graph graph, const CompileOptions& options = {});
 Graph lowered(const Graph& graph, const std::vector<Dims>& input_dims,
               const CompileOptions& options = {});
 
-// The plan of a lowered graph for a pool of `threads`, and what comes after it.
-std::shared_ptr<const Plan> build_plan(const Graph& graph, int threads,
-                                       std::optional<Continuation> then = {},
-                                       bool fuse_steps = false);
+// The plan of a lowered graph for a pool of `options.threads` (not 0), and what comes after it.
+std::shared_ptr<const Plan> build_plan(const Graph& graph, const CompileOptions& options,
+                                       std::optional<Continuation> then = {});
 
 }  // namespace octavo

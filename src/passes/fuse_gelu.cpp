@@ -55,7 +55,9 @@ void fuse(Graph& graph, Node& erf) {
     }
     at = next;
   }
-  if (!(at->output()->type() == x->type())) return;
+  // Single elements of no more axes leave the shape as it is, known or not.
+  const Value* y = at->output();
+  if (y->dtype() != x->dtype() || y->shape().size() != x->shape().size()) return;
   take_over(graph, at, graph.apply("gelu", {argument->value}, {}, at->name(), at));
 }
 

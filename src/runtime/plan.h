@@ -29,6 +29,7 @@ struct Step {
   std::vector<int> inputs, outputs;  // slots; -1 where an input is left out
   size_t bytes = 0;                  // read and written, weights included
   int64_t macs = 0;
+  bool flushes = false;  // denormal numbers are zero to it, and zero where it would make one
 };
 
 class Program;

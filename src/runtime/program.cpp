@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "support/error.h"
+#include "support/float_mode.h"
 
 namespace octavo {
 namespace {
@@ -152,9 +153,11 @@ void Program::State::execute(const Plan& plan, std::span<const void* const> in,
   std::byte* scratch = workspace->memory->mutable_data() + plan.arena_bytes;
   const void** argument = workspace->arguments.data();
   const Step* running = nullptr;
+  const KeepFloatMode keep;
   try {
     for (const Step& step : plan.steps) {
       running = &step;
+      (step.flushes ? keep.before().flushing() : keep.before()).apply();
       const std::span<const void* const> step_in(argument, step.inputs.size());
       argument += step.inputs.size();
       // Outputs are never constants or inputs: they were writable when their address was taken.

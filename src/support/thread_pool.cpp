@@ -14,6 +14,7 @@
 #include "support/cpu.h"
 #include "support/env.h"
 #include "support/error.h"
+#include "support/float_mode.h"
 #include "support/team.h"
 
 namespace octavo {
@@ -47,6 +48,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<uint64_t> epoch{0};
   const TaskRef* task = nullptr;
   int64_t count = 0;
+  FloatMode mode;  // the caller's
   alignas(64) std::atomic<int64_t> next{0};
   // The job's number, whether workers may still join it, and how many are in it: a worker that was
   // not running when the job began is not waited for.
@@ -61,6 +63,8 @@ struct ThreadPool::State {
   std::atomic<int> sleeping{0};
 
   void work(int thread) {
+    const KeepFloatMode keep;
+    mode.apply();
     inside_task = true;
     try {
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
@@ -135,6 +139,7 @@ void ThreadPool::run(int64_t count, TaskRef task) {
   const std::lock_guard turn(s.turn);
   s.task = &task;
   s.count = count;
+  s.mode = FloatMode();
   s.failed.store(false);
   s.next.store(0, std::memory_order_relaxed);
   if (const TeamRun team = team_run.load(std::memory_order_acquire)) {

@@ -33,8 +33,9 @@ class ThreadPool {
 
   // Calls task(i, thread) once for each i in [0, count), each i on an unspecified thread in
   // [0, size()), taken in increasing order from one shared counter; returns when all are done.
-  // Allocates nothing. The first exception thrown by a task is rethrown here. Calls from several
-  // threads take turns; a call from inside a task runs its tasks on the calling thread.
+  // Tasks compute in the caller's FloatMode. Allocates nothing. The first exception thrown by a
+  // task is rethrown here. Calls from several threads take turns; a call from inside a task runs
+  // its tasks on the calling thread.
   void run(int64_t count, TaskRef task);
 
  private:

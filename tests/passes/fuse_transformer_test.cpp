@@ -44,6 +44,22 @@ TEST(FuseGelu, EveryOrderOfItsProducts) {
   }
 }
 
+// A stride of 2 leaves a size without a name; a constant of more axes would add one.
+TEST(FuseGelu, OfUnknownSizes) {
+  const std::string head = R"(graph "g" canonical {
+    input %p : f32[1, 2, N, 8]
+    const %root : f32[] = 1.4142135
+    const %one : f32[] = 1.0
+    const %half : f32[1] = [0.5]
+    const %deep : f32[1, 1, 1, 1, 1] = [0.5]
+    %x = max_pool(%p) {kernel = [2, 2], strides = [2, 2]}
+    %d = div(%x, %root) %e = erf(%d) %a = add(%e, %one) %m = mul(%x, %a) )";
+  const Graph flat = parse_graph(head + "%y = mul(%m, %half) return %y }");
+  EXPECT_EQ(ops(after(flat, fuse_gelu, Stage::canonical)), (Names{"max_pool", "gelu"}));
+  const Graph deep = parse_graph(head + "%y = mul(%m, %deep) return %y }");
+  EXPECT_EQ(ops(after(deep, fuse_gelu, Stage::canonical)), ops(deep));
+}
+
 TEST(FuseGelu, DoesNotFire) {
   for (const char* body : {
            "%d = div(%x, %two) %e = erf(%d) %a = add(%e, %one) %m = mul(%x, %a) %y = mul(%m, "

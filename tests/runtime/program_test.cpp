@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -13,6 +14,7 @@
 #include "support/allocations.h"
 #include "support/buffer_bytes.h"
 #include "support/error.h"
+#include "support/float_mode.h"
 
 namespace octavo {
 namespace {
@@ -248,6 +250,28 @@ TEST(MemoryPlan, NeverOverlapsWhatLivesTogether) {
         EXPECT_FALSE(together && overlap && a.bytes && b.bytes);
       }
     }
+  }
+}
+
+// 2^-130 times a half, in as many elements as several threads share.
+TEST(Program, DenormalNumbersAreZeroUnlessTheyAreKept) {
+  const Graph graph = parse_graph(R"(graph "g" canonical {
+  input %x : f32[300000]
+  const %h : f32[1] = [0.5]
+  const %z : f32[1] = [0]
+  %y = mul(%x, %h)
+  %p = greater(%x, %z)
+  return %y, %p
+})");
+  const unsigned before = _mm_getcsr() & FloatMode::control;
+  Tensor x(DType::f32, {300000});
+  std::fill_n(x.mutable_values<float>().begin(), 300000, 0x1p-130f);
+  for (const bool keep : {false, true}) {
+    Program program = compile(graph.clone(), {.threads = 2, .keep_denormals = keep});
+    const std::vector<Tensor> out = program.run(std::vector<Tensor>{x});
+    for (const float y : out[0].values<float>()) ASSERT_EQ(y, keep ? 0x1p-131f : 0.0f);
+    for (const bool p : out[1].values<bool>()) ASSERT_TRUE(p);
+    EXPECT_EQ(_mm_getcsr() & FloatMode::control, before);
   }
 }
 
