@@ -124,12 +124,29 @@ def latency(
 # The peers ------------------------------------------------------------------------------------
 
 
-def ort_runner(name: str, path: Path, threads: int, batch: int = 1) -> Runner:
+Shapes = Mapping[str, Sequence[int]]  # of the inputs, by name
+
+
+def _symbols(path: Path, shapes: Shapes | None) -> dict[str, int]:
+    """What the symbols of an ONNX file's inputs stand for; without shapes, a batch of 1."""
+    if shapes is None:
+        return {"batch": 1}
+    graph = onnx.load(path, load_external_data=False).graph
+    return {
+        dim.dim_param: size
+        for value in graph.input
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True)
+        if dim.dim_param
+    }
+
+
+def ort_runner(name: str, path: Path, threads: int, shapes: Shapes | None = None) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_free_dimension_override_by_name("batch", batch)
+    for symbol, size in _symbols(path, shapes).items():
+        options.add_free_dimension_override_by_name(symbol, size)
     cpus = sorted(os.sched_getaffinity(0))
     if threads > 1 and len(cpus) >= threads:  # the caller's thread works too, and is left free
         spots = ";".join(str(cpu + 1) for cpu in cpus[1:threads])
@@ -144,20 +161,25 @@ def ort_runner(name: str, path: Path, threads: int, batch: int = 1) -> Runner:
     return Runner(name, run, (path,))
 
 
-def openvino_runner(name: str, path: Path, threads: int, batch: int = 1) -> Runner:
+def openvino_runner(
+    name: str, path: Path, threads: int, shapes: Shapes | None = None, *, bf16: bool = False
+) -> Runner:
     import openvino
     from openvino import properties as p
 
     core = openvino.Core()
     model = core.read_model(path)
-    shapes = {}
+    wanted = {}
     for port in model.inputs:
-        shapes[port] = port.partial_shape
-        shapes[port][0] = batch
-    model.reshape(shapes)
+        wanted[port] = port.partial_shape
+        if shapes:
+            wanted[port] = openvino.PartialShape(list(shapes[port.get_any_name()]))
+        else:
+            wanted[port][0] = 1
+    model.reshape(wanted)
     settings: dict[Any, Any] = {
         p.hint.performance_mode: p.hint.PerformanceMode.LATENCY,
-        p.hint.inference_precision: openvino.Type.f32,
+        p.hint.inference_precision: openvino.Type.bf16 if bf16 else openvino.Type.f32,
         p.inference_num_threads: threads,
         p.hint.enable_cpu_pinning: True,
     }

@@ -66,9 +66,9 @@ def compile(
 ) -> Any:
     """Makes a program of a graph or a model file; captures a function or a torch module.
 
-    Of a graph or a file, with ``threads``, ``optimize`` and ``keep_denormals``, it gives a program: call it with arrays
-    (NumPy, DLPack) or with ``{name: array}``. Dense inputs are not copied. Symbolic dimensions are
-    bound at each call; a new binding is planned once.
+    Of a graph or a file, with ``threads``, ``optimize`` and ``keep_denormals``, it gives a program:
+    call it with arrays (NumPy, DLPack) or with ``{name: array}``. Dense inputs are not copied.
+    Symbolic dimensions are bound at each call; a new binding is planned once.
 
     Of Python code, with the other arguments, it gives the same function or module, which is
     captured when it is called (docs/capture.md): what can be traced becomes graphs for the backend,

@@ -235,7 +235,7 @@ def test_views_made_under_no_grad():
     """torch says of each that it wants gradients, and it is a leaf."""
     x = torch.randn(2, 4, requires_grad=True)
     with torch.no_grad():
-        ours = capture.compile(lambda x: list(x), backend="octavo")(x)
+        ours = capture.compile(lambda x: [*x], backend="octavo")(x)
         theirs = list(x)
     for a, b in zip(ours, theirs, strict=True):
         assert (a.requires_grad, a.is_leaf) == (b.requires_grad, b.is_leaf)

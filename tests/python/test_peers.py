@@ -253,7 +253,7 @@ def test_a_peer_is_quantized_once(peers, monkeypatch, tmp_path):
 
 SCRIPTS = ["tools/make_models.py", "tools/make_photos.py", "benchmarks/peers.py"]
 
-NO_PATHS = ["benchmarks/latency.py", "examples/demo_models.py"]
+NO_PATHS = ["benchmarks/models.py", "examples/demo_models.py"]
 
 
 @pytest.mark.parametrize("script", NO_PATHS)

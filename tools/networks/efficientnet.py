@@ -65,8 +65,12 @@ def _pads_into_convs(model: onnx.ModelProto, net: torch.nn.Module) -> None:
             graph.node.remove(node)
 
 
+def network() -> torch.nn.Module:
+    return Lite0().eval()
+
+
 def build(path: Path) -> None:
-    net = Lite0().eval()
+    net = network()
 
     def finish(model: onnx.ModelProto) -> None:
         _pads_into_convs(model, net)

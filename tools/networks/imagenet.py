@@ -110,8 +110,11 @@ def initialize(net: nn.Module, batch: torch.Tensor, seed: int) -> nn.Module:
     return net.eval()
 
 
-def build(name: str, path: Path) -> None:
+def network(name: str) -> nn.Module:
     make = {"resnet50": resnet50, "mobilenet-v2": mobilenet_v2}[name]
-    images = torch.empty(4, 3, 224, 224).normal_(generator=seeded(1))
-    net = initialize(make(), images, seed=2)
-    export(name, net, {"input": images[:2]}, ["logits"], path)
+    return initialize(make(), torch.empty(4, 3, 224, 224).normal_(generator=seeded(1)), seed=2)
+
+
+def build(name: str, path: Path) -> None:
+    images = torch.empty(2, 3, 224, 224).normal_(generator=seeded(1))
+    export(name, network(name), {"input": images}, ["logits"], path)

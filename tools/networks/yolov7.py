@@ -110,6 +110,11 @@ def rows() -> list[Row]:
     return backbone + head
 
 
+def network() -> nn.Module:
+    table = rows()
+    assert len(table) == 106
+    return yolov7_parts.network(table, CONVOLUTIONS, FUSED_PARAMETERS)
+
+
 def build(path: Path) -> None:
-    assert len(rows()) == 106
-    yolov7_parts.build("yolov7", rows, CONVOLUTIONS, FUSED_PARAMETERS, path)
+    yolov7_parts.build("yolov7", network(), path)

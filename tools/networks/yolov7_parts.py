@@ -110,12 +110,15 @@ def fused_parameters(net: nn.Module) -> int:
     return sum(m.weight.numel() + m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
-def build(
-    name: str, rows: Callable[[], list[Row]], convolutions: int, parameters: int, path: Path
-) -> None:
-    """Writes the network, after its counts of convolutions and of fused parameters are checked."""
-    net = Table(rows())
+def network(rows: list[Row], convolutions: int, parameters: int) -> nn.Module:
+    """With weights, after the counts of convolutions and of fused parameters are checked."""
+    net = Table(rows)
     assert sum(isinstance(m, nn.Conv2d) for m in net.modules()) == convolutions
     assert fused_parameters(net) == parameters, fused_parameters(net)
     images = torch.empty(2, 3, IMAGE, IMAGE).uniform_(0, 1, generator=seeded(1))
-    export(name, initialize(net, images, seed=2), {"input": images[:1]}, ["boxes"], path)
+    return initialize(net, images, seed=2)
+
+
+def build(name: str, net: nn.Module, path: Path) -> None:
+    images = torch.empty(1, 3, IMAGE, IMAGE).uniform_(0, 1, generator=seeded(1))
+    export(name, net, {"input": images}, ["boxes"], path)

@@ -75,7 +75,11 @@ def rows() -> list[Row]:
     return backbone + pooling + head
 
 
-def build(path: Path) -> None:
+def network() -> nn.Module:
     table = rows()
     assert len(table) == 78
-    yolov7_parts.build("yolov7-tiny", rows, CONVOLUTIONS, FUSED_PARAMETERS, path)
+    return yolov7_parts.network(table, CONVOLUTIONS, FUSED_PARAMETERS)
+
+
+def build(path: Path) -> None:
+    yolov7_parts.build("yolov7-tiny", network(), path)

@@ -1,0 +1,66 @@
+"""torch as it is and through inductor, as peers of the whole-model benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from peers import Array, Inputs, Runner
+
+# What inductor is asked for, by the runner's name.
+INDUCTOR: dict[str, dict[str, Any]] = {
+    "inductor FP32": {},
+    "inductor freezing FP32": {"freezing": True},
+    "inductor freezing bf16": {"freezing": True},
+}
+
+
+def _first(result: Any) -> Array:
+    tensor = result if isinstance(result, torch.Tensor) else result[0]
+    logits: Array = tensor.float().numpy()
+    return logits
+
+
+def _given(inputs: Inputs, dtype: torch.dtype) -> list[torch.Tensor]:
+    tensors = [torch.from_numpy(x) for x in inputs.values()]
+    return [x.to(dtype) if x.is_floating_point() else x for x in tensors]
+
+
+def eager(net: torch.nn.Module) -> Runner:
+    def run(inputs: Inputs) -> Array:
+        with torch.inference_mode():
+            return _first(net(*_given(inputs, torch.float32)))
+
+    return Runner("torch eager FP32", run)
+
+
+def inductor(name: str, net: torch.nn.Module) -> Runner:
+    """Compiled at the first call, for the shapes of that call."""
+    dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
+    module = copy.deepcopy(net).to(dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, dynamic=False, options=INDUCTOR[name])
+
+    def run(inputs: Inputs) -> Array:
+        with torch.no_grad():
+            return _first(compiled(*_given(inputs, dtype)))
+
+    return Runner(name, run)
+
+
+def makers(module: Callable[[], Any], threads: int, with_inductor: bool) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    with contextlib.suppress(RuntimeError):  # it can be said only once
+        torch.set_num_interop_threads(1)
+    net = module().eval()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    made: dict[str, Callable[[], Runner]] = {"torch eager FP32": lambda: eager(net)}
+    if with_inductor:
+        for name in INDUCTOR:
+            made[name] = lambda n=name: inductor(n, net)  # type: ignore[misc]
+    return made
