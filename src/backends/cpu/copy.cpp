@@ -94,13 +94,16 @@ void transpose_2d(const Transpose2d& args, ThreadPool& pool) {
 
 // ---- strided boxes
 
+// Elements of sizeof(T) bytes, wherever they lie.
 template <class T>
-void copy_line(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t count) {
+void copy_line(const std::byte* x, int64_t x_step, std::byte* y, int64_t y_step, int64_t count) {
+  constexpr int64_t size = sizeof(T);
   if (x_step == 1 && y_step == 1) {
     if (count > 0) std::memcpy(y, x, static_cast<size_t>(count) * sizeof(T));
     return;
   }
-  for (int64_t i = 0; i < count; ++i) y[i * y_step] = x[i * x_step];
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(y + i * y_step * size, x + i * x_step * size, sizeof(T));
 }
 
 template <class T>
@@ -128,18 +131,37 @@ void copy_strided_of(const CopyStrided& args, ThreadPool& pool) {
   for (int d = 0; d + 1 < rank; ++d) rows *= dims[d];
   const int64_t length = dims[rank - 1], x_step = xs[rank - 1], y_step = ys[rank - 1];
   parallel_rows(pool, rows, length, 8192, [&](int64_t row, int64_t begin, int64_t end) {
-    const T* x = static_cast<const T*>(args.x);
-    T* y = static_cast<T*>(args.y);
+    int64_t from = begin * x_step, to = begin * y_step;
     for (int64_t d = rank - 2, rest = row; d >= 0; --d) {
-      x += rest % dims[d] * xs[d];
-      y += rest % dims[d] * ys[d];
+      from += rest % dims[d] * xs[d];
+      to += rest % dims[d] * ys[d];
       rest /= dims[d];
     }
-    copy_line(x + begin * x_step, x_step, y + begin * y_step, y_step, end - begin);
+    constexpr int64_t size = sizeof(T);
+    copy_line<T>(static_cast<const std::byte*>(args.x) + from * size, x_step,
+                 static_cast<std::byte*>(args.y) + to * size, y_step, end - begin);
   });
 }
 
-void copy_strided(const CopyStrided& args, ThreadPool& pool) {
+// Pairs of elements that lie side by side in both boxes as one element, while there are such.
+CopyStrided in_pairs(CopyStrided args) {
+  while (args.rank > 0 && args.element_bytes < 8) {
+    const int last = args.rank - 1;
+    if (args.x_steps[last] != 1 || args.y_steps[last] != 1 || args.dims[last] % 2 != 0) break;
+    bool even = true;
+    for (int d = 0; d < last; ++d)
+      even = even && args.x_steps[d] % 2 == 0 && args.y_steps[d] % 2 == 0;
+    if (!even) break;
+    args.element_bytes *= 2;
+    args.dims[last] /= 2;
+    for (int d = 0; d < last; ++d) args.x_steps[d] /= 2, args.y_steps[d] /= 2;
+    if (args.dims[last] == 1) --args.rank;
+  }
+  return args;
+}
+
+void copy_strided(const CopyStrided& given, ThreadPool& pool) {
+  const CopyStrided args = in_pairs(given);
   switch (args.element_bytes) {
     case 1:
       return copy_strided_of<uint8_t>(args, pool);

@@ -32,17 +32,22 @@ template <class V>
   }
 }
 
-// Whole blocks in each loop, so that the compiler makes vectors of them.
+// A float result, with a float residual or none. Whole blocks in each loop, so that the compiler
+// makes vectors of them. Static multipliers lie in the order of the sums, dynamic ones in that of
+// the channels.
 template <class V>
-[[gnu::noinline]] void finish_dynamic_pixel(const DepthwiseInt8Tile& t, const int32_t* sums,
-                                            uint8_t* y, const uint8_t* residual) {
+[[gnu::noinline]] void finish_float_pixel(const DepthwiseInt8Tile& t, const int32_t* sums,
+                                          uint8_t* y, const uint8_t* residual) {
   constexpr int width = V::width;
   const Int8Epilogue& e = *t.epilogue;
-  alignas(64) int32_t ordered[width];
+  alignas(64) float g[width], f[width];
+  for (int i = 0; i < width; ++i) g[i] = static_cast<float>(sums[i]);
+  if (!t.dynamic)
+    for (int i = 0; i < width; ++i) g[i] = g[i] * t.multiplier[i];
   for (int c = 0; c < width; c += 4)
-    __builtin_memcpy(ordered + c, sums + (c / 4 % 4) * (width / 4) + c / 16 * 4, 16);
-  alignas(64) float f[width];
-  for (int c = 0; c < width; ++c) f[c] = static_cast<float>(ordered[c]) * t.multiplier[c];
+    __builtin_memcpy(f + c, g + (c / 4 % 4) * (width / 4) + c / 16 * 4, 16);
+  if (t.dynamic)
+    for (int c = 0; c < width; ++c) f[c] = f[c] * t.multiplier[c];
   if (t.float_bias)
     for (int c = 0; c < width; ++c) f[c] = f[c] + t.float_bias[c];
   if (residual) {
@@ -63,7 +68,9 @@ template <class V>
   uint8_t* y = static_cast<uint8_t*>(t.y) + row * t.y_row_step + col * t.y_step;
   const auto* residual = static_cast<const uint8_t*>(t.residual);
   if (residual) residual += row * t.residual_row_step + col * t.residual_step;
-  const auto finish = t.dynamic ? finish_dynamic_pixel<V> : finish_pixel<V>;
+  const Int8Epilogue& e = *t.epilogue;
+  const bool floats = t.dynamic || (e.y_float && e.residual != Int8Residual::byte);
+  const auto finish = floats ? finish_float_pixel<V> : finish_pixel<V>;
   for (int j = 0; j < count; ++j)
     finish(t, sums + j * V::width, y + j * t.y_step,
            residual ? residual + j * t.residual_step : nullptr);

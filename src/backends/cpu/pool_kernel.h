@@ -82,12 +82,16 @@ template <class T>
 void max_pool_of(const MaxPool& args, ThreadPool& pool, T least) {
   const PoolShape& s = args.shape;
   const T* x = static_cast<const T*>(args.x);
+  constexpr int64_t few = 16 / sizeof(T);
   for_pool_tasks(s, pool, [&](int64_t row, int64_t begin, int64_t end) {
     for (int64_t ox = 0; ox < s.ow; ++ox) {
       const Taps t = taps_of(s, row / s.oh, row % s.oh, ox, false);
       T* y = static_cast<T*>(args.y) + (row * s.ow + ox) * s.c;
       int64_t c = max_channels<T, 4 * Vec::width>(s, t, x, y, begin, end, least);
       c = max_channels<T, 16>(s, t, x, y, c, end, least);
+      if (c < end && end - begin >= few)  // the last ones, some of them again
+        c = max_channels<T, 16>(s, t, x, y, end - few, end, least);
+      c = max_channels<T, 8>(s, t, x, y, c, end, least);
       max_channels<T, sizeof(T)>(s, t, x, y, c, end, least);
     }
   });
