@@ -207,6 +207,7 @@ void depthwise_tile(const DepthwiseInt8Tile& t) {
   if (plain && t.kh == 3 && t.stride_h == 2) return window_tile<V, 3, 2>(t);
   if (plain && t.kh == 5 && t.stride_h == 1) return window_tile<V, 5, 1>(t);
   if (plain && t.kh == 5 && t.stride_h == 2) return window_tile<V, 5, 2>(t);
+  if (plain && t.kh == 7 && t.stride_h == 1) return window_tile<V, 7, 1>(t);
   for (int64_t row = 0; row < t.rows; ++row)
     for (int64_t col = 0; col < t.cols; ++col) any_pixel<V>(t, row, col);
 }

@@ -140,8 +140,8 @@ class Generator {
 
   ConvShape shape() {
     ConvShape s;
-    s.kh = one_in(3) ? 1 : between(1, 5);
-    s.kw = one_in(2) ? s.kh : between(1, 5);
+    s.kh = one_in(3) ? 1 : between(1, 7);
+    s.kw = one_in(2) ? s.kh : between(1, 7);
     s.stride_h = between(1, 3);
     s.stride_w = one_in(2) ? s.stride_h : between(1, 3);
     s.dilation_h = one_in(4) ? between(1, 3) : 1;
@@ -363,7 +363,8 @@ TEST(ConvInt8, LayersOfRealNetworks) {
                                                      {1, 1280, 1000, 1, 1, 1},
                                                      {14, 64, 64, 3, 1, 1},
                                                      {23, 3, 64, 7, 2, 1},
-                                                     {14, 64, 256, 1, 2, 1}}) {
+                                                     {14, 64, 256, 1, 2, 1},
+                                                     {20, 96, 96, 7, 1, 96}}) {
     ConvShape s;
     s.h = s.w = l.size;
     s.c_in = l.c_in;
