@@ -14,6 +14,7 @@ struct GemmF32Tile {
   int64_t a_step;
   int64_t segments, offset, length;  // of each segment: length floats from offset
   const float* weights;              // [segments * length][vectors * width]
+  const float* ahead;                // 64 bytes for each float of the sum are fetched from here on
   const float* start;                // [vectors * width] a row: the bias, or sums so far
   int64_t start_step;                // 0: all rows start from the same
   float* y;

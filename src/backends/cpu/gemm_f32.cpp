@@ -21,7 +21,7 @@
 namespace octavo::cpu {
 namespace {
 
-constexpr int64_t block_rows = 96;    // of 512 floats: 192 KiB of a level 2 cache
+constexpr int64_t block_rows = 208;   // of 512 floats: 192 KiB of a level 2 cache
 constexpr int64_t block_depth = 512;  // times a panel of 64 channels: 128 KiB
 constexpr int64_t few_channels = 12;  // below, a tap is too short for a segment
 constexpr int64_t few_rows = 8;       // not more are multiplied by packed weights without unpacking
@@ -296,6 +296,13 @@ class GemmF32 final : public ConvKernel {
         reinterpret_cast<float*>(scratch + pointer_bytes() + sum_bytes() + copy_bytes());
     point_at_rows(static_cast<const float*>(args.x), part, pointers, copies);
 
+    const ConvShape& s = shape_;
+    const auto* x = static_cast<const float*>(args.x);
+    const float *x_end = x + s.n * s.h * s.w * s.c_in,
+                *weights_end = weights_ + s.groups * group_weights_;
+    // A pixel's channels lie behind the last pixel's.
+    const bool dense_rows = s.kh * s.kw * s.groups == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+                            s.oh * s.ow == s.h * s.w;
     const int64_t rows = part.row_end - part.row_begin;
     for (int64_t i = part.panel_begin; i < part.panel_end; ++i) {
       const Panel& panel = panels_[static_cast<size_t>(i)];
@@ -332,8 +339,18 @@ class GemmF32 final : public ConvKernel {
           }
         }
         tile.last = ++depth_block == depth_blocks_;
+        // The first tiles fetch the next block's weights, which else would be waited for; the
+        // others the next pixels, or what is there already, which costs nothing.
+        const int64_t floats = count * length * width, lines = count * length * 16;
+        const bool more = !integers_ && tile.weights + 2 * floats <= weights_end;
+        const bool fresh = dense_rows && i == part.panel_begin;
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t r = rows * t / tiles, end = rows * (t + 1) / tiles;
+          tile.ahead = tile.weights;
+          if (more && t * lines < floats)
+            tile.ahead += floats + t * lines;
+          else if (fresh && x + (part.row_begin + end) * length_ + lines <= x_end)
+            tile.ahead = x + (part.row_begin + end) * length_;
           float* sum = sums + r * width;
           tile.a = pointers + segment * block_rows + r;
           tile.start = depth_block == 1 ? bias : sum;
@@ -346,7 +363,7 @@ class GemmF32 final : public ConvKernel {
           else
             kernels_.gemm[panel.vectors][end - r](tile);
         }
-        if (!integers_) tile.weights += count * length * width;
+        if (!integers_) tile.weights += floats;
       });
     }
   }

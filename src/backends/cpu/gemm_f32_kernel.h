@@ -58,17 +58,22 @@ inline __attribute__((always_inline)) void finish_tile(const GemmF32Tile& t, Vec
   }
 }
 
+constexpr int64_t prefetched = 16;  // floats in a cache line
+
 template <int R, int B>
 void gemm_f32(const GemmF32Tile& t) {
   constexpr int W = Vec::width;
   Vec::F acc[R][B];
   start_tile<R, B>(t, acc);
   const float* w = t.weights;
+  const float* ahead = t.ahead;
   for (int64_t s = 0; s < t.segments; ++s) {
     const float* a[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) a[r] = t.a[s * t.a_step + r] + t.offset;
     for (int64_t k = 0; k < t.length; ++k, w += B * W) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += prefetched;
       Vec::F column[B];
 #pragma GCC unroll 4
       for (int b = 0; b < B; ++b) column[b] = Vec::load(w + b * W);
