@@ -96,9 +96,15 @@ class GemmInt8 final : public ConvKernel {
     return at;
   }
 
+  // Rows of 7 and 8 pixels are one block of registers beside 3 vectors of channels, two beside 4,
+  // for each of which the weights come from the second-level cache again.
+  int64_t panel_blocks() const {
+    return isa_ == Isa::vnni && !split_cols_ && (s_.ow == 7 || s_.ow == 8) ? 3 : max_blocks;
+  }
+
   void pack(const ConvProblem& p) {
     const int64_t group_out = s_.c_out / s_.groups, blocks = ceil_div(group_out, 16);
-    const int64_t panels = ceil_div(blocks, max_blocks);
+    const int64_t panels = ceil_div(blocks, panel_blocks());
     int64_t weights = 0, bias = 0;
     for (int64_t g = 0; g < s_.groups; ++g)
       for (int64_t i = 0, block = 0; i < panels; ++i) {  // of nearly equal width
@@ -228,7 +234,16 @@ class GemmInt8 final : public ConvKernel {
         if (float_bias_.bytes()) tile.float_bias = float_bias_.data() + panel.bias;
         tile.x_step = x_step_;
       }
+      // The next panel's weights, in equal parts behind each row.
+      const int8_t* next = tile.weights;
+      int64_t next_bytes = 0;
+      if (j + 1 < last) {
+        next = weights_.data() + panels_[static_cast<size_t>(j) + 1].weights;
+        next_bytes = segments_ * k4_ * panels_[static_cast<size_t>(j) + 1].blocks * 64;
+      }
       for (int64_t r = 0; r < rows; ++r) {
+        tile.ahead = next + next_bytes * r / rows;
+        tile.ahead_end = next + next_bytes * (r + 1) / rows;
         const int64_t pixel = (n * s_.oh + row + r) * s_.ow + col;
         const int64_t at = pixel * s_.c_out + panel.channel;
         tile.a = a + r * s_.stride_h * row_step + panel.group * (s_.c_in / s_.groups);

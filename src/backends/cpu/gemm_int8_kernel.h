@@ -81,7 +81,8 @@ template <class V>
 }
 
 template <class V, int R, int B>
-[[gnu::noinline]] void gemm_block(const GemmInt8Tile& t, int64_t pixel, int first_block) {
+[[gnu::noinline]] void gemm_block(const GemmInt8Tile& t, int64_t pixel, int first_block,
+                                  const int8_t* ahead) {
   typename V::Int acc[R][B];
 #pragma GCC unroll 16
   for (int b = 0; b < B; ++b) {
@@ -102,6 +103,8 @@ template <class V, int R, int B>
 #pragma GCC unroll 16
       for (int b = 0; b < B; ++b) wv[b] = V::weights(w + b * 64);
       w += w_step;
+      __builtin_prefetch(ahead, 0, 2);  // a cache line a turn
+      ahead += 64;
 #pragma GCC unroll 16
       for (int i = 0; i < R; ++i) {
         const typename V::Acts av = V::acts(a[i / 4] + (i % 4) * step);
@@ -130,7 +133,7 @@ template <class V, int R, int B>
   finish<V>(t, sums, pixel, R, first_block, B);
 }
 
-using GemmBlock = void (*)(const GemmInt8Tile&, int64_t, int);
+using GemmBlock = void (*)(const GemmInt8Tile&, int64_t, int, const int8_t*);
 
 template <class V, int B, int... R>
 constexpr GemmBlock pick(int rows) {
@@ -143,10 +146,14 @@ void gemm_panel(const GemmInt8Tile& t, int first_block) {
   // Blocks of nearly equal height: a lone last row would wait for its own latency.
   const int64_t count = (t.pixels + V::rows[B] - 1) / V::rows[B];
   const int64_t height = t.pixels / count, taller = t.pixels % count;
+  const int64_t fetched = t.segments * t.k4 * 64;
+  const int8_t* ahead = t.ahead ? t.ahead : t.weights;
   for (int64_t i = 0, pixel = 0; i < count; ++i) {
     const int rows = static_cast<int>(height + (i < taller));
-    pick<V, B, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14>(rows)(t, pixel, first_block);
+    pick<V, B, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14>(rows)(t, pixel, first_block, ahead);
     pixel += rows;
+    // What is there already costs nothing.
+    ahead = ahead != t.weights && t.ahead_end - ahead > fetched ? ahead + fetched : t.weights;
   }
 }
 

@@ -34,8 +34,9 @@ struct GemmInt8Tile {
   const int64_t* segment_at;  // byte offset of each segment
   int64_t segments, k4;       // k4: groups of four bytes in a segment
   const int8_t* weights;
-  const int32_t* bias;      // [16 * blocks]
-  const float* multiplier;  // [16 * blocks]
+  const int8_t *ahead, *ahead_end;  // weights that come later, which are fetched; or null
+  const int32_t* bias;              // [16 * blocks]
+  const float* multiplier;          // [16 * blocks]
   void* y;
   int64_t y_step;  // bytes between pixels
   const void* residual;
