@@ -21,7 +21,10 @@ ln -sf "$PWD/$build/python/octavo/_capture.so" $package/octavo/_capture.so
 # libstdc++ beside it: ASan looks for __cxa_throw when the process starts.
 LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
 export LD_PRELOAD PYTHONMALLOC=malloc PYTHONPATH=$PWD/$package
+# A test asks for more memory than there is, and wants an error for it. Reports go to files: pytest
+# keeps what a process that ends prints.
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:alloc_dealloc_mismatch=0
+ASAN_OPTIONS+=:allocator_may_return_null=1:log_path=$PWD/build/asan-capture/report
 export UBSAN_OPTIONS=print_stacktrace=1
 python=.venv/bin/python
 $python -m pytest -q -p no:cacheprovider tests/python -m "not long" \
