@@ -12,7 +12,7 @@ INT8 files come from each engine's own tool and the same samples.
 A ratio is the best peer's median over Octavo's, same precision: above 1, Octavo is faster. The
 roofline is the longer of products at the dot-product rate and weights at the read bandwidth, both
 measured in the same process. First answer: from the file's path (or the module) to the first
-output, compiled with an empty cache. Results are added to --json; tools/performance_page.py makes
+output; the first of inductor's starts with an empty cache, the others find its kernels. Results are added to --json; tools/performance_page.py makes
 docs/performance.md of it.
 """
 

@@ -25,29 +25,27 @@ def _first(result: Any) -> Array:
     return logits
 
 
-def _given(inputs: Inputs, dtype: torch.dtype) -> list[torch.Tensor]:
-    tensors = [torch.from_numpy(x) for x in inputs.values()]
-    return [x.to(dtype) if x.is_floating_point() else x for x in tensors]
+def _given(inputs: Inputs) -> list[torch.Tensor]:
+    return [torch.from_numpy(x) for x in inputs.values()]
 
 
 def eager(net: torch.nn.Module) -> Runner:
     def run(inputs: Inputs) -> Array:
         with torch.inference_mode():
-            return _first(net(*_given(inputs, torch.float32)))
+            return _first(net(*_given(inputs)))
 
     return Runner("torch eager FP32", run)
 
 
 def inductor(name: str, net: torch.nn.Module) -> Runner:
     """Compiled at the first call, for the shapes of that call."""
-    dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
-    module = copy.deepcopy(net).to(dtype)
     torch._dynamo.reset()
-    compiled = torch.compile(module, dynamic=False, options=INDUCTOR[name])
+    compiled = torch.compile(copy.deepcopy(net), dynamic=False, options=INDUCTOR[name])
+    half = name.endswith("bf16")
 
     def run(inputs: Inputs) -> Array:
-        with torch.no_grad():
-            return _first(compiled(*_given(inputs, dtype)))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return _first(compiled(*_given(inputs)))
 
     return Runner(name, run)
 

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "backends/cpu/conv_f32.h"
+#include "backends/cpu/near.h"
 #include "support/buffer.h"
 
 namespace octavo::cpu {
@@ -74,7 +75,7 @@ class DepthwiseF32 final : public ConvKernel {
       row.residual = residual ? residual + i * s.ow * s.c_out : nullptr;
       run_row_(row);
     };
-    pool.run(shape_.n * shape_.oh, task);
+    run_near(pool, shape_.n * shape_.oh, task);
   }
 
  private:

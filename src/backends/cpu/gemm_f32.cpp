@@ -15,16 +15,19 @@
 #include <cstring>
 
 #include "backends/cpu/conv_f32.h"
+#include "backends/cpu/near.h"
 #include "backends/cpu/packed_weights.h"
 #include "support/shared_buffers.h"
 
 namespace octavo::cpu {
 namespace {
 
-constexpr int64_t block_rows = 208;   // of 512 floats: 192 KiB of a level 2 cache
-constexpr int64_t block_depth = 512;  // times a panel of 64 channels: 128 KiB
-constexpr int64_t few_channels = 12;  // below, a tap is too short for a segment
-constexpr int64_t few_rows = 8;       // not more are multiplied by packed weights without unpacking
+constexpr int64_t block_rows = 208;        // of 512 floats: 192 KiB of a level 2 cache
+constexpr int64_t block_depth = 512;       // times a panel of 64 channels: 128 KiB
+constexpr int64_t task_macs = 128 * 1024;  // about 2 microseconds of a core
+constexpr int64_t unit_rows = 24;          // of a task at least, if there are as many
+constexpr int64_t few_channels = 12;       // below, a tap is too short for a segment
+constexpr int64_t few_rows = 8;  // not more are multiplied by packed weights without unpacking
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -84,11 +87,29 @@ class GemmF32 final : public ConvKernel {
   void run(const ConvArgs& args, ThreadPool& pool) const override {
     if (rows_ == 0) return;
     const int64_t panels = static_cast<int64_t>(panels_.size());
-    const int64_t row_blocks = divide_up(rows_, block_rows);
-    // Enough tasks for an even end; panels are split only where rows alone give too few.
-    const int64_t wanted = pool.size() == 1 ? 1 : pool.size() * 6;
-    const int64_t panel_blocks =
-        std::clamp<int64_t>(divide_up(wanted, row_blocks * shape_.groups), 1, panels);
+    const int64_t least = divide_up(rows_, block_rows) * shape_.groups;
+    const int64_t depth = segments_ * length_;
+    // Enough tasks for an even end, but none so short that handing it out takes as long.
+    const int64_t wanted =
+        pool.size() == 1 ? 1
+                         : std::clamp<int64_t>(rows_ * depth * c_out_ * shape_.groups / task_macs,
+                                               1, pool.size() * int64_t{6});
+    // What is larger is split, so that each core reads a part of it; then the other if need be.
+    int64_t row_blocks = divide_up(rows_, block_rows), panel_blocks = 1;
+    const auto split_rows = [&](int64_t others) {
+      row_blocks = std::clamp<int64_t>(divide_up(wanted, others), row_blocks,
+                                       std::max(row_blocks, divide_up(rows_, unit_rows)));
+    };
+    const auto split_panels = [&](int64_t others) {
+      panel_blocks = std::clamp<int64_t>(divide_up(wanted, others), 1, panels);
+    };
+    if (rows_ > c_out_) {
+      split_rows(shape_.groups);
+      split_panels(row_blocks * shape_.groups);
+    } else {
+      split_panels(least);
+      split_rows(panel_blocks * shape_.groups);
+    }
     auto task = [&](int64_t i, int thread) {
       Part part;
       const int64_t panel_block = i % panel_blocks, rest = i / panel_blocks;
@@ -102,7 +123,7 @@ class GemmF32 final : public ConvKernel {
           args, part,
           static_cast<std::byte*>(args.scratch) + static_cast<size_t>(thread) * thread_scratch());
     };
-    pool.run(shape_.groups * row_blocks * panel_blocks, task);
+    run_near(pool, shape_.groups * row_blocks * panel_blocks, task);
   }
 
  private:
