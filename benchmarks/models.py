@@ -12,8 +12,8 @@ INT8 files come from each engine's own tool and the same samples.
 A ratio is the best peer's median over Octavo's, same precision: above 1, Octavo is faster. The
 roofline is the longer of products at the dot-product rate and weights at the read bandwidth, both
 measured in the same process. First answer: from the file's path (or the module) to the first
-output; the first of inductor's starts with an empty cache, the others find its kernels. Results are added to --json; tools/performance_page.py makes
-docs/performance.md of it.
+output; the first of inductor's starts with an empty cache, the others find its kernels. Results are
+added to --json; tools/performance_page.py makes docs/performance.md of them.
 """
 
 from __future__ import annotations

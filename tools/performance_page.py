@@ -34,6 +34,10 @@ dot products and memory allow, measured in the same process, over Octavo's media
 """
 
 
+def ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
@@ -78,8 +82,8 @@ def table(results: list[Row], kind: str) -> list[str]:
         ours = f"Octavo {kind}"
         share = 100 * roofline_ms(result, ours) / rows[ours]["median_ms"]
         lines.append(
-            f"| {title(result)} | {rows[ours]['median_ms']:.3g} "
-            f"| {rows[peer]['median_ms']:.3g} ({peer.removesuffix(' ' + kind)}) "
+            f"| {title(result)} | {ms(rows[ours]['median_ms'])} "
+            f"| {ms(rows[peer]['median_ms'])} ({peer.removesuffix(' ' + kind)}) "
             f"| {'**' if value < 1 else ''}{value:.2f}{'**' if value < 1 else ''} | {share:.0f}% |"
         )
     return lines
@@ -87,7 +91,11 @@ def table(results: list[Row], kind: str) -> list[str]:
 
 def everyone(results: list[Row]) -> list[str]:
     lines = ["", "## Every contestant", ""]
-    lines += ["First answer: from the file or module to the first output, compiled anew.", ""]
+    lines += [
+        "First answer: from the file or module to the first output, compiled anew (of inductor's "
+    ]
+    lines[-1] += "variants the first only; the others find its kernels)."
+    lines += [""]
     lines += ["| network | batch | threads | contestant | median | best | first answer, s |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for result in results:
@@ -98,8 +106,8 @@ def everyone(results: list[Row]) -> list[str]:
                 lines.append(f"| {title(result)} | {name} | failed | | {row['failed'][:60]} |")
             else:
                 lines.append(
-                    f"| {title(result)} | {name} | {row['median_ms']:.3g} "
-                    f"| {row['best_ms']:.3g} | {row['first_s']:.2g} |"
+                    f"| {title(result)} | {name} | {ms(row['median_ms'])} "
+                    f"| {ms(row['best_ms'])} | {row['first_s']:.2g} |"
                 )
     return lines
 
