@@ -25,6 +25,7 @@ class Network:
     ort: str = "ORT INT8 MinMax"  # the peers' own tools, of peers.py
     nncf: str = "NNCF INT8"
     batches: tuple[int, ...] = (1, 16)
+    same_file_db: float | None = None  # SQNR of two runs of one Q/DQ file; None: by its noise
 
 
 def _pictures(size: int) -> Callable[[int, np.random.Generator], Inputs]:
@@ -88,15 +89,23 @@ _minilm = _module("transformer", "minilm")
 NETWORKS = {
     "mlp": Network("mlp", _noise("x", 10), _module("mlp", "mlp"), batches=(200,)),
     "resnet50": Network(
-        "resnet50", _noise("input", 3, 224, 224), _module("imagenet", "network", "resnet50")
+        "resnet50",
+        _noise("input", 3, 224, 224),
+        _module("imagenet", "network", "resnet50"),
+        same_file_db=20,
     ),
     "mobilenet-v2": Network(
-        "mobilenet-v2", _noise("input", 3, 224, 224), _module("imagenet", "network", "mobilenet-v2")
+        "mobilenet-v2",
+        _noise("input", 3, 224, 224),
+        _module("imagenet", "network", "mobilenet-v2"),
+        same_file_db=20,
     ),
     "efficientnet-lite0": Network(
         "efficientnet-lite0", _noise("input", 3, 224, 224), _module("efficientnet", "network")
     ),
-    "yolov7-tiny": Network("yolov7-tiny", _pictures(640), _module("yolov7_tiny", "network")),
+    "yolov7-tiny": Network(
+        "yolov7-tiny", _pictures(640), _module("yolov7_tiny", "network"), same_file_db=20
+    ),
     "yolov7": Network("yolov7", _pictures(640), _module("yolov7", "network")),
     "minilm-128": Network("minilm", _sentences(128), _minilm, **TRANSFORMER),
     "minilm-512": Network("minilm", _sentences(512), _minilm, **TRANSFORMER),
@@ -104,6 +113,7 @@ NETWORKS = {
         "encoder",
         _noise("hidden", 128, 384),
         _module("transformer", "random_encoder"),
+        same_file_db=20,
         **TRANSFORMER,
     ),
     "gpt2-step": Network("gpt2", _step(256), _module("gpt2", "gpt2"), **TRANSFORMER),

@@ -3,8 +3,6 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty_like.h>
 
-#include <algorithm>
-#include <numeric>
 #include <string_view>
 
 namespace octavo::aten {
@@ -25,19 +23,6 @@ bool is_form_of(const c10::OperatorHandle& functional, const c10::OperatorHandle
          functional.schema().arguments().size() == in_place.schema().arguments().size();
 }
 
-bool is_dense(const std::vector<std::int64_t>& sizes, const std::vector<std::int64_t>& strides) {
-  std::vector<std::size_t> axes(sizes.size());
-  std::iota(axes.begin(), axes.end(), std::size_t{0});
-  std::sort(axes.begin(), axes.end(), [&](auto a, auto b) { return strides[a] < strides[b]; });
-  std::int64_t step = 1;
-  for (const std::size_t axis : axes) {
-    if (sizes[axis] == 1) continue;
-    if (strides[axis] != step) return false;
-    step *= sizes[axis];
-  }
-  return true;
-}
-
 void call_as(const c10::OperatorHandle& op, const std::optional<InPlace>& how,
              torch::jit::Stack& stack) {
   if (!how) return op.callBoxed(stack);
@@ -47,8 +32,7 @@ void call_as(const c10::OperatorHandle& op, const std::optional<InPlace>& how,
   written.copy_(given);
   stack[0] = written;
   how->op.callBoxed(stack);
-  if (!is_dense(given.sizes().vec(), how->strides))
-    stack[0] = at::empty_like(written).copy_(written);
+  if (!written.is_non_overlapping_and_dense()) stack[0] = at::empty_like(written).copy_(written);
 }
 
 }  // namespace octavo::aten

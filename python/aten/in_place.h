@@ -22,8 +22,6 @@ struct InPlace {
 bool is_random(const c10::OperatorHandle& op);
 /// Whether `functional` is the functional form of the operator `in_place`.
 bool is_form_of(const c10::OperatorHandle& functional, const c10::OperatorHandle& in_place);
-/// Whether no two elements share memory and no memory lies between them.
-bool is_dense(const std::vector<std::int64_t>& sizes, const std::vector<std::int64_t>& strides);
 
 /// Calls `op` with its arguments on the stack; where `how` is given, its operator in place instead,
 /// on a copy of the first argument that has its strides. A result that is not dense is copied to a

@@ -84,10 +84,9 @@ class Cutter {
       case Kind::view:
         break;
       case Kind::opaque:
-        // Random numbers are drawn in the program's order.
-        if (is_random(node.op)) tensor = std::max(tensor, drawn_);
-        if (tensor % 2 == 0) ++tensor;
-        if (is_random(node.op)) drawn_ = tensor;
+        if (is_random(node.op))  // drawn in the program's order
+          tensor = drawn_ = std::max(tensor, drawn_) | 1;
+        tensor |= 1;
         phase_[i] = tensor;
         region = tensor + 1;
         break;

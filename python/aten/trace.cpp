@@ -202,8 +202,7 @@ void Tracing::record(const c10::OperatorHandle& op, Stack& stack) {
     if (!only_meta) throw Untraceable(name + ": it writes, and has no functional form");
     const c10::IValue self = stack[first];
     tried_.reset();
-    if (self.isTensor() && self.toTensor().is_meta())
-      tried_ = InPlace{op, self.toTensor().strides().vec()};
+    if (self.isTensor() && self.toTensor().is_meta()) tried_ = Tried{op, self.toTensor()};
     stack.resize(first);
     stack.push_back(self);
     return;
@@ -236,19 +235,20 @@ void Tracing::call_each(const Foreach& each, const c10::OperatorHandle& op, Stac
 // The functional form of an operator in place made `made`, whose strides become the written
 // tensor's.
 void Tracing::lay_out(Node& node, at::Tensor& made) {
-  const InPlace in_place = *std::exchange(tried_, std::nullopt);
+  const Tried tried = *std::exchange(tried_, std::nullopt);
+  const at::IntArrayRef strides = tried.written.strides();
   const auto* given = std::get_if<ValueId>(&node.arguments[0]);
   if (!given) return;
   const ValueInfo& self = graph_.values[static_cast<std::size_t>(*given)];
   if (made.scalar_type() != self.dtype || made.sizes() != self.sizes || made.numel() == 0) return;
-  const bool random = is_random(node.op), same = made.strides() == in_place.strides;
+  const bool random = is_random(node.op), same = made.strides() == strides;
   if (random && relaid_.count(*given) > 0)
     throw Untraceable("random numbers for part of a tensor that was written before");
-  const bool dense = is_dense(self.sizes, in_place.strides);
-  if (random || (dense && !same)) node.in_place = in_place;
+  const bool dense = tried.written.is_non_overlapping_and_dense();
+  if (random || (dense && !same)) node.in_place = InPlace{tried.op, strides.vec()};
   if (same) return;
   if (dense)
-    made = made.as_strided(made.sizes(), in_place.strides);
+    made = made.as_strided(made.sizes(), strides);
   else
     relaid_.insert(static_cast<ValueId>(graph_.values.size()));  // what `made` becomes
 }

@@ -58,7 +58,11 @@ class Tracing {
   Graph graph_;
   std::uint64_t serial_;
   int python_rules_ = 0;
-  std::optional<InPlace> tried_;        // the last operator that functionalisation tried in place
+  struct Tried {
+    c10::OperatorHandle op;
+    at::Tensor written;  // on meta, with the strides of the tensor that it stands for
+  };
+  std::optional<Tried> tried_;          // the last operator that functionalisation tried in place
   std::unordered_set<ValueId> relaid_;  // written in place, with strides that are not the tensor's
   std::unordered_map<const c10::TensorImpl*, ValueId> constants_;
   Tracing* outer_;

@@ -106,7 +106,11 @@ def _compiled(source: str, name: str) -> list[types.CodeType]:
 
 
 def observe(
-    source: str, name: str, wrap: Callable[[Any], Any], only: list[int] | None = None
+    source: str,
+    name: str,
+    wrap: Callable[[Any], Any],
+    only: list[int] | None = None,
+    exact: bool = True,
 ) -> list[dict[str, Any]]:
     """What each call of the program's `f`, wrapped, does."""
     module = sys.modules["program"] = types.ModuleType("program")  # dataclasses look for it
@@ -138,7 +142,7 @@ def observe(
         record["stdout"] = re.sub(
             r"0x[0-9a-f]+|\\nException raised from[^\n]*", "", printed.getvalue()
         )
-        snapshot = Snapshot()
+        snapshot = Snapshot(exact)
         record["result"] = snapshot.of(result)
         record["arguments"] = snapshot.of([args, named])
         record["globals"] = snapshot.of([space.get(g, "not there") for g in GLOBALS])
@@ -161,12 +165,18 @@ def run(source: str, number: int, seconds: int = 20, backend: str = "eager") -> 
         raise Timeout
 
     name = f"<program {number}>"
+    exact = backend == "eager"
     # Seconds of this process, not of a machine that does other things too.
     signal.signal(signal.SIGPROF, late)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        expected = observe(source, name, lambda f: f)
-        got = observe(source, name, lambda f: capture.compile(f, backend=backend, options=OPTIONS))
+        expected = observe(source, name, lambda f: f, exact=exact)
+        got = observe(
+            source,
+            name,
+            lambda f: capture.compile(f, backend=backend, options=OPTIONS),
+            exact=exact,
+        )
     except Timeout:
         return Failure("hangs", f"more than {seconds} seconds")
     except Exception as error:
@@ -175,7 +185,6 @@ def run(source: str, number: int, seconds: int = 20, backend: str = "eager") -> 
         signal.setitimer(signal.ITIMER_PROF, 0)
         torch.set_grad_enabled(True)
         capture.reset()
-    exact = backend == "eager"
     if not exact:  # another history is printed by another name
         for record in (*expected, *got):
             record["stdout"] = re.sub(r"grad_fn=<\w+>", "grad_fn", record["stdout"])

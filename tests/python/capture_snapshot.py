@@ -33,9 +33,13 @@ _PLAIN = (
 
 
 class Snapshot:
-    """Objects get a number when they are first met; later meetings give the number alone."""
+    """Objects get a number when they are first met; later meetings give the number alone.
 
-    def __init__(self) -> None:
+    Without `exact`, whether an empty tensor has memory is left out.
+    """
+
+    def __init__(self, exact: bool = True) -> None:
+        self._exact = exact
         self._numbers: dict[int, int] = {}
         self._storages: dict[int, int] = {}
         self._keep: list[Any] = []  # so that no id is used twice
@@ -102,9 +106,10 @@ class Snapshot:
         return [(k, self.of(v, depth)) for k, v in found.items() if not k.startswith("__")]
 
     def _tensor(self, tensor: torch.Tensor, depth: int) -> Any:
-        # Whether there is memory for no elements is torch's affair.
-        storage = tensor.untyped_storage().data_ptr() if tensor.numel() > 0 else 0
-        if storage:
+        storage = tensor.untyped_storage().data_ptr()
+        if tensor.numel() == 0 and not self._exact:
+            storage = 0  # whether there is memory for no elements is the allocator's affair
+        if storage:  # an empty tensor's is 0
             storage = self._storages.setdefault(storage, len(self._storages) + 1)
         plain = tensor.detach().resolve_conj()
         bits = plain.contiguous().flatten().view(torch.uint8) if plain.numel() else plain

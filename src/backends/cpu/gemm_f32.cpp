@@ -22,7 +22,7 @@
 namespace octavo::cpu {
 namespace {
 
-constexpr int64_t block_rows = 208;        // of 512 floats: 192 KiB of a level 2 cache
+constexpr int64_t block_rows = 208;        // of 512 floats: 416 KiB of a level 2 cache
 constexpr int64_t block_depth = 512;       // times a panel of 64 channels: 128 KiB
 constexpr int64_t task_macs = 128 * 1024;  // about 2 microseconds of a core
 constexpr int64_t unit_rows = 24;          // of a task at least, if there are as many
@@ -56,6 +56,8 @@ class GemmF32 final : public ConvKernel {
     c_out_ = s.c_out / s.groups;
     rows_ = s.n * s.oh * s.ow;
     by_rows_ = s.groups == 1 && s.dilation_w == 1 && s.kw > 1 && c_in_ < few_channels;
+    pointwise_ = s.kh * s.kw * s.groups == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+                 s.oh * s.ow == s.h * s.w;
     segments_ = by_rows_ ? s.kh : s.kh * s.kw;
     length_ = by_rows_ ? s.kw * c_in_ : c_in_;
     const bool grouped = p.integers && p.integers->group > 0 && p.integers->group < length_;
@@ -315,15 +317,11 @@ class GemmF32 final : public ConvKernel {
     auto* copies = reinterpret_cast<float*>(scratch + pointer_bytes() + sum_bytes());
     auto* unpacked =
         reinterpret_cast<float*>(scratch + pointer_bytes() + sum_bytes() + copy_bytes());
-    point_at_rows(static_cast<const float*>(args.x), part, pointers, copies);
-
-    const ConvShape& s = shape_;
     const auto* x = static_cast<const float*>(args.x);
-    const float *x_end = x + s.n * s.h * s.w * s.c_in,
-                *weights_end = weights_ + s.groups * group_weights_;
-    // A pixel's channels lie behind the last pixel's.
-    const bool dense_rows = s.kh * s.kw * s.groups == 1 && s.stride_h == 1 && s.stride_w == 1 &&
-                            s.oh * s.ow == s.h * s.w;
+    point_at_rows(x, part, pointers, copies);
+
+    const float *x_end = x + shape_.n * shape_.h * shape_.w * shape_.c_in,
+                *weights_end = weights_ + shape_.groups * group_weights_;
     const int64_t rows = part.row_end - part.row_begin;
     for (int64_t i = part.panel_begin; i < part.panel_end; ++i) {
       const Panel& panel = panels_[static_cast<size_t>(i)];
@@ -364,7 +362,7 @@ class GemmF32 final : public ConvKernel {
         // others the next pixels, or what is there already, which costs nothing.
         const int64_t floats = count * length * width, lines = count * length * 16;
         const bool more = !integers_ && tile.weights + 2 * floats <= weights_end;
-        const bool fresh = dense_rows && i == part.panel_begin;
+        const bool fresh = pointwise_ && i == part.panel_begin;
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t r = rows * t / tiles, end = rows * (t + 1) / tiles;
           tile.ahead = tile.weights;
@@ -400,6 +398,7 @@ class GemmF32 final : public ConvKernel {
   int64_t c_in_, c_out_;       // of a group
   int64_t rows_;               // of the matrix product
   bool by_rows_;               // a segment is a row of the window
+  bool pointwise_;             // rows lie in the input as they lie in the output
   int64_t segments_, length_;  // of a row's sum
   int64_t block_segments_, block_length_, depth_blocks_;
   std::vector<Panel> panels_;
@@ -407,9 +406,9 @@ class GemmF32 final : public ConvKernel {
   std::shared_ptr<Buffer> packed_;           // weights that are floats
   std::shared_ptr<Buffer> constants_;        // biases, zeros
   std::unique_ptr<PackedWeights> integers_;
-  const float* weights_;  // [group][panel][depth][width]
-  const float* bias_;     // [group][padded_channels]
-  const float* zeros_;    // a tap outside the image
+  const float* weights_ = nullptr;  // not of integers: [group][panel][depth][width]
+  const float* bias_;               // [group][padded_channels]
+  const float* zeros_;              // a tap outside the image
 };
 
 }  // namespace

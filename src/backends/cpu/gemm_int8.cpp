@@ -98,13 +98,13 @@ class GemmInt8 final : public ConvKernel {
 
   // Rows of 7 and 8 pixels are one block of registers beside 3 vectors of channels, two beside 4,
   // for each of which the weights come from the second-level cache again.
-  int64_t panel_blocks() const {
+  int64_t widest_panel() const {
     return isa_ == Isa::vnni && !split_cols_ && (s_.ow == 7 || s_.ow == 8) ? 3 : max_blocks;
   }
 
   void pack(const ConvProblem& p) {
     const int64_t group_out = s_.c_out / s_.groups, blocks = ceil_div(group_out, 16);
-    const int64_t panels = ceil_div(blocks, panel_blocks());
+    const int64_t panels = ceil_div(blocks, widest_panel());
     int64_t weights = 0, bias = 0;
     for (int64_t g = 0; g < s_.groups; ++g)
       for (int64_t i = 0, block = 0; i < panels; ++i) {  // of nearly equal width
